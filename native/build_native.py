@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Build script of halo_mp._native: layout, rings, fast path. Links nothing but libc."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from cffi import FFI
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import cdef  # noqa: E402
+
+SOURCES = sorted(str(path.relative_to(cdef.NATIVE.parent)) for path in (cdef.NATIVE / "fastpath").glob("*.c"))
+
+ffi = FFI()
+ffi.cdef(cdef.declarations("fastpath_def.h"))
+ffi.set_source(
+    "halo_mp._native",
+    "#include <halo/layout.h>\n#include <halo/fastpath.h>\n",
+    sources=SOURCES,
+    include_dirs=["native/include", "native/fastpath"],
+    extra_compile_args=cdef.WARNINGS,
+    depends=sorted(str(path.relative_to(cdef.NATIVE.parent)) for path in cdef.NATIVE.glob("**/*.h")),
+)
+
+if __name__ == "__main__":
+    ffi.compile(tmpdir=str(cdef.NATIVE.parent), verbose=True)
