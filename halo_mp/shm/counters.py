@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Counters, read straight from shared memory without asking anybody.
+
+Each counter is a 64-bit word with one writer, so a single one never tears; several of them were not read at
+one instant. Counters are cumulative over the life of the region: a new worker or driver goes on from what
+it finds. What the driver tells of ports is whole: it is copied again when an update was under way.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+from halo_mp.shm.layout import (
+    DROP_NAMES,
+    MAX_LCORES,
+    MAX_PORTS,
+    Place,
+    PortMode,
+    PortState,
+    SlotState,
+    WorkerState,
+    ffi,
+    lib,
+)
+from halo_mp.shm.region import Region
+
+COPY_ATTEMPTS = 100  # a copy takes some microseconds, an update happens a few times a second
+
+
+class CounterBlock(TypedDict):
+    """Counters of one writer by name, and its drops by reason, those that never happened included."""
+
+    counters: dict[str, int]
+    drops: dict[str, int]
+
+
+class SlotSnapshot(TypedDict):
+    """What a slot's region says."""
+
+    slot: int
+    state: str
+    generation: int
+    home_lcore: int
+    driver_sleeping: bool
+    worker_state: str
+    worker_pid: int
+    worker_sleeping: bool
+    place: str
+    progress: int
+    epoch: int
+    last_burst_ns: int
+    rx_fill: int
+    tx_fill: int
+    spare_fill: int
+    worker: CounterBlock
+    driver: CounterBlock
+
+
+class LcoreSnapshot(TypedDict):
+    """What a forwarding lcore says of itself."""
+
+    lcore: int
+    progress: int
+    place: str
+    turns: int
+    busy_turns: int
+    sleeps: int
+    naps: int
+    unclaimed_frames: int
+
+
+class PortSnapshot(TypedDict):
+    """What the driver says of a port. `whole` is False when its writer stopped in the middle of an update."""
+
+    port: int
+    state: str
+    mode: str
+    device: str
+    driver: str
+    mac: bytes
+    mtu: int
+    link_up: bool
+    speed_mbps: int
+    full_duplex: bool
+    promiscuous: bool
+    has_rx_fd: bool
+    rx_queues: int
+    tx_queues: int
+    stats: dict[str, int]
+    xstats: dict[str, int]
+    whole: bool
+
+
+class PortsSnapshot(TypedDict):
+    """What the driver says of itself, its lcores that run, and its ports that are there."""
+
+    driver_pid: int
+    pool_free: int
+    withheld: int
+    lcores: list[LcoreSnapshot]
+    ports: dict[int, PortSnapshot]
+
+
+def _counter_names(struct: str) -> tuple[str, ...]:
+    """Return the fields in front of `drops`, all of 64 bits."""
+    return tuple(name for name, _ in ffi.typeof(f"struct {struct}").fields if name != "drops")
+
+
+_WORKER_NAMES = _counter_names("halo_worker_counters")
+_DRIVER_NAMES = _counter_names("halo_driver_counters")
+_PORT_STATS = (
+    "rx_frames",
+    "tx_frames",
+    "rx_octets",
+    "tx_octets",
+    "rx_missed",
+    "rx_errors",
+    "tx_errors",
+    "rx_no_mbuf",
+)
+
+
+def read_slot(region: Region) -> SlotSnapshot:
+    """Return everything that a slot's region says, rings only by how full they are."""
+    slot = region.pointer
+    return {
+        "slot": slot.geometry.slot,
+        "state": _name(SlotState, slot.life.state),
+        "generation": slot.life.generation,
+        "home_lcore": slot.life.home_lcore,
+        "driver_sleeping": bool(slot.life.driver_sleeping),
+        "worker_state": _name(WorkerState, slot.status.state),
+        "worker_pid": slot.status.pid,
+        "worker_sleeping": bool(slot.doorbell.worker_sleeping),
+        "place": _name(Place, slot.status.place),
+        "progress": slot.status.progress,
+        "epoch": slot.status.epoch,
+        "last_burst_ns": slot.status.last_burst_ns,
+        "rx_fill": _fill(slot.rx),
+        "tx_fill": _fill(slot.tx),
+        "spare_fill": _fill(slot.spare),
+        "worker": read_worker_counters(region),
+        "driver": read_driver_counters(region),
+    }
+
+
+def read_worker_counters(region: Region) -> CounterBlock:
+    """Return what the worker of a slot counts."""
+    return _block(region.pointer.worker, _WORKER_NAMES)
+
+
+def read_driver_counters(region: Region) -> CounterBlock:
+    """Return what the driver counts for a slot."""
+    return _block(region.pointer.driver, _DRIVER_NAMES)
+
+
+def read_ports(region: Region) -> PortsSnapshot:
+    """Return what the driver says of itself and of every port that is there."""
+    ports = region.pointer
+    copies = (
+        (number, *_copy_port(ports.port[number])) for number in range(MAX_PORTS) if ports.port[number].state
+    )
+    return {
+        "driver_pid": ports.driver_pid,
+        "pool_free": ports.pool_free,
+        "withheld": ports.withheld,
+        "lcores": [_lcore(i, ports.lcore[i]) for i in range(MAX_LCORES) if ports.lcore[i].running],
+        "ports": {number: _port(number, copy, whole) for number, copy, whole in copies},
+    }
+
+
+def _block(struct: Any, names: tuple[str, ...]) -> CounterBlock:
+    words = ffi.unpack(ffi.cast("uint64_t *", ffi.addressof(struct)), len(names) + lib.HALO_DROP_LIMIT)
+    return {
+        "counters": dict(zip(names, words, strict=False)),
+        "drops": dict(zip(DROP_NAMES, words[len(names) :], strict=False)),
+    }
+
+
+def _copy_port(status: Any) -> tuple[Any, bool]:
+    """Return a private copy of a port's status, and whether it is whole: `updates` even and unchanged."""
+    copy = ffi.new("struct halo_port_status *")
+    for _ in range(COPY_ATTEMPTS):
+        before = status.updates
+        ffi.memmove(copy, ffi.addressof(status), ffi.sizeof("struct halo_port_status"))
+        if before % 2 == 0 and status.updates == before:
+            return copy, True
+    return copy, False
+
+
+def _port(number: int, status: Any, whole: bool) -> PortSnapshot:
+    xstats = (status.xstat[i] for i in range(min(status.xstat_count, lib.HALO_MAX_XSTATS)))
+    return {
+        "port": number,
+        "state": _name(PortState, status.state),
+        "mode": _name(PortMode, status.mode),
+        "device": _text(status.device),
+        "driver": _text(status.driver),
+        "mac": bytes(ffi.buffer(status.mac)),
+        "mtu": status.mtu,
+        "link_up": bool(status.link_up),
+        "speed_mbps": status.speed_mbps,
+        "full_duplex": bool(status.full_duplex),
+        "promiscuous": bool(status.promiscuous),
+        "has_rx_fd": bool(status.has_rx_fd),
+        "rx_queues": status.rx_queues,
+        "tx_queues": status.tx_queues,
+        "stats": {name: getattr(status, name) for name in _PORT_STATS},
+        "xstats": {_text(xstat.name): xstat.value for xstat in xstats},
+        "whole": whole,
+    }
+
+
+def _lcore(number: int, status: Any) -> LcoreSnapshot:
+    return {
+        "lcore": number,
+        "progress": status.progress,
+        "place": _name(Place, status.place),
+        "turns": status.turns,
+        "busy_turns": status.busy_turns,
+        "sleeps": status.sleeps,
+        "naps": status.naps,
+        "unclaimed_frames": status.unclaimed_frames,
+    }
+
+
+def _fill(index: Any) -> int:
+    return int((index.producer - index.consumer) % 2**32)
+
+
+def _name(enum: type[SlotState | WorkerState | Place | PortState | PortMode], value: int) -> str:
+    try:
+        return enum(value).name.lower()
+    except ValueError:
+        return str(value)
+
+
+def _text(field: Any) -> str:
+    return bytes(ffi.string(field)).decode("utf-8", "replace")
