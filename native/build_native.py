@@ -14,7 +14,7 @@ import cdef  # noqa: E402
 SOURCES = sorted(str(path.relative_to(cdef.NATIVE.parent)) for path in (cdef.NATIVE / "fastpath").glob("*.c"))
 
 ffi = FFI()
-ffi.cdef(cdef.declarations("fastpath_def.h"))
+ffi.cdef(cdef.declarations("packet_def.h", "fastpath_def.h"))
 ffi.set_source(
     "halo_mp._native",
     "#include <halo/layout.h>\n#include <halo/fastpath.h>\n",

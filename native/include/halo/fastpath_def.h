@@ -1,3 +1,93 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The worker's fast path, as its Python sees it. One struct halo_worker per process, used by one thread.
+ * Functions return 0 or a count, or a negative errno.
+ */
+
+enum halo_fastpath_limit {
+	HALO_MAX_PUNTS = 64,		/* a poll returns after the burst that punted, so one burst at most */
+	HALO_MAX_DEBUG = 64,
+	HALO_DEBUG_OCTETS = 96,
+	HALO_NO_PORT = 0xffff,
+};
+
+enum halo_poll_reason {			/* why halo_worker_poll() came back; several bits may be set */
+	HALO_POLL_PUNTS = 1,		/* punts[0 .. punt_count) wait for Python */
+	HALO_POLL_DEADLINE = 2,
+	HALO_POLL_FDS = 4,		/* the epoll fd has events that are not our doorbell */
+	HALO_POLL_ENABLED = 8,		/* the slot was enabled since the last call */
+	HALO_POLL_EPOCH = 16,		/* the tables changed since the last call */
+	HALO_POLL_DISABLED = 32,	/* the slot was disabled since the last call */
+	HALO_POLL_BROKEN = 64,		/* the driver's ring indices make no sense: end, and be started again */
+};
+
+struct halo_worker_setup {
+	void *pool;			/* mapped for reading and writing */
+	struct halo_slot *slot;		/* mapped for reading and writing */
+	const struct halo_tables *tables;
+	int doorbell_fd;		/* ours */
+	int driver_doorbell_fd;		/* of the home lcore */
+	int epoll_fd;			/* of the event loop; holds doorbell_fd */
+	uint32_t idle_policy;		/* enum halo_idle_policy */
+	uint32_t spin_ns;		/* adaptive: how long to poll in vain before sleeping */
+	uint32_t debug;			/* keep the first octets of frames for the debug log */
+};
+
+struct halo_debug_frame {
+	uint32_t length;
+	uint8_t port;
+	uint8_t verdict;
+	uint8_t reason;
+	uint8_t captured;
+	uint8_t octets[HALO_DEBUG_OCTETS];
+};
+
+struct halo_poll_result {
+	uint32_t reasons;
+	uint32_t punt_count;
+	uint32_t debug_count;
+	uint32_t debug_missed;
+	struct halo_packet *punts;
+	struct halo_debug_frame *debug;
+};
+
+struct halo_worker;
+
 const char *halo_drop_name(unsigned int reason);
 const char *halo_drop_text(unsigned int reason);
+
+int halo_worker_create(const struct halo_worker_setup *setup, struct halo_worker **worker);
+void halo_worker_detach(struct halo_worker *worker);
+
+/* Poll until Python is needed or now + timeout_ns has passed; timeout_ns < 0 waits for ever, 0 turns once. */
+int halo_worker_poll(struct halo_worker *worker, int64_t timeout_ns, struct halo_poll_result *result);
+
+/* End punt i: reason < 0 says that the frame was consumed, else it is counted as that drop. */
+int halo_worker_finish_punt(struct halo_worker *worker, uint32_t i, int reason);
+/* Send punt i (changed in place by Python) out of a port; offset may have moved into the headroom. */
+int halo_worker_transmit_punt(struct halo_worker *worker, uint32_t i, uint32_t offset, uint32_t length, uint32_t port);
+/* Give punt i to another slot. */
+int halo_worker_hand_punt(struct halo_worker *worker, uint32_t i, uint32_t slot);
+/* Copy a frame into a spare buffer and send it; -ENOBUFS, -EMSGSIZE are counted drops. */
+int halo_worker_originate(struct halo_worker *worker, uint32_t port, const uint8_t *frame, uint32_t length);
+/* Count a drop that Python decided on and that ends no frame of ours (a packet that it held as octets). */
+void halo_worker_count_drop(struct halo_worker *worker, uint32_t reason);
+/* Publish what was put on the tx ring since the last poll, and ring the driver's doorbell if it sleeps. */
+void halo_worker_flush(struct halo_worker *worker);
+/* Frames of port `in` leave by port `out` with MAC addresses swapped and TTL decremented; out HALO_NO_PORT ends it. */
+int halo_worker_set_macswap(struct halo_worker *worker, uint32_t in, uint32_t out);
+/* The interfaces as the fast path sees them now; valid until the next poll. Returns how many. */
+int halo_worker_interfaces(const struct halo_worker *worker, const struct halo_interface **interfaces);
+/* Punts that Python has not yet ended. */
+int halo_worker_held(const struct halo_worker *worker);
+
+uint16_t halo_checksum(const uint8_t *octets, uint32_t length);
+
+/* Give up root: groups, gid, uid, then every capability, with no-new-privs. keep_uid: only the capabilities. */
+int halo_drop_privileges(uint32_t uid, uint32_t gid, int keep_uid);
+
+/* bench ring: move `count` descriptors in bursts; both return elapsed nanoseconds or a negative errno. */
+int64_t halo_bench_produce(struct halo_ring_index *index, struct halo_descriptor *entry, uint32_t size, uint32_t burst,
+			   uint64_t count, int64_t timeout_ns);
+int64_t halo_bench_consume(struct halo_ring_index *index, struct halo_descriptor *entry, uint32_t size, uint32_t burst,
+			   uint64_t count, int64_t timeout_ns, uint64_t *sum);

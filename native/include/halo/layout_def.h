@@ -204,24 +204,27 @@ struct halo_worker_counters {
 	uint64_t drops[HALO_DROP_LIMIT];
 };
 
-/* Writer: the slot's home lcore. */
+/*
+ * Writer: the slot's home lcore. What came from the worker is what went on, or has a name:
+ * tx_descriptors == tx_sent + tx_passed + hand_sent + released + the drops whose name starts with tx_.
+ */
 struct halo_driver_counters {
 	uint64_t rx_frames;		/* put on the rx ring */
 	uint64_t rx_octets;
 	uint64_t rx_handed;		/* of rx_frames: from other workers */
-	uint64_t tx_descriptors;	/* taken from the tx ring with action transmit, bad ones included */
+	uint64_t tx_descriptors;	/* taken from the tx ring, bad ones included */
 	uint64_t tx_sent;		/* accepted by a port */
 	uint64_t tx_octets;
-	uint64_t handed;		/* descriptors with action hand, bad ones included */
-	uint64_t hand_sent;		/* passed on to the other slot */
-	uint64_t released;		/* descriptors with action release, bad ones included */
-	uint64_t bad_released;
+	uint64_t tx_passed;		/* given to another lcore, which counts what became of it */
+	uint64_t hand_sent;		/* put on the rx ring of another slot */
+	uint64_t released;
 	uint64_t spare_given;
 	uint64_t reclaimed;		/* buffers taken back in a walk of the life cycle */
 	uint64_t outstanding;		/* gauge: buffers that the slot has now */
 	uint64_t doorbells;		/* rung by the driver for the worker */
 	uint64_t rings_broken;
 	uint64_t resets;		/* walks of the life cycle */
+	uint64_t reserved;
 	uint64_t drops[HALO_DROP_LIMIT];
 };
 
@@ -334,7 +337,10 @@ struct halo_lcore_status {		/* writer: that lcore, progress and place on each tu
 	uint64_t sleeps;		/* waits on the doorbell and the ports' rx fds */
 	uint64_t naps;			/* timed sleeps, where a port has no rx fd */
 	uint64_t unclaimed_frames;	/* frames of queues that feed no slot, released */
-	uint8_t pad[72];
+	uint64_t passed_in;		/* frames from other lcores: passed_in == passed_sent + passed_dropped */
+	uint64_t passed_sent;
+	uint64_t passed_dropped;
+	uint8_t pad[48];
 };
 
 struct halo_ports {

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The driver's private state. What is shared with other processes is in halo/layout.h only. */
+#ifndef HALO_DRIVER_PRIVATE_H
+#define HALO_DRIVER_PRIVATE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <rte_ethdev.h>
+#include <rte_mbuf.h>
+#include <rte_mbuf_dyn.h>
+#include <rte_ring.h>
+
+#include <halo/driver.h>
+#include <halo/ring.h>
+
+#define HALO_NO_PORT 0xffff
+#define HALO_INBOX_SIZE 4096
+#define HALO_OWNER_DRIVER 0
+
+struct halo_lcore;
+
+/* A port, as all lcores see it. Written by the main thread while no lcore runs, then constant but for `started`. */
+struct halo_port {
+	uint16_t device;		/* DPDK's port id */
+	uint16_t rx_queues;
+	uint16_t tx_queues;
+	uint32_t max_frame;		/* octets, from the MTU: header and two VLAN tags added */
+	bool present;
+	bool started;
+	bool copy;			/* receives into a pool of its own */
+	bool rx_fd;			/* every rx queue can be slept on */
+	struct rte_mempool *copy_pool;
+};
+
+/* A slot, as its home lcore sees it: the rings' private halves, and the geometry that was read once. */
+struct halo_slot_home {
+	struct halo_slot *shared;
+	struct halo_driver_counters *count;
+	uint32_t number;
+	uint8_t tag;			/* in the owners region: number + 1 */
+	bool enabled;
+	int doorbell_fd;
+	uint32_t bound;
+	uint32_t outstanding;
+	struct halo_lcore *home;
+	struct halo_producer rx;
+	struct halo_consumer tx;
+	struct halo_producer spare;
+};
+
+struct halo_feed {			/* an rx queue that this lcore polls */
+	struct halo_port *port;
+	uint16_t queue;
+	uint8_t port_number;
+	struct halo_slot_home *slot;	/* NULL: frames are released */
+};
+
+struct halo_tx_buffer {
+	uint16_t count;
+	struct rte_mbuf *frame[HALO_BURST];
+};
+
+enum halo_note_kind {
+	HALO_NOTE_TRANSMIT,
+	HALO_NOTE_HAND,
+};
+
+/* What an lcore tells another with a frame; a dynamic field of the mbuf. */
+struct halo_note {
+	uint16_t target;		/* port or slot */
+	uint8_t kind;
+	uint8_t flags;			/* of the descriptor */
+	uint32_t source_port;
+};
+
+typedef int64_t (*halo_command_fn)(struct halo_lcore *lcore, void *argument);
+
+struct halo_lcore {
+	struct halo_driver *driver;
+	struct halo_lcore_status *status;
+	uint32_t index;
+	unsigned int id;		/* DPDK's */
+	int doorbell_fd;
+	int epoll_fd;
+	bool fds_complete;		/* every feed has an rx fd: we can block */
+	uint32_t feed_count;
+	uint32_t slot_count;
+	struct halo_feed feed[HALO_MAX_PORTS * 4];
+	struct halo_slot_home *slot[HALO_MAX_SLOTS];
+	uint16_t tx_queue[HALO_MAX_PORTS];	/* HALO_NO_PORT: pass to tx_lcore */
+	struct halo_lcore *tx_lcore[HALO_MAX_PORTS];
+	uint64_t tx_touched;		/* bit i: tx[i] is not empty */
+	struct halo_tx_buffer tx[HALO_MAX_PORTS];
+	struct rte_ring *inbox;
+	/* command of the main thread: fn is set last and cleared when result is there */
+	halo_command_fn command;
+	void *argument;
+	int64_t result;
+	uint32_t sleeping;
+	uint32_t nap_ns;
+};
+
+struct halo_driver {
+	uint8_t *pool;
+	struct halo_pool_geometry geometry;
+	uint32_t chunk_count;
+	uint32_t reciprocal;		/* of the stride in lines */
+	uint8_t *owner;
+	struct halo_ports *ports;
+	struct rte_mempool *mempool;
+	struct rte_mbuf **mbuf;		/* by buffer number */
+	int note_offset;
+	uint32_t idle_policy;
+	uint64_t spin_ns;
+	bool rx_checksum;
+	bool tx_checksum;
+	bool tx_only;
+	bool running;
+	bool registered;
+	uint32_t slot_count;
+	uint32_t lcore_count;
+	struct halo_slot_home *by_number[HALO_MAX_SLOTS];
+	struct halo_slot_home slot[HALO_MAX_SLOTS];
+	struct halo_lcore *lcore[HALO_MAX_LCORES];
+	struct halo_port port[HALO_MAX_PORTS];
+	uint32_t quit;
+};
+
+static inline struct halo_note *halo_note_of(const struct halo_driver *driver, struct rte_mbuf *frame)
+{
+	return RTE_MBUF_DYNFIELD(frame, driver->note_offset, struct halo_note *);
+}
+
+/*
+ * Which buffer holds pool offset `offset`, and how far into it: false when there is none. Works on a private copy of the
+ * descriptor; see struct halo_pool_geometry. The reciprocal is exact for every line of a chunk (pool.c checks that).
+ */
+static inline bool halo_locate(const struct halo_driver *driver, uint32_t offset, uint32_t *buffer, uint32_t *within)
+{
+	uint32_t chunk = offset / HALO_CHUNK_OCTETS;
+	uint32_t rest = offset % HALO_CHUNK_OCTETS;
+	uint32_t number = (uint32_t)(((uint64_t)(rest / HALO_LINE) * driver->reciprocal) >> 32);
+
+	*buffer = chunk * driver->geometry.buffers_per_chunk + number;
+	*within = rest - number * driver->geometry.stride_octets;
+	return number < driver->geometry.buffers_per_chunk && *buffer < driver->geometry.buffer_count;
+}
+
+static inline uint32_t halo_buffer_offset(const struct halo_driver *driver, uint32_t buffer)
+{
+	return buffer / driver->geometry.buffers_per_chunk * HALO_CHUNK_OCTETS +
+	       buffer % driver->geometry.buffers_per_chunk * driver->geometry.stride_octets;
+}
+
+/* pool.c */
+int halo_pool_create(struct halo_driver *driver, struct halo_driver_setup *setup);
+void halo_pool_destroy(struct halo_driver *driver);
+
+/* slot.c */
+int halo_slot_home_set_up(struct halo_driver *driver, struct halo_slot_home *home, struct halo_slot *shared, uint32_t number,
+			  int doorbell_fd);
+int64_t halo_slot_enable(struct halo_lcore *lcore, void *argument);
+int64_t halo_slot_reset(struct halo_lcore *lcore, void *argument);
+void halo_slot_broken(struct halo_slot_home *slot);
+void halo_slot_wake(struct halo_slot_home *slot);
+void halo_slot_refill(struct halo_lcore *lcore, struct halo_slot_home *slot);
+uint32_t halo_slot_room(struct halo_slot_home *slot, uint32_t want, enum halo_drop *why_less);
+
+/* rx.c, tx.c: one burst each; they return how many frames they moved */
+uint32_t halo_rx_serve(struct halo_lcore *lcore, struct halo_feed *feed);
+uint32_t halo_tx_serve(struct halo_lcore *lcore, struct halo_slot_home *slot);
+uint32_t halo_inbox_serve(struct halo_lcore *lcore);
+void halo_deliver_handed(struct halo_lcore *lcore, struct halo_slot_home *slot, struct rte_mbuf *frame, uint8_t flags,
+			 uint8_t source_port);
+
+/* lcore.c */
+int halo_lcore_main(void *argument);
+int64_t halo_lcore_call(struct halo_lcore *lcore, halo_command_fn command, void *argument);
+void halo_lcore_wake(struct halo_lcore *lcore);
+
+/* sleep.c */
+void halo_lcore_sleep(struct halo_lcore *lcore);
+int halo_lcore_watch(struct halo_lcore *lcore);
+
+#endif

@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Ports: configure, queues, start, and what they tell of themselves.
+ *
+ * A port receives `direct` into the pool; where its PMD can not take external memory (net_af_xdp builds its UMEM from the
+ * mempool), it gets a mempool of its own and each frame is copied once.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <rte_errno.h>
+#include <rte_ether.h>
+#include <rte_version.h>
+
+#include "driver.h"
+
+enum {
+	DESCRIPTORS = 1024, /* of each hardware queue, before the PMD adjusts it */
+	COPY_BUFFERS = 8192,
+	COPY_CACHE = 256,
+	FRAME_OVERHEAD = RTE_ETHER_HDR_LEN + 2 * RTE_VLAN_HLEN,
+	LINK_WAIT_MS = 0,
+};
+
+static int fail(struct halo_port_setup *setup, int error, const char *what)
+{
+	snprintf(setup->error, sizeof(setup->error), "port %u (%s): %s: %s", setup->port, setup->device, what,
+		 rte_strerror(-error));
+	return error;
+}
+
+static bool needs_copy(const char *driver_name)
+{
+	return strcmp(driver_name, "net_af_xdp") == 0;
+}
+
+static void choose_offloads(const struct halo_driver *driver, const struct rte_eth_dev_info *info, struct rte_eth_conf *conf)
+{
+	if (driver->rx_checksum)
+		conf->rxmode.offloads |= info->rx_offload_capa & RTE_ETH_RX_OFFLOAD_CHECKSUM;
+	if (driver->tx_checksum)
+		conf->txmode.offloads |= info->tx_offload_capa &
+					 (RTE_ETH_TX_OFFLOAD_IPV4_CKSUM | RTE_ETH_TX_OFFLOAD_UDP_CKSUM |
+					  RTE_ETH_TX_OFFLOAD_TCP_CKSUM);
+}
+
+/* RSS where there is more than one queue and the NIC has it: addresses and ports of IPv4. */
+static void choose_rss(const struct rte_eth_dev_info *info, uint32_t queues, struct rte_eth_conf *conf)
+{
+	uint64_t wanted = RTE_ETH_RSS_IP | RTE_ETH_RSS_UDP | RTE_ETH_RSS_TCP;
+
+	if (queues < 2 || !(info->flow_type_rss_offloads & wanted))
+		return;
+	conf->rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
+	conf->rx_adv_conf.rss_conf.rss_hf = info->flow_type_rss_offloads & wanted;
+}
+
+/*
+ * A transmit queue for each lcore where the PMD has as many; else as many as it takes, and frames are passed between lcores.
+ * net_tap wants as many tx as rx queues. Rx interrupts are asked for first and done without where they are refused.
+ */
+static int configure(struct halo_driver *driver, struct halo_port *port, const struct rte_eth_dev_info *info, uint32_t queues)
+{
+	struct rte_eth_conf conf = {0};
+	uint16_t wanted = (uint16_t)RTE_MIN(driver->lcore_count, (uint32_t)info->max_tx_queues);
+	int error = -ENOTSUP;
+	int attempt;
+
+	choose_offloads(driver, info, &conf);
+	choose_rss(info, queues, &conf);
+	for (attempt = 0; attempt < 4 && error; attempt++) {
+		conf.intr_conf.rxq = attempt < 2;
+		port->rx_queues = (uint16_t)queues;
+		port->tx_queues = attempt % 2 ? (uint16_t)queues : wanted;
+		if (port->tx_queues > info->max_tx_queues)
+			continue;
+		error = rte_eth_dev_configure(port->device, port->rx_queues, port->tx_queues, &conf);
+	}
+	port->rx_fd = !error && conf.intr_conf.rxq;
+	return error;
+}
+
+static int make_copy_pool(struct halo_driver *driver, struct halo_port *port, struct halo_port_setup *setup)
+{
+	char name[RTE_MEMPOOL_NAMESIZE];
+
+	snprintf(name, sizeof(name), "halo_copy_%u", setup->port);
+	port->copy_pool = rte_pktmbuf_pool_create(name, COPY_BUFFERS * setup->queues, COPY_CACHE, 0,
+						  RTE_MBUF_DEFAULT_BUF_SIZE, rte_socket_id());
+	port->copy = true;
+	(void)driver;
+	return port->copy_pool ? 0 : fail(setup, -rte_errno, "making a mempool for copy mode");
+}
+
+static int set_up_queues(struct halo_driver *driver, struct halo_port *port, struct halo_port_setup *setup)
+{
+	struct rte_mempool *pool = port->copy ? port->copy_pool : driver->mempool;
+	int socket = rte_eth_dev_socket_id(port->device);
+	uint16_t rx_descriptors = DESCRIPTORS, tx_descriptors = DESCRIPTORS;
+	uint16_t queue;
+	int error = rte_eth_dev_adjust_nb_rx_tx_desc(port->device, &rx_descriptors, &tx_descriptors);
+
+	for (queue = 0; queue < port->rx_queues && !error; queue++)
+		error = rte_eth_rx_queue_setup(port->device, queue, rx_descriptors, (unsigned int)socket, NULL, pool);
+	if (error)
+		return error;
+	for (queue = 0; queue < port->tx_queues && !error; queue++)
+		error = rte_eth_tx_queue_setup(port->device, queue, tx_descriptors, (unsigned int)socket, NULL);
+	return error ? fail(setup, error, "setting up a transmit queue") : 0;
+}
+
+/* Which tx queue each lcore uses, or which lcore it passes frames to. */
+static void assign_tx(struct halo_driver *driver, uint32_t number)
+{
+	const struct halo_port *port = &driver->port[number];
+	uint32_t i;
+
+	for (i = 0; i < driver->lcore_count; i++) {
+		struct halo_lcore *lcore = driver->lcore[i];
+
+		lcore->tx_queue[number] = i < port->tx_queues ? (uint16_t)i : HALO_NO_PORT;
+		lcore->tx_lcore[number] = driver->lcore[i % port->tx_queues];
+	}
+}
+
+static int set_mtu(struct halo_port *port, const struct rte_eth_dev_info *info, struct halo_port_setup *setup)
+{
+	uint16_t mtu;
+	int error;
+
+	port->max_frame = setup->mtu + FRAME_OVERHEAD;
+	if (rte_eth_dev_get_mtu(port->device, &mtu) == 0 && mtu == setup->mtu)
+		return 0;
+	error = rte_eth_dev_set_mtu(port->device, (uint16_t)setup->mtu);
+	/* A PMD without the call (net_pcap, net_null, net_ring) has no limit of its own to change. */
+	if (error && error != -ENOTSUP) {
+		snprintf(setup->error, sizeof(setup->error),
+			 "port %u (%s): MTU %u is refused (%s); the device takes %u to %u: change --mtu", setup->port,
+			 setup->device, setup->mtu, rte_strerror(-error), info->min_mtu, info->max_mtu);
+		return error;
+	}
+	return 0;
+}
+
+static int start(struct halo_port *port, struct halo_port_setup *setup)
+{
+	int error = rte_eth_dev_start(port->device);
+
+	if (error)
+		return fail(setup, error, "starting it");
+	if (setup->promiscuous)
+		error = rte_eth_promiscuous_enable(port->device);
+	else
+		error = rte_eth_promiscuous_disable(port->device);
+	if (error && error != -ENOTSUP)
+		return fail(setup, error, "setting promiscuous mode");
+	port->started = true;
+	return 0;
+}
+
+static int open_queues(struct halo_driver *driver, struct halo_port *port, const struct rte_eth_dev_info *info,
+		       struct halo_port_setup *setup)
+{
+	int error = needs_copy(info->driver_name) ? make_copy_pool(driver, port, setup) : 0;
+
+	if (!error)
+		error = set_up_queues(driver, port, setup);
+	if (error && !port->copy && setup->error[0] == '\0') { /* a PMD that we do not know of, and that refuses our pool */
+		error = make_copy_pool(driver, port, setup);
+		if (!error)
+			error = set_up_queues(driver, port, setup);
+	}
+	if (error && setup->error[0] == '\0')
+		return fail(setup, error, "setting up a receive queue");
+	return error;
+}
+
+int halo_driver_add_port(struct halo_driver *driver, struct halo_port_setup *setup)
+{
+	struct halo_port *port = &driver->port[setup->port];
+	struct rte_eth_dev_info info;
+	int error = rte_eth_dev_get_port_by_name(setup->device, &port->device);
+
+	setup->error[0] = '\0';
+	if (error) {
+		snprintf(setup->error, sizeof(setup->error),
+			 "there is no port %u: DPDK found no device %s; `dpdk-devbind.py --status` lists NICs, --vdev adds a "
+			 "virtual device", setup->port, setup->device);
+		return -ENODEV;
+	}
+	error = rte_eth_dev_info_get(port->device, &info);
+	if (error)
+		return fail(setup, error, "asking for its capabilities");
+	if (setup->queues > info.max_rx_queues) {
+		snprintf(setup->error, sizeof(setup->error),
+			 "port %u (%s) has %u rx queues, and --queues asks for %u: ask for fewer", setup->port, setup->device,
+			 info.max_rx_queues, setup->queues);
+		return -EINVAL;
+	}
+	error = configure(driver, port, &info, setup->queues);
+	if (error)
+		return fail(setup, error, "configuring its queues");
+	error = set_mtu(port, &info, setup);
+	if (!error)
+		error = open_queues(driver, port, &info, setup);
+	if (!error)
+		error = start(port, setup);
+	if (error)
+		return error;
+	port->present = true;
+	assign_tx(driver, setup->port);
+	return 0;
+}
+
+/* ---- status --------------------------------------------------------------------------------------------------- */
+
+static void describe(struct halo_port *port, struct halo_port_status *status)
+{
+	struct rte_eth_dev_info info;
+	struct rte_eth_link link;
+	struct rte_ether_addr mac;
+	uint16_t mtu;
+
+	if (rte_eth_dev_info_get(port->device, &info) == 0)
+		snprintf(status->driver, sizeof(status->driver), "%s", info.driver_name);
+	if (rte_eth_link_get_nowait(port->device, &link) == 0) {
+		status->link_up = link.link_status;
+		status->speed_mbps = link.link_speed;
+		status->full_duplex = link.link_duplex;
+	}
+	if (rte_eth_macaddr_get(port->device, &mac) == 0)
+		memcpy(status->mac, mac.addr_bytes, sizeof(status->mac));
+	if (rte_eth_dev_get_mtu(port->device, &mtu) == 0)
+		status->mtu = mtu;
+	rte_eth_dev_get_name_by_port(port->device, status->device);
+	status->promiscuous = rte_eth_promiscuous_get(port->device) == 1;
+	status->rx_queues = port->rx_queues;
+	status->tx_queues = port->tx_queues;
+	status->mode = port->copy ? HALO_PORT_COPY : HALO_PORT_DIRECT;
+	status->has_rx_fd = port->rx_fd;
+	status->state = port->started ? HALO_PORT_STARTED : HALO_PORT_FAILED;
+}
+
+static void copy_stats(const struct halo_port *port, struct halo_port_status *status)
+{
+	struct rte_eth_stats stats;
+
+	if (rte_eth_stats_get(port->device, &stats) != 0)
+		return;
+	status->rx_frames = stats.ipackets;
+	status->tx_frames = stats.opackets;
+	status->rx_octets = stats.ibytes;
+	status->tx_octets = stats.obytes;
+	status->rx_missed = stats.imissed;
+	status->rx_errors = stats.ierrors;
+	status->tx_errors = stats.oerrors;
+	status->rx_no_mbuf = stats.rx_nombuf;
+}
+
+static void copy_xstats(const struct halo_port *port, struct halo_port_status *status)
+{
+	static struct rte_eth_xstat_name names[HALO_MAX_XSTATS];
+	static struct rte_eth_xstat values[HALO_MAX_XSTATS];
+	int count = rte_eth_xstats_get_names(port->device, NULL, 0);
+	int i;
+
+	if (count <= 0 || count > HALO_MAX_XSTATS)
+		return;
+	if (rte_eth_xstats_get_names(port->device, names, (unsigned int)count) != count ||
+	    rte_eth_xstats_get(port->device, values, (unsigned int)count) != count)
+		return;
+	for (i = 0; i < count; i++) {
+		snprintf(status->xstat[i].name, sizeof(status->xstat[i].name), "%s", names[values[i].id].name);
+		status->xstat[i].value = values[i].value;
+	}
+	status->xstat_count = (uint32_t)count;
+}
+
+void halo_driver_update_status(struct halo_driver *driver)
+{
+	uint32_t i;
+
+	for (i = 0; i < HALO_MAX_PORTS; i++) {
+		struct halo_port *port = &driver->port[i];
+		struct halo_port_status *status = &driver->ports->port[i];
+
+		if (!port->present)
+			continue;
+		/* Readers retry while `updates` is odd or has changed; the fences keep the fields between the two steps. */
+		__atomic_store_n(&status->updates, status->updates + 1, __ATOMIC_RELAXED);
+		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+		describe(port, status);
+		copy_stats(port, status);
+		copy_xstats(port, status);
+		__atomic_store_n(&status->updates, status->updates + 1, __ATOMIC_RELEASE);
+	}
+	__atomic_store_n(&driver->ports->pool_free, (uint64_t)halo_driver_free_buffers(driver), __ATOMIC_RELAXED);
+}

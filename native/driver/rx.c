@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * From a port's queue to a slot's rx ring. Rules: whole bursts; no logging, no allocation but of buffers; a frame that does
+ * not go on has a name.
+ */
+#include <string.h>
+
+#include "driver.h"
+
+static void drop_frames(struct halo_slot_home *slot, struct rte_mbuf **frame, uint32_t count, enum halo_drop reason)
+{
+	if (count == 0)
+		return;
+	rte_pktmbuf_free_bulk(frame, count);
+	halo_count(&slot->count->drops[reason], count);
+}
+
+/* The metadata line of a frame, where the port has something to say that a descriptor can not hold. */
+static uint8_t write_metadata(struct rte_mbuf *frame)
+{
+	struct halo_metadata *metadata = (void *)((uint8_t *)frame->buf_addr - HALO_METADATA_OCTETS);
+	uint64_t flags = frame->ol_flags;
+
+	metadata->flags = 0;
+	metadata->hash = 0;
+	if (flags & RTE_MBUF_F_RX_RSS_HASH) {
+		metadata->flags |= HALO_METADATA_RSS_HASH;
+		metadata->hash = frame->hash.rss;
+	}
+	if ((flags & RTE_MBUF_F_RX_IP_CKSUM_MASK) == RTE_MBUF_F_RX_IP_CKSUM_GOOD)
+		metadata->flags |= HALO_METADATA_IP_CHECKSUM_GOOD;
+	if ((flags & RTE_MBUF_F_RX_IP_CKSUM_MASK) == RTE_MBUF_F_RX_IP_CKSUM_BAD)
+		metadata->flags |= HALO_METADATA_IP_CHECKSUM_BAD;
+	if ((flags & RTE_MBUF_F_RX_L4_CKSUM_MASK) == RTE_MBUF_F_RX_L4_CKSUM_GOOD)
+		metadata->flags |= HALO_METADATA_L4_CHECKSUM_GOOD;
+	if ((flags & RTE_MBUF_F_RX_L4_CKSUM_MASK) == RTE_MBUF_F_RX_L4_CKSUM_BAD)
+		metadata->flags |= HALO_METADATA_L4_CHECKSUM_BAD;
+	return HALO_DESCRIPTOR_METADATA;
+}
+
+/*
+ * `copy` mode: the port's own buffers stay its own, the octets move into the pool. The frames that could not be copied are
+ * counted; the others take their place in frame[]. Returns how many those are.
+ */
+static uint32_t copy_in(struct halo_lcore *lcore, struct halo_slot_home *slot, struct rte_mbuf **frame, uint32_t count)
+{
+	struct rte_mbuf *own[HALO_BURST];
+	uint32_t kept = 0;
+	uint32_t i;
+
+	if (rte_pktmbuf_alloc_bulk(lcore->driver->mempool, own, count) != 0) {
+		drop_frames(slot, frame, count, HALO_DROP_rx_no_buffer);
+		return 0;
+	}
+	for (i = 0; i < count; i++) {
+		uint32_t length = rte_pktmbuf_pkt_len(frame[i]);
+		const void *octets;
+
+		if (length > lcore->driver->geometry.data_octets) {
+			halo_count(&slot->count->drops[HALO_DROP_rx_too_long], 1);
+			rte_pktmbuf_free(own[i]);
+			continue;
+		}
+		octets = rte_pktmbuf_read(frame[i], 0, length, rte_pktmbuf_mtod(own[i], void *));
+		if (octets != rte_pktmbuf_mtod(own[i], void *))
+			memcpy(rte_pktmbuf_mtod(own[i], void *), octets, length);
+		own[i]->pkt_len = length;
+		own[i]->data_len = (uint16_t)length;
+		own[kept++] = own[i];
+	}
+	rte_pktmbuf_free_bulk(frame, count);
+	memcpy(frame, own, kept * sizeof(frame[0]));
+	return kept;
+}
+
+/* A frame is one buffer: several segments become one, or a named drop. */
+static bool one_segment(struct halo_slot_home *slot, struct rte_mbuf *frame)
+{
+	if (likely(frame->nb_segs == 1))
+		return true;
+	if (rte_pktmbuf_linearize(frame) == 0)
+		return true;
+	drop_frames(slot, &frame, 1, HALO_DROP_rx_multi_segment);
+	return false;
+}
+
+static uint32_t keep_single(struct halo_slot_home *slot, struct rte_mbuf **frame, uint32_t count)
+{
+	uint32_t kept = 0;
+	uint32_t i;
+
+	for (i = 0; i < count; i++)
+		if (one_segment(slot, frame[i]))
+			frame[kept++] = frame[i];
+	return kept;
+}
+
+/* Put frames on the ring, in the order that makes a death at any point harmless: entries, claim, owners, index. */
+static void deliver(struct halo_lcore *lcore, struct halo_slot_home *slot, struct rte_mbuf **frame, uint32_t count,
+		    uint8_t port)
+{
+	struct halo_driver *driver = lcore->driver;
+	bool metadata = driver->rx_checksum;
+	uint32_t buffer[HALO_BURST];
+	uint64_t octets = 0;
+	uint32_t within, i;
+
+	for (i = 0; i < count; i++) {
+		struct halo_descriptor descriptor = {
+			.offset = (uint32_t)((uint8_t *)frame[i]->buf_addr - driver->pool) + frame[i]->data_off,
+			.length = frame[i]->data_len,
+			.port = port,
+		};
+
+		if (metadata)
+			descriptor.flags = write_metadata(frame[i]);
+		frame[i]->port = port; /* ours, not DPDK's: a frame that is handed over says where it came in */
+		octets += descriptor.length;
+		halo_ring_put(&slot->rx, i, descriptor);
+		halo_locate(driver, descriptor.offset, &buffer[i], &within);
+	}
+	__atomic_store_n(&slot->rx.index->claim, slot->rx.head + count, __ATOMIC_RELEASE);
+	for (i = 0; i < count; i++)
+		__atomic_store_n(&driver->owner[buffer[i]], slot->tag, __ATOMIC_RELAXED);
+	slot->outstanding += count;
+	halo_ring_submit(&slot->rx, count);
+	halo_slot_wake(slot);
+	halo_count(&slot->count->rx_frames, count);
+	halo_count(&slot->count->rx_octets, octets);
+	halo_count(&slot->count->outstanding, slot->outstanding - slot->count->outstanding);
+}
+
+uint32_t halo_rx_serve(struct halo_lcore *lcore, struct halo_feed *feed)
+{
+	struct rte_mbuf *frame[HALO_BURST];
+	struct halo_slot_home *slot = feed->slot;
+	enum halo_drop why_less;
+	uint32_t count, room;
+	uint32_t received = rte_eth_rx_burst(feed->port->device, feed->queue, frame, HALO_BURST);
+
+	if (received == 0)
+		return 0;
+	if (!slot) {
+		rte_pktmbuf_free_bulk(frame, received);
+		halo_count(&lcore->status->unclaimed_frames, received);
+		return received;
+	}
+	if (!slot->enabled) {
+		drop_frames(slot, frame, received, HALO_DROP_rx_slot_disabled);
+		return received;
+	}
+	count = received;
+	if (feed->port->copy)
+		count = copy_in(lcore, slot, frame, count);
+	else
+		count = keep_single(slot, frame, count);
+	room = halo_slot_room(slot, count, &why_less);
+	if (room < count)
+		drop_frames(slot, frame + room, count - room, why_less);
+	if (room)
+		deliver(lcore, slot, frame, RTE_MIN(room, count), feed->port_number);
+	return received;
+}
+
+/* A frame that another worker handed over. Runs on the home lcore of the slot that gets it. */
+void halo_deliver_handed(struct halo_lcore *lcore, struct halo_slot_home *slot, struct rte_mbuf *frame, uint8_t flags,
+			 uint8_t source_port)
+{
+	struct halo_driver *driver = lcore->driver;
+	struct halo_descriptor descriptor = {
+		.offset = (uint32_t)((uint8_t *)frame->buf_addr - driver->pool) + frame->data_off,
+		.length = frame->data_len,
+		.port = source_port,
+		.flags = (uint8_t)((flags & HALO_DESCRIPTOR_METADATA) | HALO_DESCRIPTOR_HANDED),
+	};
+	uint32_t buffer, within;
+
+	halo_ring_put(&slot->rx, 0, descriptor);
+	__atomic_store_n(&slot->rx.index->claim, slot->rx.head + 1, __ATOMIC_RELEASE);
+	halo_locate(driver, descriptor.offset, &buffer, &within);
+	__atomic_store_n(&driver->owner[buffer], slot->tag, __ATOMIC_RELAXED);
+	slot->outstanding++;
+	halo_ring_submit(&slot->rx, 1);
+	halo_slot_wake(slot);
+	halo_count(&slot->count->rx_frames, 1);
+	halo_count(&slot->count->rx_octets, descriptor.length);
+	halo_count(&slot->count->rx_handed, 1);
+	halo_count(&slot->count->outstanding, 1);
+}

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The loop that runs whenever the worker's event loop would block: bursts from the rx ring through the stages, until
+ * Python has something to do. Rules: whole bursts; no logging, no allocation; time is read once a turn; sockets of the
+ * event loop are looked at each millisecond under load, and slept on together with the doorbell when idle.
+ */
+#include <errno.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "worker.h"
+
+enum {
+	FD_LOOK_NS = 1000000,
+	SLEEP_SLICE_MS = 250, /* a sleeper shows that it lives at least this often */
+	EVENTS = 8,
+};
+
+static void set_place(struct halo_worker *worker, enum halo_place place)
+{
+	__atomic_store_n(&worker->slot->status.place, place, __ATOMIC_RELAXED);
+}
+
+static void show_progress(struct halo_worker *worker)
+{
+	halo_count(&worker->slot->status.progress, 1);
+}
+
+/* Wait on the event loop's fds; return true when one of them is not our doorbell. */
+static bool look_at_fds(struct halo_worker *worker, int timeout_ms)
+{
+	struct epoll_event events[EVENTS];
+	int count = epoll_wait(worker->epoll_fd, events, EVENTS, timeout_ms);
+	bool others = false;
+	uint64_t rings;
+	int i;
+
+	for (i = 0; i < count; i++) {
+		if (events[i].data.fd != worker->doorbell_fd)
+			others = true;
+		else if (read(worker->doorbell_fd, &rings, sizeof(rings)) < 0 && errno != EAGAIN)
+			others = true; /* a doorbell that can not be read: let Python see it */
+	}
+	return others || count == EVENTS;
+}
+
+/* The life cycle is the driver's; we follow. Returns the poll reasons that this change means. */
+static uint32_t follow_life(struct halo_worker *worker)
+{
+	const struct halo_slot_life *life = &worker->slot->life;
+	bool enabled = __atomic_load_n(&life->state, __ATOMIC_ACQUIRE) == HALO_SLOT_ENABLED;
+
+	if (enabled == worker->enabled && (!enabled || life->generation == worker->generation))
+		return 0;
+	if (enabled)
+		halo_attach_rings(worker);
+	worker->enabled = enabled;
+	return enabled ? HALO_POLL_ENABLED : HALO_POLL_DISABLED;
+}
+
+/* One burst through the line. Returns how many frames it had, or HALO_RING_BROKEN. */
+static uint32_t run_burst(struct halo_worker *worker)
+{
+	uint32_t count = halo_stage_receive(worker);
+
+	if (count == 0 || count == HALO_RING_BROKEN)
+		return count;
+	halo_stage_parse(worker, count);
+	halo_stage_input(worker, count);
+	halo_stage_finish(worker, count);
+	__atomic_store_n(&worker->slot->status.last_burst_ns, worker->now_ns, __ATOMIC_RELAXED);
+	return count;
+}
+
+static bool rx_waits(const struct halo_worker *worker)
+{
+	return worker->enabled && __atomic_load_n(&worker->slot->rx.producer, __ATOMIC_ACQUIRE) != worker->rx.tail;
+}
+
+/* Sleep until the doorbell, another fd, the deadline or the slice. Returns poll reasons. */
+static uint32_t sleep_once(struct halo_worker *worker, int64_t left_ns)
+{
+	uint32_t *flag = &worker->slot->doorbell.worker_sleeping;
+	uint32_t reasons = 0;
+	int timeout_ms = SLEEP_SLICE_MS;
+
+	if (left_ns >= 0 && left_ns < (int64_t)SLEEP_SLICE_MS * 1000000)
+		timeout_ms = (int)((left_ns + 999999) / 1000000);
+	__atomic_store_n(&worker->slot->status.epoch, 0, __ATOMIC_RELEASE);
+	set_place(worker, HALO_PLACE_ASLEEP);
+	halo_fall_asleep(flag); /* pairs with halo_must_ring in the driver */
+	if (!rx_waits(worker) && look_at_fds(worker, timeout_ms))
+		reasons = HALO_POLL_FDS;
+	__atomic_store_n(flag, 0, __ATOMIC_RELAXED);
+	set_place(worker, HALO_PLACE_NATIVE);
+	__atomic_store_n(&worker->slot->status.epoch, worker->epoch, __ATOMIC_SEQ_CST);
+	halo_count(&worker->slot->worker.wakeups, 1);
+	return reasons;
+}
+
+/* One turn. Returns the reasons to go back to Python, 0 for none. */
+static uint32_t turn(struct halo_worker *worker, int64_t deadline_ns, int64_t *idle_since_ns)
+{
+	int64_t now = (int64_t)halo_now_ns();
+	uint32_t count = 0;
+	uint32_t reasons;
+
+	worker->now_ns = (uint64_t)now;
+	show_progress(worker);
+	reasons = follow_life(worker);
+	if (halo_interfaces_refresh(worker))
+		reasons |= HALO_POLL_EPOCH;
+	if (worker->enabled)
+		count = run_burst(worker);
+	if (count == HALO_RING_BROKEN) {
+		worker->enabled = false;
+		return reasons | HALO_POLL_BROKEN;
+	}
+	halo_ring_doorbell(worker);
+	if (worker->punt_count || worker->debug_count)
+		reasons |= HALO_POLL_PUNTS;
+	if (count) {
+		*idle_since_ns = now;
+	} else if (!reasons && deadline_ns > now && worker->idle_policy != HALO_IDLE_POLL &&
+		   now - *idle_since_ns >= worker->spin_ns) {
+		return sleep_once(worker, deadline_ns == INT64_MAX ? -1 : deadline_ns - now);
+	} else {
+		halo_pause();
+	}
+	if (now >= worker->next_fd_look_ns) {
+		worker->next_fd_look_ns = now + FD_LOOK_NS;
+		if (look_at_fds(worker, 0))
+			reasons |= HALO_POLL_FDS;
+	}
+	if (now >= deadline_ns)
+		reasons |= HALO_POLL_DEADLINE;
+	return reasons;
+}
+
+static void start_poll(struct halo_worker *worker)
+{
+	worker->punt_count = 0;
+	worker->debug_count = 0;
+	worker->debug_missed = 0;
+	set_place(worker, HALO_PLACE_NATIVE);
+	__atomic_store_n(&worker->slot->status.epoch, worker->epoch, __ATOMIC_SEQ_CST);
+	halo_worker_flush(worker);
+}
+
+int halo_worker_poll(struct halo_worker *worker, int64_t timeout_ns, struct halo_poll_result *result)
+{
+	int64_t start = (int64_t)halo_now_ns();
+	int64_t deadline = timeout_ns < 0 || timeout_ns > INT64_MAX - start ? INT64_MAX : start + timeout_ns;
+	int64_t idle_since = start;
+	uint64_t turns = 0;
+
+	if (halo_worker_held(worker)) /* Python owes us an answer to each punt before the next burst */
+		return -EBUSY;
+	start_poll(worker);
+	do {
+		turns++;
+		result->reasons = turn(worker, deadline, &idle_since);
+	} while (result->reasons == 0);
+	halo_count(&worker->slot->worker.polls, turns);
+	__atomic_store_n(&worker->slot->status.epoch, 0, __ATOMIC_RELEASE);
+	set_place(worker, HALO_PLACE_PYTHON);
+	result->punts = worker->punts;
+	result->punt_count = worker->punt_count;
+	result->debug = worker->debug_frames;
+	result->debug_count = worker->debug_count;
+	result->debug_missed = worker->debug_missed;
+	return (int)worker->punt_count;
+}

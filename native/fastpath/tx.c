@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The end of the line: verdicts become descriptors on the tx ring. The ring has room for every buffer that a slot may
+ * have outstanding, so putting fails only when somebody scribbled over its indices.
+ */
+#include <errno.h>
+#include <unistd.h>
+
+#include "worker.h"
+
+bool halo_tx_put(struct halo_worker *worker, struct halo_descriptor descriptor)
+{
+	uint32_t room = halo_ring_reserve(&worker->tx, worker->tx_pending + 1);
+
+	if (room == HALO_RING_BROKEN || room <= worker->tx_pending)
+		return false;
+	halo_ring_put(&worker->tx, worker->tx_pending++, descriptor);
+	return true;
+}
+
+void halo_tx_submit(struct halo_worker *worker)
+{
+	if (worker->tx_pending == 0)
+		return;
+	halo_ring_submit(&worker->tx, worker->tx_pending);
+	worker->tx_pending = 0;
+	worker->dirty = true;
+}
+
+void halo_ring_doorbell(struct halo_worker *worker)
+{
+	static const uint64_t one = 1;
+
+	if (!worker->dirty)
+		return;
+	worker->dirty = false;
+	if (!halo_must_ring(&worker->slot->life.driver_sleeping))
+		return;
+	/* EAGAIN means that the counter is at its limit: then it is readable, which is all that we want. */
+	if (write(worker->driver_doorbell_fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
+		return;
+	halo_count(&worker->slot->worker.doorbells, 1);
+}
+
+static struct halo_descriptor descriptor_of(const struct halo_packet *packet, uint8_t port, uint8_t action)
+{
+	struct halo_descriptor descriptor = {
+		.offset = packet->offset,
+		.length = packet->length,
+		.port = port,
+		.flags = action,
+	};
+
+	return descriptor;
+}
+
+static void punt(struct halo_worker *worker, const struct halo_packet *packet)
+{
+	worker->punts[worker->punt_count] = *packet;
+	worker->punt_open[worker->punt_count] = true;
+	worker->punt_count++;
+}
+
+/* Local sums of one burst, written to shared memory once. */
+struct tally {
+	uint64_t rx_octets;
+	uint64_t rx_handed;
+	uint64_t tx_frames;
+	uint64_t tx_octets;
+	uint64_t tx_handed;
+	uint64_t consumed;
+	uint64_t punted;
+};
+
+/* Put a frame that goes on, or count it as lost here; its buffer comes back when the life cycle is walked. */
+static bool put_or_lose(struct halo_worker *worker, struct halo_descriptor descriptor)
+{
+	bool put = halo_tx_put(worker, descriptor);
+
+	if (!put)
+		halo_count(&worker->slot->worker.drops[HALO_DROP_tx_ring_full], 1);
+	return put;
+}
+
+static void finish_one(struct halo_worker *worker, struct halo_packet *packet, struct tally *tally)
+{
+	tally->rx_octets += packet->length;
+	tally->rx_handed += (packet->flags & HALO_DESCRIPTOR_HANDED) != 0;
+	if (worker->debug)
+		halo_debug_keep(worker, packet);
+	switch (packet->verdict) {
+	case HALO_VERDICT_TRANSMIT:
+		if (!put_or_lose(worker, descriptor_of(packet, (uint8_t)packet->tx_port, HALO_ACTION_TRANSMIT)))
+			return;
+		tally->tx_frames++;
+		tally->tx_octets += packet->length;
+		return;
+	case HALO_VERDICT_PUNT:
+		punt(worker, packet);
+		tally->punted++;
+		return;
+	case HALO_VERDICT_HAND:
+		tally->tx_handed += put_or_lose(worker, descriptor_of(packet, (uint8_t)packet->tx_port, HALO_ACTION_HAND));
+		return;
+	case HALO_VERDICT_CONSUME:
+		tally->consumed++;
+		break;
+	default:
+		halo_count(&worker->slot->worker.drops[packet->reason], 1);
+		break;
+	}
+	halo_tx_put(worker, descriptor_of(packet, 0, HALO_ACTION_RELEASE));
+}
+
+void halo_stage_finish(struct halo_worker *worker, uint32_t count)
+{
+	struct halo_worker_counters *counters = &worker->slot->worker;
+	struct tally tally = {0};
+	uint32_t i;
+
+	for (i = 0; i < count; i++)
+		finish_one(worker, &worker->burst[i], &tally);
+	halo_tx_submit(worker);
+	halo_count(&counters->rx_frames, count);
+	halo_count(&counters->rx_octets, tally.rx_octets);
+	halo_count(&counters->rx_handed, tally.rx_handed);
+	halo_count(&counters->rx_bursts, 1);
+	halo_count(&counters->tx_frames, tally.tx_frames);
+	halo_count(&counters->tx_octets, tally.tx_octets);
+	if (tally.tx_handed)
+		halo_count(&counters->tx_handed, tally.tx_handed);
+	if (tally.consumed)
+		halo_count(&counters->consumed, tally.consumed);
+	if (tally.punted) {
+		halo_count(&counters->punted, tally.punted);
+		halo_count(&counters->held, tally.punted);
+	}
+}
+
+/* ---- what Python does with punts ------------------------------------------------------------------------------ */
+
+static int take_punt(struct halo_worker *worker, uint32_t i)
+{
+	if (i >= worker->punt_count || !worker->punt_open[i])
+		return -EINVAL;
+	worker->punt_open[i] = false;
+	halo_count(&worker->slot->worker.held, UINT64_MAX); /* - 1 */
+	return 0;
+}
+
+static void send_frame(struct halo_worker *worker, struct halo_descriptor descriptor)
+{
+	if (!put_or_lose(worker, descriptor))
+		return;
+	halo_count(&worker->slot->worker.tx_frames, 1);
+	halo_count(&worker->slot->worker.tx_octets, descriptor.length);
+}
+
+int halo_worker_finish_punt(struct halo_worker *worker, uint32_t i, int reason)
+{
+	int error = reason >= HALO_DROP_COUNT ? -EINVAL : take_punt(worker, i);
+
+	if (error)
+		return error;
+	halo_tx_put(worker, descriptor_of(&worker->punts[i], 0, HALO_ACTION_RELEASE));
+	if (reason < 0)
+		halo_count(&worker->slot->worker.consumed, 1);
+	else
+		halo_count(&worker->slot->worker.drops[reason], 1);
+	return 0;
+}
+
+int halo_worker_transmit_punt(struct halo_worker *worker, uint32_t i, uint32_t offset, uint32_t length, uint32_t port)
+{
+	struct halo_packet *packet = &worker->punts[i];
+	int error = i >= worker->punt_count || length > UINT16_MAX || port >= HALO_MAX_PORTS ? -EINVAL :
+											       take_punt(worker, i);
+
+	if (error)
+		return error;
+	packet->offset = offset;
+	packet->length = (uint16_t)length;
+	send_frame(worker, descriptor_of(packet, (uint8_t)port, HALO_ACTION_TRANSMIT));
+	return 0;
+}
+
+int halo_worker_hand_punt(struct halo_worker *worker, uint32_t i, uint32_t slot)
+{
+	int error = slot >= HALO_MAX_SLOTS ? -EINVAL : take_punt(worker, i);
+
+	if (error)
+		return error;
+	if (put_or_lose(worker, descriptor_of(&worker->punts[i], (uint8_t)slot, HALO_ACTION_HAND)))
+		halo_count(&worker->slot->worker.tx_handed, 1);
+	return 0;
+}
+
+/* A frame of ours that ended before it had a buffer: it counts as made and as dropped. */
+void halo_worker_count_drop(struct halo_worker *worker, uint32_t reason)
+{
+	if (reason >= HALO_DROP_COUNT)
+		return;
+	halo_count(&worker->slot->worker.originated, 1);
+	halo_count(&worker->slot->worker.drops[reason], 1);
+}
+
+static bool take_spare(struct halo_worker *worker, struct halo_descriptor *descriptor)
+{
+	uint32_t ready = worker->enabled ? halo_ring_peek(&worker->spare, 1) : 0;
+
+	if (ready == 0 || ready == HALO_RING_BROKEN)
+		return false;
+	*descriptor = halo_ring_get(&worker->spare, 0);
+	halo_ring_release(&worker->spare, 1);
+	return (uint64_t)descriptor->offset + worker->geometry.data_octets <= worker->geometry.size_octets;
+}
+
+int halo_worker_originate(struct halo_worker *worker, uint32_t port, const uint8_t *frame, uint32_t length)
+{
+	struct halo_descriptor descriptor;
+
+	if (port >= HALO_MAX_PORTS || length < HALO_MIN_FRAME_OCTETS)
+		return -EINVAL;
+	if (length > worker->geometry.data_octets) {
+		halo_worker_count_drop(worker, HALO_DROP_originate_too_long);
+		return -EMSGSIZE;
+	}
+	if (!take_spare(worker, &descriptor)) {
+		halo_worker_count_drop(worker, HALO_DROP_no_spare_buffer);
+		return -ENOBUFS;
+	}
+	memcpy(worker->pool + descriptor.offset, frame, length);
+	descriptor.length = (uint16_t)length;
+	descriptor.port = (uint8_t)port;
+	descriptor.flags = HALO_ACTION_TRANSMIT;
+	halo_count(&worker->slot->worker.originated, 1);
+	send_frame(worker, descriptor);
+	return 0;
+}
+
+void halo_worker_flush(struct halo_worker *worker)
+{
+	halo_tx_submit(worker);
+	halo_ring_doorbell(worker);
+}

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Attaching to a slot, and everything a worker does to its rings that is no burst. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "octets.h"
+#include "worker.h"
+
+static struct halo_descriptor *descriptors(struct halo_slot *slot, uint32_t offset)
+{
+	return (struct halo_descriptor *)(void *)((uint8_t *)slot + offset);
+}
+
+static bool power_of_two(uint32_t value)
+{
+	return value && !(value & (value - 1));
+}
+
+/* Geometry is the supervisor's word, read once; still, a region of another make must not become wild pointers. */
+static int check_geometry(const struct halo_slot *slot, const struct halo_slot_geometry *geometry)
+{
+	uint64_t size = slot->header.size_octets;
+
+	if (slot->header.magic != HALO_MAGIC || slot->header.layout_version != HALO_LAYOUT_VERSION)
+		return -EPROTO;
+	if (slot->header.kind != HALO_REGION_SLOT)
+		return -EPROTO;
+	if (!power_of_two(geometry->ring_size) || !power_of_two(geometry->tx_size) || !power_of_two(geometry->spare_size))
+		return -EINVAL;
+	if (geometry->rx_offset + (uint64_t)geometry->ring_size * 8 > size ||
+	    geometry->tx_offset + (uint64_t)geometry->tx_size * 8 > size ||
+	    geometry->spare_offset + (uint64_t)geometry->spare_size * 8 > size)
+		return -EINVAL;
+	if (geometry->pool.stride_octets == 0 || geometry->tx_size < geometry->buffer_bound)
+		return -EINVAL;
+	return 0;
+}
+
+/* Attach at the indices that stand in the region: the driver has reset them, or a predecessor of ours is gone. */
+void halo_attach_rings(struct halo_worker *worker)
+{
+	struct halo_slot *slot = worker->slot;
+	struct halo_slot_geometry geometry = slot->geometry;
+
+	worker->generation = __atomic_load_n(&slot->life.generation, __ATOMIC_ACQUIRE);
+	halo_consumer_attach(&worker->rx, &slot->rx, descriptors(slot, geometry.rx_offset), geometry.ring_size);
+	halo_consumer_attach(&worker->spare, &slot->spare, descriptors(slot, geometry.spare_offset), geometry.spare_size);
+	halo_producer_attach(&worker->tx, &slot->tx, descriptors(slot, geometry.tx_offset), geometry.tx_size);
+	worker->tx_pending = 0;
+	worker->punt_count = 0;
+	halo_count(&slot->worker.held, -slot->worker.held);
+	__atomic_store_n(&slot->status.ring_generation, worker->generation, __ATOMIC_RELEASE);
+}
+
+static void set_up(struct halo_worker *worker, const struct halo_worker_setup *setup)
+{
+	uint32_t i;
+
+	worker->pool = setup->pool;
+	worker->slot = setup->slot;
+	worker->tables = setup->tables;
+	worker->geometry = setup->slot->geometry.pool;
+	worker->slot_number = setup->slot->geometry.slot;
+	worker->doorbell_fd = setup->doorbell_fd;
+	worker->driver_doorbell_fd = setup->driver_doorbell_fd;
+	worker->epoll_fd = setup->epoll_fd;
+	worker->idle_policy = setup->idle_policy;
+	worker->spin_ns = setup->idle_policy == HALO_IDLE_SLEEP ? 0 : setup->spin_ns;
+	worker->debug = setup->debug != 0;
+	for (i = 0; i < HALO_MAX_PORTS; i++)
+		worker->port[i].macswap_to = HALO_NO_PORT;
+}
+
+int halo_worker_create(const struct halo_worker_setup *setup, struct halo_worker **out)
+{
+	struct halo_slot_geometry geometry = setup->slot->geometry;
+	struct halo_worker *worker;
+	int error = check_geometry(setup->slot, &geometry);
+
+	if (error)
+		return error;
+	worker = aligned_alloc(HALO_LINE, (sizeof(*worker) + HALO_LINE - 1) / HALO_LINE * HALO_LINE);
+	if (!worker)
+		return -ENOMEM;
+	memset(worker, 0, sizeof(*worker));
+	set_up(worker, setup);
+	halo_attach_rings(worker);
+	halo_interfaces_refresh(worker);
+	*out = worker;
+	return 0;
+}
+
+void halo_worker_detach(struct halo_worker *worker)
+{
+	uint32_t i;
+
+	if (!worker)
+		return;
+	for (i = 0; i < worker->punt_count; i++)
+		if (worker->punt_open[i])
+			halo_worker_finish_punt(worker, i, -1);
+	halo_worker_flush(worker);
+	__atomic_store_n(&worker->slot->status.epoch, 0, __ATOMIC_RELEASE);
+	__atomic_store_n(&worker->slot->status.state, HALO_WORKER_ABSENT, __ATOMIC_RELEASE);
+	free(worker);
+}
+
+int halo_worker_set_macswap(struct halo_worker *worker, uint32_t in, uint32_t out)
+{
+	if (in >= HALO_MAX_PORTS || (out >= HALO_MAX_PORTS && out != HALO_NO_PORT))
+		return -EINVAL;
+	worker->port[in].macswap_to = (uint16_t)out;
+	return 0;
+}
+
+int halo_worker_interfaces(const struct halo_worker *worker, const struct halo_interface **interfaces)
+{
+	*interfaces = worker->interfaces;
+	return (int)worker->interface_count;
+}
+
+int halo_worker_held(const struct halo_worker *worker)
+{
+	return (int)worker->slot->worker.held;
+}
+
+uint16_t halo_checksum(const uint8_t *octets, uint32_t length)
+{
+	return __builtin_bswap16(header_checksum(octets, length));
+}

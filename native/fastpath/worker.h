@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The worker's private state and the stages that work on it. Nothing here is in shared memory. */
+#ifndef HALO_WORKER_H
+#define HALO_WORKER_H
+
+#include <stdbool.h>
+#include <string.h>
+#include <time.h>
+
+#include <halo/fastpath.h>
+#include <halo/ring.h>
+
+/* What the fast path must know of a port, compiled from the tables when their epoch changes. */
+struct halo_port_entry {
+	uint64_t mac;		/* low 48 bits, as loaded from a frame */
+	uint16_t first;		/* index of its first interface in `interfaces` */
+	uint16_t count;
+	uint16_t macswap_to;	/* HALO_NO_PORT, or measuring mode */
+};
+
+struct halo_worker {
+	/* read once at attach */
+	uint8_t *pool;
+	struct halo_slot *slot;
+	const struct halo_tables *tables;
+	struct halo_pool_geometry geometry;
+	uint32_t slot_number;
+	int doorbell_fd;
+	int driver_doorbell_fd;
+	int epoll_fd;
+	uint32_t idle_policy;
+	int64_t spin_ns;
+	bool enabled;
+	bool dirty;		/* something was submitted since the doorbell was last looked at */
+	uint32_t generation;	/* of the rings that we are attached to */
+
+	struct halo_consumer rx;
+	struct halo_consumer spare;
+	struct halo_producer tx;
+	uint32_t tx_pending;	/* put on tx, not yet submitted */
+
+	uint64_t now_ns;	/* of the current burst */
+	int64_t next_fd_look_ns;
+	uint64_t epoch;
+	struct halo_port_entry port[HALO_MAX_PORTS];
+	uint32_t interface_count;
+	struct halo_interface interfaces[HALO_MAX_INTERFACES];
+
+	struct halo_packet burst[HALO_BURST];
+	struct halo_packet punts[HALO_MAX_PUNTS];
+	bool punt_open[HALO_MAX_PUNTS];
+	uint32_t punt_count;
+
+	bool debug;
+	uint32_t debug_count;
+	uint32_t debug_missed;
+	struct halo_debug_frame debug_frames[HALO_MAX_DEBUG];
+};
+
+static inline uint64_t halo_now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+}
+
+static inline void halo_drop(struct halo_packet *packet, enum halo_drop reason)
+{
+	packet->verdict = HALO_VERDICT_DROP;
+	packet->reason = (uint8_t)reason;
+}
+
+static inline void halo_send(struct halo_packet *packet, uint16_t port)
+{
+	packet->verdict = HALO_VERDICT_TRANSMIT;
+	packet->tx_port = port;
+}
+
+/* stages, each over a whole burst */
+uint32_t halo_stage_receive(struct halo_worker *worker);
+void halo_stage_parse(struct halo_worker *worker, uint32_t count);
+void halo_stage_input(struct halo_worker *worker, uint32_t count);
+void halo_stage_finish(struct halo_worker *worker, uint32_t count);
+
+void halo_local_icmp(struct halo_worker *worker, struct halo_packet *packet);
+void halo_macswap(struct halo_worker *worker, struct halo_packet *packet, uint16_t port);
+bool halo_interfaces_refresh(struct halo_worker *worker);
+void halo_debug_keep(struct halo_worker *worker, const struct halo_packet *packet);
+
+void halo_attach_rings(struct halo_worker *worker);
+
+/* tx */
+bool halo_tx_put(struct halo_worker *worker, struct halo_descriptor descriptor);
+void halo_tx_submit(struct halo_worker *worker);
+void halo_ring_doorbell(struct halo_worker *worker);
+
+#endif

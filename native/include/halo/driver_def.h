@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The driver, as its Python host sees it. One per process; all functions are called by the main thread, which is the EAL
+ * main lcore. They return 0 or a count, or a negative errno, and put a sentence into `error` where the setup has room.
+ */
+
+enum halo_driver_limit {
+	HALO_ERROR_OCTETS = 512,
+};
+
+struct halo_driver_setup {
+	void *pool;			/* mapped, shared */
+	struct halo_owners *owners;
+	struct halo_ports *ports;
+	uint64_t page_octets;		/* of the pool's memory */
+	uint32_t slot_count;
+	uint32_t lcore_count;
+	struct halo_slot *slot[HALO_MAX_SLOTS];		/* in the order of the numbers below */
+	uint32_t slot_number[HALO_MAX_SLOTS];
+	uint32_t slot_lcore[HALO_MAX_SLOTS];		/* index of the home lcore */
+	int slot_doorbell[HALO_MAX_SLOTS];
+	int lcore_doorbell[HALO_MAX_LCORES];
+	uint32_t idle_policy;		/* enum halo_idle_policy */
+	uint32_t spin_ns;
+	uint32_t rx_checksum;
+	uint32_t tx_checksum;
+	uint32_t tx_only;
+	char error[HALO_ERROR_OCTETS];
+};
+
+struct halo_port_setup {
+	uint32_t port;
+	const char *device;		/* name of the DPDK device */
+	uint32_t queues;
+	uint32_t mtu;
+	uint32_t promiscuous;
+	char error[HALO_ERROR_OCTETS];
+};
+
+struct halo_driver;
+
+int halo_eal_start(int argc, char **argv, int log_fd, char *error, uint32_t error_octets);
+void halo_eal_stop(void);
+
+int halo_driver_create(struct halo_driver_setup *setup, struct halo_driver **driver);
+int halo_driver_add_port(struct halo_driver *driver, struct halo_port_setup *setup);
+/* Start the lcores. From here on the functions below act at a burst boundary of the lcore concerned. */
+int halo_driver_launch(struct halo_driver *driver);
+/* Let queue `queue` of port `port` feed slot `slot`; slot HALO_MAX_SLOTS or above: nobody. */
+int halo_driver_feed(struct halo_driver *driver, uint32_t port, uint32_t queue, uint32_t slot);
+int halo_driver_enable_slot(struct halo_driver *driver, uint32_t slot);
+/* Walk the life cycle: disable, reclaim by owner, indices to 0, generation + 1. Returns the buffers reclaimed. */
+int64_t halo_driver_reset_slot(struct halo_driver *driver, uint32_t slot);
+/* Copy link state, rte_eth_stats and xstats of every port into the ports region, and the gauges of the pool. */
+void halo_driver_update_status(struct halo_driver *driver);
+/* Stop the lcores, then the ports. */
+void halo_driver_destroy(struct halo_driver *driver);
+/* Buffers that the mempool and its caches hold now, and how many of the rest carry an owner. */
+int64_t halo_driver_free_buffers(const struct halo_driver *driver);
