@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The private protocol between the supervisor and its driver and workers, version 1.
+
+A child says `hello` first. The supervisor checks pid and uid with the kernel, version and boot id with the
+message, and configures it. Descriptors that ride on a message are listed with it. A message with an `id` is
+a request and is answered by a `reply`. This protocol may change with any version of the package: both ends
+are of one installation.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NotRequired, TypedDict, TypeVar
+
+from halo_mp.control.channel import ProtocolError
+from halo_mp.control.frame import Message
+
+PRIVATE_VERSION = 1
+
+# Child to supervisor
+HELLO = "hello"
+READY = "ready"
+FAILED = "failed"
+ATTACHED = "attached"
+LEARNED = "learned"
+# Supervisor to child
+CONFIGURE = "configure"
+SLOT_ENABLE = "slot.enable"
+SLOT_RESET = "slot.reset"
+FEEDS = "feeds"
+NEIGHBORS = "neighbors"
+INTERFACES = "interfaces"
+STOP = "stop"
+# Both ways
+REPLY = "reply"
+
+NEIGHBORS_PER_MESSAGE = 1024  # of at most 28 octets each, under half a frame
+
+# A worker's ways to give up root: change the user, drop the capabilities only, or do nothing.
+Privileges = Literal["setuid", "capabilities", "keep"]
+Idle = Literal["poll", "adaptive", "sleep"]
+
+# port, VLAN (0: untagged), IPv4 address in host order, MAC of 6 octets
+Neighbor = tuple[int, int, int, bytes]
+
+
+class Hello(TypedDict):
+    """Child → supervisor, first on every connection."""
+
+    type: Literal["hello"]
+    role: Literal["driver", "worker"]
+    slot: NotRequired[int]
+    pid: int
+    version: int
+    boot_id: bytes
+
+
+class DriverPort(TypedDict):
+    """A port to start."""
+
+    port: int
+    device: str
+    queues: int
+    mtu: int
+    promiscuous: bool
+
+
+class DriverSlot(TypedDict):
+    """A slot to serve: by which lcore (an index into `lcores`), fed by which (port, queue) pairs."""
+
+    slot: int
+    lcore: int
+    feeds: list[tuple[int, int]]
+
+
+class DriverConfigure(TypedDict):
+    """Supervisor → driver.
+
+    Descriptors: pool, owners, ports, then for each slot in order its region and its worker's doorbell, then one
+    doorbell for each lcore.
+    """
+
+    type: Literal["configure"]
+    instance: str
+    lcores: list[int]
+    main_cores: list[int]
+    mem_channels: int | None
+    hugepages: int | None
+    memory_mb: int
+    vdevs: list[str]
+    pcis: list[str]
+    eal: list[str]
+    rx_checksum: bool
+    tx_checksum: bool
+    tx_only: bool
+    idle: Idle
+    debug_log: bool
+    ports: list[DriverPort]
+    slots: list[DriverSlot]
+
+
+class ReadyPort(TypedDict):
+    """A port that was started, as it is."""
+
+    port: int
+    device: str
+    driver: str
+    mac: bytes
+    mtu: int
+    mode: Literal["direct", "copy"]
+    rx_queues: int
+    tx_queues: int
+    link_up: bool
+
+
+class DriverReady(TypedDict):
+    """Driver → supervisor: ports started, lcores run, slots as they were found."""
+
+    type: Literal["ready"]
+    ports: list[ReadyPort]
+    withheld: int
+
+
+class Failed(TypedDict):
+    """Child → supervisor: it can not start, and this is why; then it exits with 5."""
+
+    type: Literal["failed"]
+    kind: str
+    error: str
+
+
+class WorkerUser(TypedDict):
+    """Who a worker becomes."""
+
+    uid: int
+    gid: int
+
+
+class WorkerPort(TypedDict):
+    """A port that a worker may send to."""
+
+    port: int
+    device: str
+    mtu: int
+
+
+class WorkerConfigure(TypedDict):
+    """Supervisor → worker.
+
+    Descriptors: pool, slot region, tables (read-only), the worker's doorbell, its home lcore's doorbell.
+    """
+
+    type: Literal["configure"]
+    slot: int
+    instance: str
+    idle: Idle
+    user: WorkerUser | None
+    privileges: Privileges
+    debug_log: bool
+    macswap: list[tuple[int, int]]
+    ports: list[WorkerPort]
+
+
+class Neighbors(TypedDict):
+    """Worker → supervisor as `learned`, supervisor → the other workers as `neighbors`."""
+
+    type: Literal["learned", "neighbors"]
+    neighbors: list[Neighbor]
+
+
+T = TypeVar("T", int, str, bytes, bool, list[Any])
+
+
+def field(message: Message, name: str, kind: type[T]) -> T:
+    """Return a field that must be there and of that type. Raises ProtocolError."""
+    value = message.get(name)
+    if type(value) is not kind:  # not isinstance: True is no int here
+        raise ProtocolError(f"{message.get('type')} has {name}={value!r:.80}, which is no {kind.__name__}")
+    return value
+
+
+def parse_neighbors(message: Message) -> list[Neighbor]:
+    """Return the neighbors of `learned` or `neighbors`. Raises ProtocolError."""
+    found = field(message, "neighbors", list)
+    return [_neighbor(entry) for entry in found]
+
+
+def _neighbor(entry: object) -> Neighbor:
+    match entry:
+        case [int(port), int(vlan), int(address), bytes(mac)] if (
+            0 <= port < 256 and 0 <= vlan < 4095 and 0 < address < 2**32 and len(mac) == 6
+        ):
+            return port, vlan, address, mac
+    raise ProtocolError(f"{entry!r:.80} is no neighbor")
