@@ -69,11 +69,19 @@ test: setup ## Run lint, the type checker and all tests
 
 .PHONY: lint
 lint: setup ## Run ruff, clang-format and mypy, changing nothing
+	@$(MAKE) --keep-going lint-python lint-c lint-types
+
+.PHONY: lint-python lint-c lint-types
+lint-python:
 	$(BIN)/ruff check -q
 	$(BIN)/ruff format -q --check
-	clang-format --dry-run -Werror $(C_FILES)
+
+lint-c:
+	clang-format --dry-run -Werror --ferror-limit=1 $(C_FILES)
+
+lint-types:
 	@rm -rf build/typed
-	$(BIN)/python setup.py -q build_py -d build/typed
+	@$(BIN)/python setup.py -q build_py -d build/typed
 	cd build/typed && $(abspath $(BIN))/mypy --config-file ../../setup.cfg --cache-dir ../../.mypy_cache \
 		-p halo_mp | sed -E 's#^halo_mp/(workers|supervisor)/#\1/#'; exit $${PIPESTATUS[0]}
 
