@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The driver process: `python -m halo_mp.supervisor.driver`, started by the supervisor, by nobody else.
+
+The only process that links DPDK. Its main thread runs asyncio (control, signals, status) and is the EAL main lcore; the
+lcores that move frames are EAL worker threads in C, which never take the GIL.
+
+    connecting → configured → ports started → launched (ready) → stopping
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import faulthandler
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from halo_mp import logs
+from halo_mp.control.channel import Channel, ChannelError, connect
+from halo_mp.errors import BootFailed, HaloError
+from halo_mp.shm.identity import boot_id
+from halo_mp.supervisor.driver_eal import EalLog, eal_arguments
+from halo_mp.supervisor.driver_ports import DriverPorts
+
+log = logs.get("driver")
+
+PROTOCOL_VERSION = 1
+EXIT_CANNOT_BOOT = 5
+ORPHAN_TIMEOUT_S = 60.0
+STATUS_INTERVAL_S = 0.5
+_RECONNECT_S = (0.05, 2.0)
+
+
+class DriverHost:
+    """One driver. `run` returns the exit status of the process."""
+
+    def __init__(self, runtime: Path) -> None:
+        self._runtime = runtime
+        self._loop = asyncio.get_running_loop()
+        self._channel: Channel | None = None
+        self._ports: DriverPorts | None = None
+        self._eal_log: EalLog | None = None
+        self._orphan_timeout_s = ORPHAN_TIMEOUT_S
+        self._end: asyncio.Future[int] = self._loop.create_future()
+
+    async def run(self) -> int:
+        """Serve the supervisor until told to stop."""
+        await self._connect()
+        tasks = [self._loop.create_task(self._serve()), self._loop.create_task(self._update_status())]
+        try:
+            return await self._end
+        finally:
+            for task in tasks:
+                task.cancel()
+            self._leave()
+
+    def stop(self, status: int = 0) -> None:
+        """End `run` with that status."""
+        if not self._end.done():
+            self._end.set_result(status)
+
+    async def _connect(self) -> None:
+        self._channel = await connect(self._runtime / "private.sock")
+        hello = {
+            "type": "hello",
+            "role": "driver",
+            "pid": os.getpid(),
+            "version": PROTOCOL_VERSION,
+            "boot_id": boot_id(),
+        }
+        await self._channel.send(hello)
+
+    async def _serve(self) -> None:
+        while True:
+            assert self._channel is not None
+            try:
+                await self._channel.serve(self._handle)
+            except ChannelError as error:
+                log.warning("supervisor.lost", reason=str(error))
+            except HaloError as error:
+                await self._fail(error)
+                return
+            if self._ports is None:
+                self.stop(EXIT_CANNOT_BOOT)
+                return
+            if not await self._reconnect():
+                return
+
+    async def _reconnect(self) -> bool:
+        deadline = self._loop.time() + self._orphan_timeout_s
+        pause, longest = _RECONNECT_S
+        while self._loop.time() < deadline:
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, longest)
+            try:
+                await self._connect()
+            except (OSError, ChannelError):
+                continue
+            log.info("supervisor.found")
+            return True
+        log.warning("driver.orphaned", waited_s=self._orphan_timeout_s)
+        self.stop()
+        return False
+
+    async def _handle(self, message: dict[str, Any], fds: list[int]) -> None:
+        assert self._channel is not None
+        if message["type"] == "configure" and self._ports is None:
+            await self._configure(message, fds)
+            return
+        for fd in fds:
+            os.close(fd)
+        if self._ports is None:
+            await self._channel.refuse(message, "the driver is not configured yet")
+            return
+        try:
+            reply = self._command(self._ports, message)
+        except HaloError as error:
+            await self._channel.refuse(message, str(error))
+            return
+        await self._channel.reply(message, **reply)
+        if message["type"] == "stop":
+            self.stop()
+
+    def _command(self, ports: DriverPorts, message: dict[str, Any]) -> dict[str, Any]:
+        match message["type"]:
+            case "slot.enable":
+                ports.enable_slot(int(message["slot"]))
+            case "slot.reset":
+                return {"reclaimed": ports.reset_slot(int(message["slot"]))}
+            case "feeds":
+                ports.set_feeds(message["slots"])
+            case "status":
+                ports.update_status()
+            case "stop":
+                pass
+            case unknown:
+                raise BootFailed(f"the driver does not know {unknown!r}")
+        return {}
+
+    async def _configure(self, message: dict[str, Any], fds: list[int]) -> None:
+        assert self._channel is not None
+        self._orphan_timeout_s = float(message.get("orphan_timeout_s", ORPHAN_TIMEOUT_S))
+        self._eal_log = EalLog(self._loop)
+        ports = DriverPorts(message, fds)
+        try:
+            ports.start(eal_arguments(message), self._eal_log)
+        except BaseException:
+            ports.close()
+            raise
+        self._ports = ports
+        await self._channel.send({"type": "ready", "ports": ports.describe(), "withheld": ports.withheld})
+        log.info("driver.ready", ports=len(message["ports"]), withheld=ports.withheld)
+
+    async def _fail(self, error: HaloError) -> None:
+        assert self._channel is not None
+        if self._eal_log is not None:
+            self._eal_log.drain()
+        log.error("driver.failed", error=str(error))
+        try:
+            await self._channel.send({"type": "failed", "kind": type(error).__name__, "error": str(error)})
+        except ChannelError:
+            pass
+        self.stop(EXIT_CANNOT_BOOT)
+
+    async def _update_status(self) -> None:
+        while True:
+            await asyncio.sleep(STATUS_INTERVAL_S)
+            if self._ports is not None:
+                self._ports.update_status()
+
+    def _leave(self) -> None:
+        if self._ports is not None:
+            self._ports.close()
+        if self._eal_log is not None:
+            self._eal_log.close()
+        if self._channel is not None:
+            self._channel.close()
+        log.info("driver.stopped")
+
+
+async def _run(runtime: Path) -> int:
+    host = DriverHost(runtime)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, host.stop)
+    return await host.run()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the driver to its end. Exit status 0 as asked, 5 could not boot."""
+    parser = argparse.ArgumentParser(prog="python -m halo_mp.supervisor.driver", description=__doc__)
+    parser.add_argument("--runtime", type=Path, required=True, help="runtime directory of the instance")
+    parser.add_argument("--instance", required=True)
+    options = parser.parse_args(arguments)
+    faulthandler.enable()
+    style: logs.Format = "json" if os.environ.get("HALO_MP_LOG_FORMAT") == "json" else "text"
+    logs.configure("driver", os.environ.get("HALO_MP_LOG_LEVEL", "info"), style)
+    try:
+        status = asyncio.run(_run(options.runtime))
+    except (OSError, ChannelError) as error:
+        print(f"halo-mp driver: cannot reach its supervisor: {error}", file=sys.stderr)
+        status = EXIT_CANNOT_BOOT
+    logs.flush()
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

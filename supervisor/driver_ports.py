@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The native driver as an object: mappings, EAL, ports, feeds, slots.
+
+All calls are made by the main thread. Errors of the C side arrive as BootFailed with its sentence.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from halo_mp._driver import ffi, lib
+from halo_mp.errors import BootFailed
+from halo_mp.shm.layout import IdlePolicy, RegionKind
+from halo_mp.shm.layout import ffi as native_ffi
+from halo_mp.shm.pool import PoolMapping
+from halo_mp.shm.region import Region
+from halo_mp.supervisor.driver_eal import EalLog
+
+SPIN_NS = 100_000  # an idle lcore polls this long before it sleeps
+_PAGE_OCTETS = os.sysconf("SC_PAGESIZE")
+_FIXED_FDS = 3  # pool, owners, ports
+
+
+class DriverPorts:
+    """Everything the driver has. `close` undoes it all, in order."""
+
+    def __init__(self, message: dict[str, Any], fds: list[int]) -> None:
+        """Map what the descriptors name. Raises EnvironmentProblem, BootFailed."""
+        self._message = message
+        self._slots: list[dict[str, Any]] = message["slots"]
+        expected = _FIXED_FDS + 2 * len(self._slots) + len(message["lcores"])
+        if len(fds) != expected:
+            raise BootFailed(f"{len(fds)} descriptors came with configure, {expected} were expected")
+        pool_fd, owners_fd, ports_fd = fds[:_FIXED_FDS]
+        slot_fds = fds[_FIXED_FDS : _FIXED_FDS + 2 * len(self._slots)]
+        self._slot_doorbells = slot_fds[1::2]
+        self._lcore_doorbells = fds[_FIXED_FDS + 2 * len(self._slots) :]
+        self._owners = Region.attach(owners_fd, RegionKind.OWNERS, writable=True)
+        self._ports = Region.attach(ports_fd, RegionKind.PORTS, writable=True)
+        self._regions = [Region.attach(fd, RegionKind.SLOT, writable=True) for fd in slot_fds[::2]]
+        self._pool = PoolMapping(pool_fd, self._owners.pointer.pool.size_octets)
+        os.close(pool_fd)
+        for region in (self._owners, self._ports, *self._regions):
+            region.close_fd()
+        self._driver: Any = ffi.NULL
+        self._eal_started = False
+
+    @property
+    def withheld(self) -> int:
+        """Buffers that workers held when this driver started."""
+        return int(self._ports.pointer.withheld)
+
+    def start(self, arguments: Sequence[str], eal_log: EalLog) -> None:
+        """Start EAL, the ports and the lcores. Raises BootFailed."""
+        self._start_eal(arguments, eal_log)
+        self._create(eal_log)
+        for port in self._message["ports"]:
+            self._add_port(port, eal_log)
+        self.set_feeds(self._slots)
+        self.update_status()
+        _check(lib.halo_driver_launch(self._driver), "starting the lcores")
+
+    def set_feeds(self, slots: Sequence[dict[str, Any]]) -> None:
+        """Let each named (port, queue) feed the named slot from the next burst on. Raises BootFailed."""
+        for slot in slots:
+            for port, queue in slot["feeds"]:
+                what = f"feeding slot {slot['slot']} from port {port}, queue {queue}"
+                _check(lib.halo_driver_feed(self._driver, port, queue, slot["slot"]), what)
+
+    def enable_slot(self, slot: int) -> None:
+        """Let frames flow. Raises BootFailed when there is no such slot or it must be reset first."""
+        _check(lib.halo_driver_enable_slot(self._driver, slot), f"enabling slot {slot}")
+
+    def reset_slot(self, slot: int) -> int:
+        """Walk the slot's life cycle; return how many buffers came back."""
+        return _check(lib.halo_driver_reset_slot(self._driver, slot), f"resetting slot {slot}")
+
+    def update_status(self) -> None:
+        """Copy what the ports say of themselves into shared memory."""
+        lib.halo_driver_update_status(self._driver)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return what the supervisor must know of each port."""
+        return [self._describe(port["port"]) for port in self._message["ports"]]
+
+    def close(self) -> None:
+        """Stop lcores and ports, end EAL, unmap."""
+        if self._driver != ffi.NULL:
+            lib.halo_driver_destroy(self._driver)
+            self._driver = ffi.NULL
+        if self._eal_started:
+            lib.halo_eal_stop()
+            self._eal_started = False
+        for region in (self._owners, self._ports, *self._regions):
+            region.close()
+        self._pool.close()
+        for fd in (*self._slot_doorbells, *self._lcore_doorbells):
+            os.close(fd)
+        self._slot_doorbells, self._lcore_doorbells = [], []
+
+    def _start_eal(self, arguments: Sequence[str], eal_log: EalLog) -> None:
+        # EAL keeps pointers into argv, so it lives as long as this object.
+        self._argv = [ffi.new("char[]", argument.encode()) for argument in arguments]
+        self._argv_array = ffi.new("char *[]", self._argv)
+        error = ffi.new("char[]", lib.HALO_ERROR_OCTETS)
+        result = lib.halo_eal_start(len(self._argv), self._argv_array, eal_log.write_fd, error, lib.HALO_ERROR_OCTETS)
+        if result < 0:
+            raise BootFailed(f"{_text(error)} ({eal_log.reason() or 'it gave no reason'})")
+        self._eal_started = True
+
+    def _create(self, eal_log: EalLog) -> None:
+        message = self._message
+        setup = ffi.new("struct halo_driver_setup *")
+        setup.pool = ffi.cast("void *", _address(self._pool.pointer))
+        setup.owners = ffi.cast("struct halo_owners *", _address(self._owners.pointer))
+        setup.ports = ffi.cast("struct halo_ports *", _address(self._ports.pointer))
+        setup.page_octets = message["hugepages"] or _PAGE_OCTETS
+        setup.slot_count, setup.lcore_count = len(self._slots), len(message["lcores"])
+        for i, (slot, region) in enumerate(zip(self._slots, self._regions, strict=True)):
+            setup.slot[i] = ffi.cast("struct halo_slot *", _address(region.pointer))
+            setup.slot_number[i], setup.slot_lcore[i] = slot["slot"], slot["lcore"]
+            setup.slot_doorbell[i] = self._slot_doorbells[i]
+        for i, fd in enumerate(self._lcore_doorbells):
+            setup.lcore_doorbell[i] = fd
+        setup.idle_policy = IdlePolicy[str(message["idle"]).upper()]
+        setup.spin_ns = int(message.get("spin_ns", SPIN_NS))
+        for flag in ("rx_checksum", "tx_checksum", "tx_only"):
+            setattr(setup, flag, bool(message[flag]))
+        out = ffi.new("struct halo_driver **")
+        result = lib.halo_driver_create(setup, out)
+        self._driver = out[0]
+        _raise_sentence(result, setup.error, eal_log)
+
+    def _add_port(self, port: dict[str, Any], eal_log: EalLog) -> None:
+        setup = ffi.new("struct halo_port_setup *")
+        device = ffi.new("char[]", str(port["device"]).encode())
+        setup.port, setup.device, setup.queues = port["port"], device, port["queues"]
+        setup.mtu, setup.promiscuous = port["mtu"], port["promiscuous"]
+        _raise_sentence(lib.halo_driver_add_port(self._driver, setup), setup.error, eal_log)
+
+    def _describe(self, number: int) -> dict[str, Any]:
+        status = self._ports.pointer.port[number]
+        return {
+            "port": number,
+            "device": _text(status.device, native_ffi),
+            "driver": _text(status.driver, native_ffi),
+            "mac": bytes(status.mac),
+            "mtu": status.mtu,
+            "mode": "copy" if status.mode else "direct",
+            "rx_queues": status.rx_queues,
+            "tx_queues": status.tx_queues,
+            "link_up": bool(status.link_up),
+        }
+
+
+def _raise_sentence(result: int, error: Any, eal_log: EalLog) -> None:
+    if result >= 0:
+        return
+    reason = eal_log.reason()
+    raise BootFailed(_text(error) + (f" ({reason})" if reason else "") + ".")
+
+
+def _check(result: int, what: str) -> int:
+    if result < 0:
+        raise BootFailed(f"{what}: {os.strerror(-result)}.")
+    return result
+
+
+def _text(octets: Any, owner: Any = ffi) -> str:
+    return bytes(owner.string(octets)).decode(errors="replace")
+
+
+def _address(pointer: Any) -> int:
+    return int(native_ffi.cast("uintptr_t", pointer))

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m halo_mp.workers`: started by the supervisor, by nobody else. Exit status 0 as asked, 1 fault, 5 cannot boot."""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import signal
+import sys
+
+from halo_mp import logs
+from halo_mp.control.channel import ChannelError
+from halo_mp.workers.selector import RingSelector
+from halo_mp.workers.settings import CommandLine, parse_command_line
+from halo_mp.workers.worker import EXIT_CANNOT_BOOT, Worker
+
+
+async def _run(command_line: CommandLine, selector: RingSelector) -> int:
+    worker = Worker(command_line, selector)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, worker.stop)
+    return await worker.run()
+
+
+def main() -> int:
+    """Run a worker to its end."""
+    faulthandler.enable()
+    command_line = parse_command_line(sys.argv[1:])
+    selector = RingSelector()
+    try:
+        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
+            status = runner.run(_run(command_line, selector))
+    except (OSError, ChannelError) as error:
+        print(f"halo-mp worker {command_line.slot}: cannot reach its supervisor: {error}", file=sys.stderr)
+        return EXIT_CANNOT_BOOT
+    logs.flush()
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The native fast path as an object: poll, punts, originated frames.
+
+Hot path. Rules: one call into C per poll; no object per packet but for punts; nothing here logs or blocks. Views of
+frames are views of the pool: they end with the punt.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntFlag
+from typing import Any
+
+from halo_mp.shm.layout import DROP_NAMES, IdlePolicy, ffi, lib
+from halo_mp.stack.interface import Interface
+
+DROP_NUMBERS = {name: number for number, name in enumerate(DROP_NAMES)}
+CONSUMED = -1
+
+
+class PollReason(IntFlag):
+    """Why a poll came back; see enum halo_poll_reason."""
+
+    PUNTS = lib.HALO_POLL_PUNTS
+    DEADLINE = lib.HALO_POLL_DEADLINE
+    FDS = lib.HALO_POLL_FDS
+    ENABLED = lib.HALO_POLL_ENABLED
+    EPOCH = lib.HALO_POLL_EPOCH
+    DISABLED = lib.HALO_POLL_DISABLED
+    BROKEN = lib.HALO_POLL_BROKEN
+
+
+@dataclass(frozen=True, slots=True)
+class DebugFrame:
+    """The first octets of a frame and what became of it, for the debug log."""
+
+    port: int
+    length: int
+    verdict: int
+    reason: str | None
+    octets: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Punt:
+    """A frame that C left to Python. `frame` is a view of the pool, valid until the punt is ended."""
+
+    index: int
+    port: int
+    frame: memoryview
+
+
+class FastPath:
+    """One per process, used by the event loop's thread only."""
+
+    def __init__(
+        self,
+        *,
+        pool: Any,
+        slot: Any,
+        tables: Any,
+        doorbell_fd: int,
+        driver_doorbell_fd: int,
+        epoll_fd: int,
+        idle: IdlePolicy,
+        spin_ns: int,
+        debug: bool,
+    ) -> None:
+        """Attach to a slot's rings. Raises OSError when the region is not of this make."""
+        setup = ffi.new("struct halo_worker_setup *")
+        setup.pool, setup.slot, setup.tables = pool, slot, tables
+        setup.doorbell_fd, setup.driver_doorbell_fd, setup.epoll_fd = doorbell_fd, driver_doorbell_fd, epoll_fd
+        setup.idle_policy, setup.spin_ns, setup.debug = idle, spin_ns, debug
+        out = ffi.new("struct halo_worker **")
+        _check(lib.halo_worker_create(setup, out))
+        self._worker = out[0]
+        self._pool = pool
+        self._result = ffi.new("struct halo_poll_result *")
+        self._interfaces = ffi.new("const struct halo_interface **")
+
+    def poll(self, timeout_ns: int) -> int:
+        """Run bursts until Python is needed; < 0 waits for ever, 0 turns once. Returns PollReason bits as an int."""
+        _check(lib.halo_worker_poll(self._worker, timeout_ns, self._result))
+        return int(self._result.reasons)
+
+    def punts(self) -> Iterator[Punt]:
+        """Return what the last poll punted. Each must be ended, by finish, transmit or hand, before the next poll."""
+        result = self._result
+        for index in range(result.punt_count):
+            packet = result.punts[index]
+            frame = memoryview(ffi.buffer(self._pool + packet.offset, packet.length))
+            yield Punt(index, packet.port, frame)
+
+    def finish(self, index: int, reason: int = CONSUMED) -> None:
+        """End a punt: consumed, or dropped for a reason (see DROP_NUMBERS)."""
+        _check(lib.halo_worker_finish_punt(self._worker, index, reason))
+
+    def hand(self, index: int, slot: int) -> None:
+        """Give a punted frame to another slot's worker."""
+        _check(lib.halo_worker_hand_punt(self._worker, index, slot))
+
+    def originate(self, port: int, frame: bytes) -> bool:
+        """Send a frame of ours; False when it was dropped, which is counted."""
+        return bool(lib.halo_worker_originate(self._worker, port, frame, len(frame)) == 0)
+
+    def count_drop(self, reason: str) -> None:
+        """Count a packet of ours that ended before it had a buffer."""
+        lib.halo_worker_count_drop(self._worker, DROP_NUMBERS[reason])
+
+    def flush(self) -> None:
+        """Publish what was put on the tx ring, and wake the driver if it sleeps."""
+        lib.halo_worker_flush(self._worker)
+
+    def set_macswap(self, port: int, to: int) -> None:
+        """Let frames of one port leave by another with MAC addresses swapped (measuring mode)."""
+        _check(lib.halo_worker_set_macswap(self._worker, port, to))
+
+    def interfaces(self) -> list[Interface]:
+        """Return the interface table as the fast path has it now."""
+        count = lib.halo_worker_interfaces(self._worker, self._interfaces)
+        return [_interface(self._interfaces[0][i]) for i in range(count)]
+
+    def debug_frames(self) -> tuple[list[DebugFrame], int]:
+        """Return the frames kept by the last poll, and how many more there were."""
+        result = self._result
+        return [_debug_frame(result.debug[i]) for i in range(result.debug_count)], int(result.debug_missed)
+
+    def detach(self) -> None:
+        """Give back every punt and leave the slot."""
+        worker, self._worker = self._worker, ffi.NULL
+        lib.halo_worker_detach(worker)
+
+
+def _interface(entry: Any) -> Interface:
+    return Interface(
+        port=entry.port,
+        vlan=entry.vlan,
+        mac=bytes(entry.mac),
+        address=entry.address,
+        prefix_length=entry.prefix_length,
+        mtu=entry.mtu,
+    )
+
+
+def _debug_frame(entry: Any) -> DebugFrame:
+    dropped = entry.verdict == lib.HALO_VERDICT_DROP
+    return DebugFrame(
+        port=entry.port,
+        length=entry.length,
+        verdict=entry.verdict,
+        reason=DROP_NAMES[entry.reason] if dropped else None,
+        octets=bytes(ffi.buffer(entry.octets, entry.captured)),
+    )
+
+
+def _check(result: int) -> None:
+    if result < 0:
+        raise OSError(-result, f"fast path: {os.strerror(-result)}")

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Joins the fast path and the Python stack: punts in, frames out, timers.
+
+The stack has no clock and no I/O; this is where it gets both. Each punted frame ends here, in one of three ways:
+consumed, dropped for a reason, or handed over. What the stack sends is copied into spare buffers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+
+from halo_mp import logs
+from halo_mp.shm.layout import lib
+from halo_mp.stack.interface import Interface
+from halo_mp.stack.outputs import AddressReady, Conflict, Drop, Forgotten, Learned, Output, Transmit
+from halo_mp.stack.stack import Stack
+from halo_mp.wire import ethernet, ipv4
+from halo_mp.workers.fastpath import CONSUMED, DROP_NUMBERS, FastPath, Punt
+
+log = logs.get("worker")
+
+Neighbor = tuple[int, int, int, bytes]  # port, VLAN, address, MAC
+
+_TRACEBACKS_PER_S = 1.0
+_VERDICTS = {
+    lib.HALO_VERDICT_TRANSMIT: "transmit",
+    lib.HALO_VERDICT_DROP: "drop",
+    lib.HALO_VERDICT_PUNT: "punt",
+    lib.HALO_VERDICT_HAND: "hand",
+    lib.HALO_VERDICT_CONSUME: "consume",
+}
+
+
+class StackHost:
+    """Runs a stack on the worker's event loop."""
+
+    def __init__(
+        self, fastpath: FastPath, loop: asyncio.AbstractEventLoop, on_learned: Callable[[list[Neighbor]], None]
+    ) -> None:
+        self._fastpath = fastpath
+        self._loop = loop
+        self._on_learned = on_learned
+        self._stack: Stack | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._rng = random.Random()
+        self._quiet_until = 0.0
+
+    def set_interfaces(self, interfaces: Sequence[Interface]) -> None:
+        """Start a stack on these interfaces; a table of the same interfaces changes nothing."""
+        first: dict[tuple[int, int], Interface] = {}
+        for interface in interfaces:
+            first.setdefault(interface.key, interface)
+        wanted = [interface for interface in first.values() if interface.address]
+        if self._stack is not None and wanted == self._stack_interfaces:
+            return
+        self._stack_interfaces = wanted
+        self._stack = Stack(wanted, rng=self._rng)
+        for interface in wanted:
+            log.info("interface.up", port=interface.port, vlan=interface.vlan, address=str(interface))
+        self._act(self._stack.start(self._loop.time()))
+        self._rearm()
+
+    def handle_punts(self) -> None:
+        """Run the stack on what the last poll punted, and send what it answers."""
+        now = self._loop.time()
+        for punt in self._fastpath.punts():
+            self._handle(punt, now)
+        self._fastpath.flush()
+        self._rearm()
+
+    def adopt(self, neighbors: Sequence[Neighbor]) -> None:
+        """Take over what other workers have learned."""
+        if self._stack is None:
+            return
+        now = self._loop.time()
+        for port, vlan, address, mac in neighbors:
+            self._act(self._stack.adopt(port, address, mac, now, vlan=vlan), tell=False)
+        self._rearm()
+
+    def write_debug_log(self) -> None:
+        """Write the frames that the last poll kept."""
+        frames, missed = self._fastpath.debug_frames()
+        for frame in frames:
+            log.info(
+                "frame",
+                port=frame.port,
+                length=frame.length,
+                verdict=_VERDICTS.get(frame.verdict, "none"),
+                reason=frame.reason,
+                octets=frame.octets.hex(),
+            )
+        if missed:
+            log.info("frame.missed", count=missed)
+
+    def stop(self) -> None:
+        """Forget the timer; the stack holds nothing else."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _handle(self, punt: Punt, now: float) -> None:
+        octets = bytes(punt.frame)
+        punt.frame.release()
+        try:
+            outputs = self._stack.receive(punt.port, octets, now) if self._stack else []
+        except Exception:  # the stack promises not to; if it does, it costs this frame and no more
+            self._fastpath.finish(punt.index, DROP_NUMBERS["stack_error"])
+            self._report_error(now)
+            return
+        reason = CONSUMED
+        if len(outputs) == 1 and isinstance(outputs[0], Drop) and outputs[0].octets == octets:
+            reason = DROP_NUMBERS[outputs.pop().reason]  # type: ignore[union-attr]
+        self._fastpath.finish(punt.index, reason)
+        self._act(outputs)
+
+    def _report_error(self, now: float) -> None:
+        if now >= self._quiet_until:
+            self._quiet_until = now + 1 / _TRACEBACKS_PER_S
+            log.exception("stack.error")
+
+    def _act(self, outputs: Sequence[Output], *, tell: bool = True) -> None:
+        learned: list[Neighbor] = []
+        for output in outputs:
+            match output:
+                case Transmit(port, frame):
+                    self._fastpath.originate(port, frame)
+                case Drop(_, reason, _):
+                    self._fastpath.count_drop(reason)
+                case Learned(port, vlan, address, mac):
+                    learned.append((port, vlan, address, mac))
+                case Conflict(port, vlan, address, mac, abandoned):
+                    log.warning(
+                        "address.conflict",
+                        port=port,
+                        vlan=vlan,
+                        address=ipv4.format_address(address),
+                        mac=ethernet.format_mac(mac),
+                        abandoned=abandoned,
+                    )
+                case Forgotten() | AddressReady():
+                    pass
+        if learned and tell:
+            self._on_learned(learned)
+
+    def _rearm(self) -> None:
+        deadline = self._stack.next_deadline() if self._stack else None
+        if self._timer is not None:
+            if deadline is not None and self._timer.when() == deadline:
+                return
+            self._timer.cancel()
+        self._timer = None if deadline is None else self._loop.call_at(deadline, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._stack is not None:
+            self._act(self._stack.poll(self._loop.time()))
+            self._fastpath.flush()
+        self._rearm()

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The worker process from its first message to its last.
+
+    connecting → configured (mapped) → unprivileged → attached → ready (slot enabled) → stopping
+                                          ↑ channel lost: keep forwarding, reconnect, give up after --orphan-timeout
+
+A worker links no DPDK, needs no hugepages and, from `unprivileged` on, can open nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import select
+from typing import Any
+
+from halo_mp import logs
+from halo_mp.control.channel import Channel, ChannelError, connect
+from halo_mp.errors import HaloError
+from halo_mp.shm.identity import boot_id
+from halo_mp.shm.layout import WorkerState, lib
+from halo_mp.workers.fastpath import FastPath, PollReason
+from halo_mp.workers.host import Neighbor, StackHost
+from halo_mp.workers.regions import WorkerRegions
+from halo_mp.workers.selector import RingSelector
+from halo_mp.workers.settings import CommandLine, Settings, parse_settings
+
+log = logs.get("worker")
+
+PROTOCOL_VERSION = 1
+EXIT_BROKEN = 1
+EXIT_CANNOT_BOOT = 5
+_RECONNECT_S = (0.05, 2.0)  # first and longest pause
+
+
+class Worker:
+    """One worker. `run` returns the exit status of the process."""
+
+    def __init__(self, command_line: CommandLine, selector: RingSelector) -> None:
+        self._command_line = command_line
+        self._selector = selector
+        self._loop = asyncio.get_running_loop()
+        self._channel: Channel | None = None
+        self._settings: Settings | None = None
+        self._regions: WorkerRegions | None = None
+        self._fastpath: FastPath | None = None
+        self._host: StackHost | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._enabled = False
+        self._end: asyncio.Future[int] = self._loop.create_future()
+
+    async def run(self) -> int:
+        """Serve the slot until told to stop."""
+        self._channel = await self._connect()
+        service = self._loop.create_task(self._serve())
+        try:
+            return await self._end
+        finally:
+            service.cancel()
+            self._leave()
+
+    def stop(self, status: int = 0) -> None:
+        """End `run` with that status."""
+        if not self._end.done():
+            self._end.set_result(status)
+
+    # ---- the supervisor's channel
+
+    async def _connect(self) -> Channel:
+        channel = await connect(self._command_line.runtime / "private.sock")
+        hello = {
+            "type": "hello",
+            "role": "worker",
+            "slot": self._command_line.slot,
+            "pid": os.getpid(),
+            "version": PROTOCOL_VERSION,
+            "boot_id": boot_id(),
+        }
+        await channel.send(hello)
+        return channel
+
+    async def _serve(self) -> None:
+        while True:
+            assert self._channel is not None
+            try:
+                await self._channel.serve(self._handle)
+            except ChannelError as error:
+                log.warning("supervisor.lost", reason=str(error))
+            except HaloError as error:
+                await self._fail(str(error))
+                return
+            if self._fastpath is None:
+                self.stop(EXIT_CANNOT_BOOT)
+                return
+            if not await self._reconnect():
+                return
+
+    async def _reconnect(self) -> bool:
+        assert self._settings is not None
+        deadline = self._loop.time() + self._settings.orphan_timeout_s
+        pause, longest = _RECONNECT_S
+        while self._loop.time() < deadline:
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, longest)
+            try:
+                self._channel = await self._connect()
+            except (OSError, ChannelError):
+                continue
+            log.info("supervisor.found")
+            return True
+        log.warning("worker.orphaned", waited_s=self._settings.orphan_timeout_s)
+        self.stop()
+        return False
+
+    async def _handle(self, message: dict[str, Any], fds: list[int]) -> None:
+        assert self._channel is not None
+        match message["type"]:
+            case "configure" if self._fastpath is None:
+                await self._configure(message, fds)
+                return
+            case "neighbors" if self._host:
+                self._host.adopt([_neighbor(item) for item in message["neighbors"]])
+            case "interfaces":
+                pass  # the fast path sees the tables' epoch by itself
+            case "stop":
+                await self._channel.reply(message)
+                self.stop()
+            case unknown:
+                await self._channel.refuse(message, f"a worker does not know {unknown!r} now")
+        for fd in fds:
+            os.close(fd)
+
+    def _send(self, message: dict[str, Any]) -> None:
+        """Send without waiting; a supervisor that is gone loses it, and asks again when it is back."""
+        task = self._loop.create_task(self._send_quietly(message))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _send_quietly(self, message: dict[str, Any]) -> None:
+        assert self._channel is not None
+        try:
+            await self._channel.send(message)
+        except ChannelError:
+            pass
+
+    async def _fail(self, sentence: str) -> None:
+        log.error("worker.failed", error=sentence)
+        await self._send_quietly({"type": "failed", "kind": "worker", "error": sentence})
+        self.stop(EXIT_CANNOT_BOOT)
+
+    # ---- from configured to ready
+
+    async def _configure(self, message: dict[str, Any], fds: list[int]) -> None:
+        try:
+            settings = parse_settings(message)
+        except (KeyError, ValueError, TypeError) as error:
+            await self._fail(f"the configuration makes no sense to the worker: {error!r}")
+            return
+        self._settings = settings
+        self._regions = WorkerRegions(fds)
+        _drop_privileges(settings)
+        # Its writer thread would keep the capabilities that this thread gives up, so logging starts only now.
+        logs.configure(f"worker.{settings.slot}", self._command_line.log_level, _style(self._command_line.log_format))
+        self._attach(settings, self._regions)
+        self._send({"type": "attached", "pid": os.getpid()})
+
+    def _attach(self, settings: Settings, regions: WorkerRegions) -> None:
+        status = regions.slot.pointer.status
+        self._selector.register(regions.doorbell_fd, select.EPOLLIN)
+        self._fastpath = FastPath(
+            pool=regions.pool.pointer,
+            slot=regions.slot.pointer,
+            tables=regions.tables.pointer,
+            doorbell_fd=regions.doorbell_fd,
+            driver_doorbell_fd=regions.driver_doorbell_fd,
+            epoll_fd=self._selector.fileno(),
+            idle=settings.idle,
+            spin_ns=settings.spin_ns,
+            debug=settings.debug_log,
+        )
+        for port, to in settings.macswap:
+            self._fastpath.set_macswap(port, to)
+        self._host = StackHost(self._fastpath, self._loop, self._tell_learned)
+        status.pid = os.getpid()
+        status.state = WorkerState.ATTACHED
+        self._selector.attach(self._fastpath, regions.doorbell_fd, self._on_work)
+        gc.collect()
+        gc.freeze()  # what is there now stays; a collection must not walk it between two bursts
+        log.info("worker.attached", slot=settings.slot, pid=os.getpid(), uid=os.getuid())
+
+    def _on_work(self, reasons: int) -> None:
+        """Called by the selector between two runs of the event loop."""
+        if reasons & PollReason.BROKEN:
+            log.error("worker.broken", reason="the rings' indices make no sense; ending, to be started on new ones")
+            self.stop(EXIT_BROKEN)
+            return
+        self._loop.call_soon(self._work, reasons)
+
+    def _work(self, reasons: int) -> None:
+        if self._fastpath is None or self._host is None:
+            return
+        if reasons & PollReason.DISABLED:
+            self._enabled = False
+        if reasons & PollReason.PUNTS:
+            self._host.handle_punts()
+            self._host.write_debug_log()
+        if reasons & PollReason.ENABLED:
+            self._enabled = True
+            log.info("worker.ready")
+            self._send({"type": "ready"})
+        if reasons & (PollReason.EPOCH | PollReason.ENABLED) and self._enabled:
+            # Not before there are spare buffers: the stack starts with announcements.
+            self._host.set_interfaces(self._fastpath.interfaces())
+
+    def _tell_learned(self, neighbors: list[Neighbor]) -> None:
+        self._send({"type": "learned", "neighbors": [list(neighbor) for neighbor in neighbors]})
+
+    def _leave(self) -> None:
+        if self._host is not None:
+            self._host.stop()
+        if self._fastpath is not None:
+            self._selector.detach()
+            self._fastpath.detach()
+        if self._regions is not None:
+            self._selector.unregister(self._regions.doorbell_fd)
+            self._regions.close()
+        if self._channel is not None:
+            self._channel.close()
+        log.info("worker.stopped")
+
+
+def _drop_privileges(settings: Settings) -> None:
+    if settings.privileges == "keep":
+        return
+    keep_uid = settings.privileges == "capabilities" or settings.user is None
+    uid, gid = settings.user or (os.getuid(), os.getgid())
+    error = lib.halo_drop_privileges(uid, gid, keep_uid)
+    if error:
+        raise HaloError(
+            f"the worker cannot give up its privileges (uid {uid}, gid {gid}): {os.strerror(-error)}. "
+            "Name another user with --user, or start without root."
+        )
+
+
+def _neighbor(item: Any) -> Neighbor:
+    port, vlan, address, mac = item
+    return int(port), int(vlan), int(address), bytes(mac)
+
+
+def _style(name: str) -> logs.Format:
+    return "json" if name == "json" else "text"
