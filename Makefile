@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # halo-mp: `make run` and `make test` do all the set-up by themselves.
 #
 # .venv holds the dependencies and an editable install: what runs is what stands here, with the native modules
@@ -39,6 +40,7 @@ help: ## List the targets
 .PHONY: setup
 setup: ## Install Debian packages, .venv and native modules, where missing or outdated
 	@mkdir -p build
+	@flock build/lock $(MAKE) -s build/packages
 	@flock build/lock $(MAKE) -s $(VENV)/package
 	@flock build/lock $(MAKE) -s $(VENV)/native
 
@@ -46,17 +48,20 @@ build/packages: tools/debian-packages tools/install-debian-packages
 	tools/install-debian-packages
 	touch $@
 
+# A stamp gets its time before the work starts, so that what is edited meanwhile is not taken for built.
 $(VENV)/package: setup.cfg setup.py pyproject.toml | build/packages
 	echo 'halo-mp: setting up $(VENV)'
 	[ -x $(BIN)/pip ] || { python=$$(tools/find-python $(PYTHON)) && "$$python" -m venv $(VENV); }
+	touch $@.new $(VENV)/native.new
 	$(BIN)/pip install -q 'setuptools>=70.1' 'cffi>=1.15'
 	$(BIN)/pip install -q --no-build-isolation -e '.[dev]'
-	touch $@ $(VENV)/native
+	mv $@.new $@ && mv $(VENV)/native.new $(VENV)/native
 
 $(VENV)/native: $(NATIVE)
 	echo 'halo-mp: compiling native/'
+	touch $@.new
 	$(BIN)/python setup.py -q build_ext --inplace
-	touch $@
+	mv $@.new $@
 
 .PHONY: run
 run: setup ## Start two TAP ports that answer a ping; Ctrl-C stops them

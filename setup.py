@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The two cffi modules; everything else about the package is in setup.cfg."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """halo-mp: a userspace network framework for Python on Linux.
 
 DPDK moves frames between NICs and a buffer pool in shared memory; one pinned Python worker process per

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every way to install halo-mp gives the whole package: from the sdist, as a wheel, and editable."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The set-up scripts, with stand-ins for the programs that would change this machine."""
 
 from __future__ import annotations
