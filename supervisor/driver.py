@@ -197,6 +197,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--instance", required=True)
     options = parser.parse_args(arguments)
     faulthandler.enable()
+    os.environ["RUNTIME_DIRECTORY"] = str(options.runtime)  # where EAL makes its directory: it goes with ours
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # EAL prints its usage there when it dislikes an argument
     style: logs.Format = "json" if os.environ.get("HALO_MP_LOG_FORMAT") == "json" else "text"
     logs.configure("driver", os.environ.get("HALO_MP_LOG_LEVEL", "info"), style)
     try:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """EAL's command line, and where its log goes.
 
-EAL keeps all memory private (`--in-memory`): no hugepage file, no shared configuration, nothing left behind when the
-driver is killed. Forwarding lcores are EAL worker lcores; lcore 0 is the main thread, floating over all its cores.
+EAL keeps all memory private: no hugepage file, no shared configuration, nothing left behind when the driver is killed. That
+is `--in-memory`, or `--no-shconf` without hugepages, where 22.11 refuses the former. Forwarding lcores are EAL worker lcores; lcore 0 is the main thread, floating over all its cores.
 """
 
 from __future__ import annotations
@@ -20,17 +20,19 @@ log = logs.get("eal")
 _KEPT_LINES = 12
 _READ_OCTETS = 65536
 # EAL's own "no hugepages" talk is answered by --hugepages; what is an error is raised as one by us.
-_ERROR = re.compile(r"error|fail|cannot|invalid|not found|unable", re.IGNORECASE)
+_ERROR = re.compile(r"error|fail|cannot|invalid|not found|not compatible|unable", re.IGNORECASE)
 
 
 def eal_arguments(message: dict[str, Any]) -> list[str]:
     """Return argv for rte_eal_init from a `configure` message."""
     main = ",".join(str(core) for core in message["main_cores"])
     lcores = [f"0@({main})"] + [f"{index + 1}@{core}" for index, core in enumerate(message["lcores"])]
-    arguments = ["halo-mp", "--lcores=" + ",".join(lcores), "--main-lcore=0", "--in-memory", "--no-telemetry"]
+    arguments = ["halo-mp", "--lcores=" + ",".join(lcores), "--main-lcore=0", "--no-telemetry"]
     arguments.append(f"--file-prefix=halo-mp-{message['instance']}")
     if message["hugepages"] is None:
-        arguments += ["--no-huge", "-m", str(message["memory_mb"])]
+        arguments += ["--no-huge", "--no-shconf", "-m", str(message["memory_mb"])]
+    else:
+        arguments.append("--in-memory")
     if message["mem_channels"] is not None:
         arguments += ["-n", str(message["mem_channels"])]
     if message["pcis"]:

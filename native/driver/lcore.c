@@ -16,6 +16,7 @@
 enum {
 	COMMAND_TIMEOUT_MS = 5000,
 	IDLE_TURNS = 64, /* turns without a frame before the clock is looked at */
+	TX_BURSTS = 16, /* of one slot in a turn */
 };
 
 static void run_command(struct halo_lcore *lcore)
@@ -26,6 +27,24 @@ static void run_command(struct halo_lcore *lcore)
 		return;
 	lcore->result = command(lcore, lcore->argument);
 	__atomic_store_n(&lcore->command, NULL, __ATOMIC_RELEASE); /* pairs with halo_lcore_call's wait */
+}
+
+/*
+ * Frames leave before frames enter: a backlog on tx is buffers that fall out of the caches before they are used again. Up to
+ * TX_BURSTS, so that one slot can not keep the others waiting.
+ */
+static uint32_t drain_slot(struct halo_lcore *lcore, struct halo_slot_home *slot)
+{
+	uint32_t moved = 0;
+	uint32_t bursts, count;
+
+	for (bursts = 0; bursts < TX_BURSTS; bursts++) {
+		count = halo_tx_serve(lcore, slot);
+		moved += count;
+		if (count < HALO_BURST)
+			break;
+	}
+	return moved;
 }
 
 static uint32_t turn(struct halo_lcore *lcore)
@@ -39,7 +58,7 @@ static uint32_t turn(struct halo_lcore *lcore)
 
 		if (!slot->enabled)
 			continue;
-		moved += halo_tx_serve(lcore, slot);
+		moved += drain_slot(lcore, slot);
 		halo_slot_refill(lcore, slot);
 	}
 	for (i = 0; i < lcore->feed_count; i++)

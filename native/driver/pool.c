@@ -109,6 +109,11 @@ static void note_mbuf(struct rte_mempool *mempool, void *argument, void *object,
 	(void)index;
 	if (halo_locate(driver, (uint32_t)((uint8_t *)mbuf->buf_addr - driver->pool), &buffer, &within))
 		driver->mbuf[buffer] = mbuf;
+	/*
+	 * A data room in the pool is never attached, shared or freed by itself: for all that DPDK does with these mbufs they
+	 * are direct ones. Without the flag, freeing one does not read its shared info, a third cache line per frame.
+	 */
+	mbuf->ol_flags &= ~RTE_MBUF_F_EXTERNAL;
 }
 
 /* Take out of the mempool what the owners region says workers have. Nothing else runs yet. */
@@ -168,7 +173,7 @@ int halo_pool_create(struct halo_driver *driver, struct halo_driver_setup *setup
 	error = -rte_errno;
 	free(memory);
 	if (!driver->mempool)
-		return fail(setup, error, "making a mempool of the pool (raise EAL's memory with --eal '-m MIB')");
+		return fail(setup, error, "making a mempool of the pool: EAL has too little memory");
 	rte_mempool_obj_iter(driver->mempool, note_mbuf, driver);
 	error = withhold(driver);
 	return error ? fail(setup, error, "taking stock of the buffers") : 0;

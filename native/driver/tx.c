@@ -132,19 +132,26 @@ static void hand(struct halo_lcore *lcore, struct halo_slot_home *slot, struct h
 	halo_count(&slot->count->hand_sent, 1);
 }
 
-/* Check what does not depend on the action. HALO_DROP_COUNT: fine. */
-static enum halo_drop check(const struct halo_driver *driver, const struct halo_slot_home *slot,
-			    struct halo_descriptor descriptor, uint32_t *buffer, uint32_t *within)
+/* A descriptor's private copy, and where it points. buffer UINT32_MAX: nowhere. */
+struct checked {
+	struct halo_descriptor descriptor;
+	uint32_t buffer;
+	uint32_t within;
+};
+
+/*
+ * Copy a descriptor, find its buffer, and start bringing in what the next step touches: the mbuf, and for writing, the
+ * frame's first line, which the worker's core has and the port will want back for the next frame it receives there.
+ */
+static void look_up(const struct halo_driver *driver, struct halo_descriptor descriptor, struct checked *checked)
 {
-	if (unlikely(!halo_locate(driver, descriptor.offset, buffer, within))) {
-		*buffer = UINT32_MAX;
-		return HALO_DROP_tx_bad_offset;
+	checked->descriptor = descriptor;
+	if (unlikely(!halo_locate(driver, descriptor.offset, &checked->buffer, &checked->within))) {
+		checked->buffer = UINT32_MAX;
+		return;
 	}
-	if (unlikely(driver->owner[*buffer] != slot->tag))
-		return HALO_DROP_tx_bad_owner;
-	if (unlikely(*within < HALO_METADATA_OCTETS || *within >= driver->geometry.stride_octets))
-		return HALO_DROP_tx_bad_offset;
-	return HALO_DROP_COUNT;
+	rte_prefetch0(driver->mbuf[checked->buffer]);
+	halo_prefetch_write(driver->pool + descriptor.offset);
 }
 
 /* Check a frame that is to go on. The buffer is the slot's; the copy of the descriptor is ours. */
@@ -166,15 +173,17 @@ static enum halo_drop check_frame(const struct halo_driver *driver, struct halo_
 	return HALO_DROP_COUNT;
 }
 
-static void serve_one(struct halo_lcore *lcore, struct halo_slot_home *slot, struct halo_descriptor descriptor,
+static void serve_one(struct halo_lcore *lcore, struct halo_slot_home *slot, const struct checked *checked,
 		      struct tally *tally)
 {
 	struct halo_driver *driver = lcore->driver;
+	struct halo_descriptor descriptor = checked->descriptor;
+	uint32_t buffer = checked->buffer, within = checked->within;
+	enum halo_drop reason = HALO_DROP_COUNT;
 	struct rte_mbuf *frame;
-	uint32_t buffer, within;
-	enum halo_drop reason = check(driver, slot, descriptor, &buffer, &within);
 
-	if (unlikely(reason == HALO_DROP_tx_bad_owner || buffer == UINT32_MAX)) {
+	if (unlikely(buffer == UINT32_MAX || driver->owner[buffer] != slot->tag)) {
+		reason = buffer == UINT32_MAX ? HALO_DROP_tx_bad_offset : HALO_DROP_tx_bad_owner;
 		halo_count(&slot->count->drops[reason], 1);
 		return;
 	}
@@ -182,13 +191,14 @@ static void serve_one(struct halo_lcore *lcore, struct halo_slot_home *slot, str
 	frame = driver->mbuf[buffer];
 	__atomic_store_n(&driver->owner[buffer], HALO_OWNER_DRIVER, __ATOMIC_RELAXED);
 	slot->outstanding--;
-	if ((descriptor.flags & HALO_ACTION_MASK) == HALO_ACTION_RELEASE && reason == HALO_DROP_COUNT) {
+	if (unlikely(within < HALO_METADATA_OCTETS))
+		return drop_owned(slot, frame, HALO_DROP_tx_bad_offset);
+	if ((descriptor.flags & HALO_ACTION_MASK) == HALO_ACTION_RELEASE) {
 		rte_pktmbuf_free(frame);
 		tally->released++;
 		return;
 	}
-	if (reason == HALO_DROP_COUNT)
-		reason = check_frame(driver, descriptor, within);
+	reason = check_frame(driver, descriptor, within);
 	if (unlikely(reason != HALO_DROP_COUNT))
 		return drop_owned(slot, frame, reason);
 	frame->data_off = (uint16_t)(within - HALO_METADATA_OCTETS);
@@ -212,6 +222,7 @@ static void flush_all(struct halo_lcore *lcore, struct halo_slot_home *slot, str
 uint32_t halo_tx_serve(struct halo_lcore *lcore, struct halo_slot_home *slot)
 {
 	uint32_t count = halo_ring_peek(&slot->tx, HALO_BURST);
+	struct checked checked[HALO_BURST];
 	struct tally tally = {0};
 	uint32_t i;
 
@@ -222,7 +233,9 @@ uint32_t halo_tx_serve(struct halo_lcore *lcore, struct halo_slot_home *slot)
 		return 0;
 	}
 	for (i = 0; i < count; i++)
-		serve_one(lcore, slot, halo_ring_get(&slot->tx, i), &tally);
+		look_up(lcore->driver, halo_ring_get(&slot->tx, i), &checked[i]);
+	for (i = 0; i < count; i++)
+		serve_one(lcore, slot, &checked[i], &tally);
 	halo_ring_release(&slot->tx, count);
 	flush_all(lcore, slot, &tally);
 	halo_count(&slot->count->tx_descriptors, count);

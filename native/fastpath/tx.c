@@ -8,11 +8,11 @@
 
 #include "worker.h"
 
-bool halo_tx_put(struct halo_worker *worker, struct halo_descriptor descriptor)
+static inline bool halo_tx_put(struct halo_worker *worker, struct halo_descriptor descriptor)
 {
 	uint32_t room = halo_ring_reserve(&worker->tx, worker->tx_pending + 1);
 
-	if (room == HALO_RING_BROKEN || room <= worker->tx_pending)
+	if (unlikely(room == HALO_RING_BROKEN || room <= worker->tx_pending))
 		return false;
 	halo_ring_put(&worker->tx, worker->tx_pending++, descriptor);
 	return true;
@@ -73,11 +73,11 @@ struct tally {
 };
 
 /* Put a frame that goes on, or count it as lost here; its buffer comes back when the life cycle is walked. */
-static bool put_or_lose(struct halo_worker *worker, struct halo_descriptor descriptor)
+static inline bool put_or_lose(struct halo_worker *worker, struct halo_descriptor descriptor)
 {
 	bool put = halo_tx_put(worker, descriptor);
 
-	if (!put)
+	if (unlikely(!put))
 		halo_count(&worker->slot->worker.drops[HALO_DROP_tx_ring_full], 1);
 	return put;
 }

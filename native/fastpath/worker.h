@@ -91,7 +91,6 @@ void halo_debug_keep(struct halo_worker *worker, const struct halo_packet *packe
 void halo_attach_rings(struct halo_worker *worker);
 
 /* tx */
-bool halo_tx_put(struct halo_worker *worker, struct halo_descriptor descriptor);
 void halo_tx_submit(struct halo_worker *worker);
 void halo_ring_doorbell(struct halo_worker *worker);
 

@@ -17,6 +17,11 @@
 
 #include <halo/layout.h>
 
+#ifndef likely /* DPDK has them too */
+#define likely(condition) __builtin_expect(!!(condition), 1)
+#define unlikely(condition) __builtin_expect(!!(condition), 0)
+#endif
+
 #define HALO_RING_BROKEN UINT32_MAX /* returned by reserve and peek: the peer's index is no possible one */
 
 struct halo_producer {
