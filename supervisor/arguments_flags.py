@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each flag, in groups: its default, its unit, and in one sentence what it brings about.
+
+Defaults are texts like everything else that the parser holds; `config.build` gives them their meaning.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import halo_mp
+
+
+def add_ports(known: argparse.ArgumentParser) -> None:
+    group = known.add_argument_group(
+        "ports",
+        "A port is a device: first those of --pci, then those of --vdev, counted from 0. When none is "
+        "named, each port is a TAP interface of the kernel that this instance makes and removes again.",
+    )
+    group.add_argument(
+        "--ports",
+        metavar="LIST",
+        help="which ports to run, such as 0,1 or 0-3; by default every device named, or port 0",
+    )
+    group.add_argument(
+        "--pci",
+        metavar="ADDRESS",
+        action="append",
+        default=[],
+        help="a NIC by its PCI address, such as 0000:03:00.0, bound to vfio-pci; needs hugepages; repeatable",
+    )
+    group.add_argument(
+        "--vdev",
+        metavar="DEVICE",
+        action="append",
+        default=[],
+        help="a DPDK virtual device with its arguments, such as net_af_packet0,iface=eth1, "
+        "net_tap0,iface=tap0 or net_null0; repeatable",
+    )
+    group.add_argument(
+        "--queues",
+        metavar="N",
+        default="1",
+        help="queues of each port, 1 to 64: the device spreads flows over them (RSS or fan-out), and by "
+        "default each has a worker of its own (default %(default)s)",
+    )
+    group.add_argument(
+        "--slot",
+        metavar="N=PORT[.QUEUE],...",
+        action="append",
+        default=[],
+        help="worker N gets the frames of these port queues, of all queues where only the port is named; a "
+        "queue feeds at most one slot, and one that feeds none is drained and counted; by default one slot "
+        "for each port queue; repeatable",
+    )
+
+
+def add_addresses(known: argparse.ArgumentParser) -> None:
+    group = known.add_argument_group("addresses")
+    group.add_argument(
+        "--address",
+        metavar="PORT=ADDRESS/LENGTH",
+        action="append",
+        default=[],
+        help="an IPv4 address of a port, such as 0=10.1.2.3/24; repeatable, also for one port. A TAP made "
+        "here has 10.77.PORT.1/24, and the kernel's side of it the first other address of the subnet; a "
+        "second instance in the same network namespace needs other subnets. Other devices have none by "
+        "default, and the stack then only sees frames",
+    )
+    group.add_argument(
+        "--mac",
+        metavar="PORT=MAC",
+        action="append",
+        default=[],
+        help="the MAC address that our stack uses on a port, such as 0=02:00:00:00:00:01; by default the "
+        "device's, and on a TAP, where that one is the kernel's, a locally administered one; repeatable",
+    )
+    group.add_argument(
+        "--mtu",
+        metavar="OCTETS",
+        default="1500",
+        help="longest IP packet, 68 to 9600; above 2022 each buffer grows with it, and the pool too "
+        "(default %(default)s)",
+    )
+    group.add_argument(
+        "--promiscuous",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="receive frames for other MAC addresses too, as bridging and --mac need; on by default",
+    )
+
+
+def add_cores(known: argparse.ArgumentParser) -> None:
+    group = known.add_argument_group(
+        "cores",
+        "Out of the cores that this process may use, the driver takes the first and the workers share the "
+        "others in turn. Too few cores are allowed: what shares one is said at start, and is slower.",
+    )
+    group.add_argument(
+        "--cores",
+        metavar="LIST",
+        help="cores for the workers, in the order of the slots, such as 1-3 or 2,4; when there are more "
+        "slots than cores it starts over",
+    )
+    group.add_argument(
+        "--driver-cores",
+        metavar="LIST",
+        help="cores that forward between ports and workers, at most 32; the slots are dealt to them in turn",
+    )
+    group.add_argument(
+        "--idle",
+        metavar="poll|adaptive|sleep",
+        default="adaptive",
+        help="what to do when there is nothing to do: poll burns the core for the least delay, adaptive "
+        "polls for a moment and then sleeps, sleep sleeps at once (default %(default)s)",
+    )
+
+
+def add_memory(known: argparse.ArgumentParser) -> None:
+    group = known.add_argument_group("memory")
+    group.add_argument(
+        "--ring-size",
+        metavar="ENTRIES",
+        default="16384",
+        help="frames that wait for a worker before they are dropped, a power of two from 64 to 1048576; "
+        "deep rings ride out Python's pauses and take more buffers (default %(default)s)",
+    )
+    group.add_argument(
+        "--pool-size",
+        metavar="BUFFERS",
+        help="buffers for all frames of the instance, below 4 GiB in all; by default as many as full rings "
+        "hold; with fewer, one slow worker can leave the others without",
+    )
+    group.add_argument(
+        "--hugepages",
+        metavar="off|auto|2M|1G",
+        default="auto",
+        help="pages for the pool and for DPDK: auto takes hugepages when enough are free, 2M and 1G insist "
+        "on them, off does without, at a lower rate; devices of --pci need them (default %(default)s)",
+    )
+    group.add_argument(
+        "--mem-channels",
+        metavar="N",
+        help="memory channels of the machine, 1 to 32, for DPDK to spread mbuf headers over; by default it "
+        "guesses",
+    )
+    group.add_argument(
+        "--eal",
+        metavar="ARGUMENTS",
+        action="append",
+        default=[],
+        help="more arguments for DPDK's EAL, in one word, such as '--log-level=pmd.net.tap:debug'; what "
+        "halo-mp sets itself is refused with the flag to use instead; repeatable",
+    )
+
+
+def add_packets(known: argparse.ArgumentParser) -> None:
+    group = known.add_argument_group("packets")
+    group.add_argument(
+        "--rx-checksum",
+        action="store_true",
+        help="let the device verify checksums of what it receives, where it can; by default the stack does",
+    )
+    group.add_argument(
+        "--tx-checksum",
+        action="store_true",
+        help="let the device fill in checksums of what is sent, where it can; by default the stack does",
+    )
+    group.add_argument(
+        "--tx-only",
+        action="store_true",
+        help="receive nothing: a traffic generator then has the driver's cores for itself",
+    )
+    group.add_argument(
+        "--macswap",
+        metavar="IN=OUT",
+        action="append",
+        default=[],
+        help="measure: frames of port IN leave by port OUT with MAC addresses swapped and TTL one lower, as"
+        " dpdk-testpmd's macswap does, and reach no stack; repeatable",
+    )
+
+
+def add_supervision(known: argparse.ArgumentParser) -> None:
+    group = known.add_argument_group("supervision")
+    group.add_argument(
+        "--name",
+        metavar="NAME",
+        default="default",
+        help="of the instance, at most 12 of A-Z a-z 0-9 _ . -; several can run side by side under "
+        "different names, and TAP interfaces are called halo0 in the default one, NAME.0 in others (default"
+        " %(default)s)",
+    )
+    group.add_argument(
+        "--restart-limit",
+        metavar="COUNT/SECONDS",
+        default="5/10",
+        help="a worker that dies more often than that counts as failed, and is tried again after 1, 2, 4 up"
+        " to 30 seconds; the others run on (default %(default)s)",
+    )
+    group.add_argument(
+        "--hang-timeout",
+        metavar="SECONDS",
+        default="10",
+        help="how long a worker's Python may hold up its port before it is killed and started again, 1 or "
+        "more (default %(default)s)",
+    )
+    group.add_argument(
+        "--orphan-timeout",
+        metavar="SECONDS",
+        default="60",
+        help="how long driver and workers go on forwarding after the supervisor has died; 0 ends them with "
+        "it (default %(default)s)",
+    )
+
+
+def add_privileges(known: argparse.ArgumentParser) -> None:
+    group = known.add_argument_group("privileges")
+    group.add_argument(
+        "--user",
+        metavar="USER",
+        help="whom the workers run as once they are set up, by name or number. By default, when root starts "
+        "this, nobody; where nobody could not read Python's files, or the kernel forbids the change, the "
+        "workers only give up all capabilities. With a user named here, that one works or nothing starts",
+    )
+
+
+def add_logs(known: argparse.ArgumentParser) -> None:
+    group = known.add_argument_group("logs", "One line for each event, on stderr.")
+    group.add_argument(
+        "--stats-log",
+        metavar="SECONDS",
+        nargs="?",
+        const="1",
+        help="log rates and drops of each port, every second or every so many",
+    )
+    group.add_argument(
+        "--debug-log",
+        action="store_true",
+        help="log each frame in hexadecimal: a few thousand a second at most",
+    )
+    group.add_argument(
+        "--log-level",
+        metavar="debug|info|warning|error",
+        default="info",
+        help="the least important event that is logged (default %(default)s)",
+    )
+    group.add_argument(
+        "--log-format",
+        metavar="text|json",
+        default="text",
+        help="text for people, json for programs (default %(default)s)",
+    )
+
+
+def add_about(known: argparse.ArgumentParser) -> None:
+    group = known.add_argument_group("about")
+    group.add_argument("-h", "--help", action="help", help="print this and exit")
+    group.add_argument(
+        "--version",
+        action="version",
+        version=f"halo-mp {halo_mp.__version__}",
+        help="print the version and exit",
+    )
+
+
+GROUPS = (
+    add_ports,
+    add_addresses,
+    add_cores,
+    add_memory,
+    add_packets,
+    add_supervision,
+    add_privileges,
+    add_logs,
+    add_about,
+)
