@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads flags and keeps what is wrong with them: a user who mistyped three flags wants to hear of three."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from halo_mp.errors import UsageError
+from halo_mp.supervisor import config_values as values
+
+T = TypeVar("T")
+D = TypeVar("D")
+
+
+class FlagReader:
+    """The flags' texts as values. What is refused is noted, and the caller goes on with another value."""
+
+    def __init__(self, flags: argparse.Namespace) -> None:
+        self._flags = flags
+        self._problems: list[str] = list(flags.problems)
+        self._unusable: set[str] = set()
+
+    def given(self, flag: str) -> bool:
+        """Tell whether a flag was given at all, or has a default."""
+        return bool(self._raw(flag))
+
+    def one(self, flag: str, parser: Callable[[str, str], T], otherwise: D) -> T | D:
+        """Return what a parser makes of a flag, `otherwise` if it is not given or refused."""
+        text: str | None = self._raw(flag)
+        return next(iter(self._parsed(flag, [] if text is None else [text], parser)), otherwise)
+
+    def each(self, flag: str, parser: Callable[[str, str], T]) -> list[T]:
+        """Return what a parser makes of a flag that may be repeated, without the refused ones."""
+        texts: list[str] = self._raw(flag)
+        return self._parsed(flag, texts, parser)
+
+    def number(self, flag: str, low: int, high: int, example: str, otherwise: D) -> int | D:
+        """Return a whole number from `low` to `high`."""
+        return self.one(flag, partial(values.number, low=low, high=high, example=example), otherwise)
+
+    def seconds(self, flag: str, low: float, example: str, otherwise: D) -> float | D:
+        """Return a number of seconds of at least `low`."""
+        return self.one(flag, partial(values.seconds, low=low, example=example), otherwise)
+
+    def choice(self, flag: str, choices: Sequence[str]) -> str:
+        """Return one of `choices`."""
+        return self.one(flag, partial(values.choice, choices=choices), otherwise=choices[0])
+
+    def refuse(self, flag: str, sentence: str) -> None:
+        """Note what is wrong with a flag: nothing shall be concluded from its value."""
+        self._problems.append(sentence)
+        self._unusable.add(flag)
+
+    def sound(self, *flags: str) -> bool:
+        """Tell whether nothing is wrong with these flags, as far as is known yet."""
+        return self._unusable.isdisjoint(flags)
+
+    def report(self) -> None:
+        """Raise one UsageError with every problem, a line each, if there is any."""
+        if self._problems:
+            raise UsageError("\n".join(self._problems))
+
+    def _raw(self, flag: str) -> Any:
+        return getattr(self._flags, flag.removeprefix("--").replace("-", "_"))
+
+    def _parsed(self, flag: str, texts: Sequence[str], parser: Callable[[str, str], T]) -> list[T]:
+        parsed: list[T] = []
+        for text in texts:
+            try:
+                parsed.append(parser(flag, text))
+            except ValueError as error:
+                self.refuse(flag, str(error))
+        return parsed
