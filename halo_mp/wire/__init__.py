@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Octets to values and back, one module per protocol: no clock, no I/O, no state.
 
 Each protocol module has the same shape:

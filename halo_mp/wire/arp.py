@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Address resolution packets for IPv4 over Ethernet: RFC 826.
 
 Refused as `arp_malformed`: fewer than 28 octets, and any other hardware (1), protocol (0x0800) or address

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The internet checksum: RFC 1071, its incremental update (RFC 1624), the IPv4 pseudo-header (RFC 768).
 
 The one's complement sum of 16-bit words is the number that the octets spell, modulo 65535: 65536 is congruent

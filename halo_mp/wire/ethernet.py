@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ethernet II frames (IEEE 802.3 clause 3.2.6) with up to two tags (802.1Q clause 9).
 
 Recognised tags: TPID 0x8100 (C-tag) and 0x88a8 (S-tag), one or two of them; behind the second, another TPID

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ICMP messages for IPv4: RFC 792, RFC 1191 (next-hop MTU), RFC 1812 section 4.3.2.3 (what is quoted).
 
 Refused: `icmp_truncated` (fewer than 8 octets, or an error message that does not quote a whole IPv4 header

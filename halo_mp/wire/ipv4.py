@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """IPv4 packets: RFC 791, with the checks of RFC 1812 section 5.2.2; and addresses as text.
 
 Refused: `ipv4_truncated` (fewer than 20 octets), `ipv4_version`, `ipv4_header_length` (IHL below 5),

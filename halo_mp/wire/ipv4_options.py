@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The options of an IPv4 header: RFC 791 section 3.1, RFC 2113 (router alert).
 
 Refused as `ipv4_options`: a length below 2 or beyond the end; a record route, source route or timestamp whose

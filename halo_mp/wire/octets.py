@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every protocol module shares: the type of octets, the error for bad ones, and checks of field widths.
 
 Two exception types say whose fault it is: `WireError` means that the peer sent something wrong, `ValueError`
@@ -8,7 +9,7 @@ Octets = bytes | bytearray | memoryview
 
 
 class WireError(Exception):
-    """Octets that are not what they claim to be; ``reason`` is the name of their drop counter."""
+    """Octets that are wrong, or refused by who got them; ``reason`` is the name of their drop counter."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The names of drop counters that wire formats can give; the native side uses the same names.
 
 A name is an identifier for ever: dashboards and alarms are built on it.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """UDP datagrams over IPv4: RFC 768, RFC 1122 section 4.1.3.4.
 
 Refused: `udp_truncated` (fewer than 8 octets), `udp_length` (the length field below 8 or beyond the octets

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The names of drop counters that the stack adds to the wire formats'; the native side uses the same."""
+
+from typing import Final
+
+NO_INTERFACE: Final = "no_interface"  # nothing is configured on the port
+VLAN_UNKNOWN: Final = "vlan_unknown"  # no interface of the port has that VLAN; nobody takes two tags
+ETHERTYPE_UNKNOWN: Final = "ethertype_unknown"
+NOT_FOR_US: Final = "not_for_us"  # neither our MAC address nor a group
+L2_MULTICAST: Final = "l2_multicast"  # to a group of stations, but to one host (RFC 1122 section 3.3.6)
+ETHERNET_SOURCE: Final = "ethernet_source"  # from a group, or from our own MAC address: a loop or a forgery
+ARP_REFUSED: Final = "arp_refused"  # neither request nor reply, or from a sender that nobody can be
+IPV4_MARTIAN: Final = "ipv4_martian"  # an address that must not be seen on a wire
+IPV4_NOT_LOCAL: Final = "ipv4_not_local"
+IPV4_NO_ROUTE: Final = "ipv4_no_route"
+ADDRESS_TENTATIVE: Final = "address_tentative"  # our address is not ours yet, or not any more (RFC 5227)
+ICMP_BROADCAST_ECHO: Final = "icmp_broadcast_echo"
+ICMP_UNHANDLED: Final = "icmp_unhandled"
+NO_LISTENER: Final = "no_listener"
+NEIGHBOR_HOLD_FULL: Final = "neighbor_hold_full"
+NEIGHBOR_UNRESOLVED: Final = "neighbor_unresolved"
+ORIGINATE_TOO_LONG: Final = "originate_too_long"  # longer than the MTU of the interface

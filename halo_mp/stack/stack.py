@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Python stack of one worker: interfaces, a neighbor table for each, and ICMP echo. RFC 1122 sections 2.3
+and 3.2.
+
+It gets the frames that the fast path punts: ARP, IPv4 packets with options for us, ICMP, and what is for a
+local listener (there is none yet: `no_listener`). Each received frame is either consumed or ends in exactly
+one Drop.
+
+Refused, besides what the wire formats refuse: see `halo_mp.stack.reasons`. Never raises on any octets.
+
+A VLAN is an interface of its own. Priority-tagged frames (VLAN 0) belong to the untagged one. Frames with two
+tags, an S-tag or VLAN 4095 belong to nobody, so that a frame cannot hop from one VLAN to another inside a
+second tag.
+
+A received frame is copied once, before it is looked at: whoever may still write to its buffer changes no
+decision, and the buffer can go back at once. Outputs own their octets.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from halo_mp.stack import icmp
+from halo_mp.stack.interface import Interface
+from halo_mp.stack.neighbor import NeighborTable
+from halo_mp.stack.neighbor_settings import NeighborSettings
+from halo_mp.stack.outputs import Deliver, Drop, NeighborOutput, Output, Transmit
+from halo_mp.stack.reasons import (
+    ADDRESS_TENTATIVE,
+    ETHERNET_SOURCE,
+    ETHERTYPE_UNKNOWN,
+    IPV4_MARTIAN,
+    IPV4_NO_ROUTE,
+    IPV4_NOT_LOCAL,
+    L2_MULTICAST,
+    NO_INTERFACE,
+    NO_LISTENER,
+    NOT_FOR_US,
+    ORIGINATE_TOO_LONG,
+    VLAN_UNKNOWN,
+)
+from halo_mp.wire import arp, ethernet, ipv4, ipv4_options, udp
+from halo_mp.wire.octets import Octets, WireError
+from halo_mp.wire.reasons import IPV4_FRAGMENT, IPV4_OPTIONS
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """Where a packet goes next: out of an interface, to a neighbor there."""
+
+    port: int
+    vlan: int
+    next_hop: int
+
+
+class Stack:
+    """See the module. ``counters`` counts drops by reason, ``events`` what is worth knowing and dropped
+    nothing.
+
+    ``route`` says where a destination is that no interface has on its link; without one, or when it returns
+    None, the packet is dropped as `ipv4_no_route`. ``probe`` asks for RFC 5227's probing before an address is
+    used.
+    """
+
+    def __init__(
+        self,
+        interfaces: Iterable[Interface],
+        *,
+        rng: random.Random,
+        settings: NeighborSettings | None = None,
+        probe: bool = False,
+        route: Callable[[int], Hop | None] | None = None,
+    ) -> None:
+        self.counters: Counter[str] = Counter()
+        self.events: Counter[str] = Counter()
+        self._route = route
+        self._identification = rng.getrandbits(16)
+        self._tables: dict[tuple[int, int], NeighborTable] = {}
+        for interface in interfaces:
+            if interface.key in self._tables:
+                raise ValueError(f"port {interface.port}, VLAN {interface.vlan} has two interfaces")
+            self._tables[interface.key] = NeighborTable(
+                interface, rng=rng, settings=settings, probe=probe, drops=self.counters, events=self.events
+            )
+        self._ports = {port for port, _ in self._tables}
+        self._owners = {
+            table.interface.address: table for table in self._tables.values() if table.interface.address
+        }
+
+    def start(self, now: float) -> list[Output]:
+        """Begin to use the interfaces' addresses."""
+        return [out for table in self._tables.values() for out in _to_wire(table, table.start(now))]
+
+    def poll(self, now: float) -> list[Output]:
+        """Do what is due."""
+        return [out for table in self._tables.values() for out in _to_wire(table, table.poll(now))]
+
+    def next_deadline(self) -> float | None:
+        """When to call `poll` next; None when nothing is waited for."""
+        deadlines = (table.next_deadline() for table in self._tables.values())
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    def neighbors(self, port: int, vlan: int = 0) -> NeighborTable | None:
+        """The neighbor table of an interface, to look at. What changes it goes through the stack."""
+        return self._tables.get((port, vlan))
+
+    def receive(self, port: int, frame: Octets, now: float) -> list[Output]:
+        """Act on a punted frame. Any octets are good."""
+        octets = bytes(frame)
+        try:
+            parsed = ethernet.parse(octets)
+            table = self._table_of(port, parsed)
+            _check_stations(parsed, table.interface.mac)
+            return _to_wire(table, self._receive_frame(table, parsed, now))
+        except WireError as error:
+            return [self._drop(port, error.reason, octets)]
+
+    def send_ipv4(
+        self, port: int, packet: bytes, next_hop: int, now: float, *, vlan: int = 0
+    ) -> list[Output]:
+        """Send an IPv4 packet to ``next_hop`` on the link of an interface: now, or when it is resolved."""
+        table = self._tables.get((port, vlan))
+        if table is None:
+            return [self._drop(port, NO_INTERFACE, packet)]
+        return _to_wire(table, self._send(table, packet, next_hop, now))
+
+    def adopt(self, port: int, address: int, mac: bytes, now: float, *, vlan: int = 0) -> list[Output]:
+        """Take over a neighbor that another worker has learned; packets that wait for it go out."""
+        table = self._tables.get((port, vlan))
+        return [] if table is None else _to_wire(table, table.adopt(address, mac, now))
+
+    def touch(self, port: int, address: int, now: float, *, vlan: int = 0) -> None:
+        """Note that the fast path has sent to a neighbor, so that it stays fresh."""
+        table = self._tables.get((port, vlan))
+        if table is not None:
+            table.touch(address, now)
+
+    def set_static(self, port: int, address: int, mac: bytes, now: float, *, vlan: int = 0) -> list[Output]:
+        """Configure a neighbor; ValueError for an impossible one or an interface that is not there."""
+        table = self._tables.get((port, vlan))
+        if table is None:
+            raise ValueError(f"port {port}, VLAN {vlan} has no interface")
+        return _to_wire(table, table.set_static(address, mac, now))
+
+    def remove_neighbor(self, port: int, address: int, *, vlan: int = 0) -> list[Output]:
+        """Forget a neighbor, a static one too."""
+        table = self._tables.get((port, vlan))
+        return [] if table is None else _to_wire(table, table.remove(address))
+
+    def _table_of(self, port: int, frame: ethernet.EthernetFrame) -> NeighborTable:
+        if port not in self._ports:
+            raise WireError(NO_INTERFACE)
+        table = self._tables.get((port, _vlan_of(frame.tags)))
+        if table is None:
+            raise WireError(VLAN_UNKNOWN if frame.tags else NO_INTERFACE)
+        return table
+
+    def _receive_frame(
+        self, table: NeighborTable, frame: ethernet.EthernetFrame, now: float
+    ) -> list[NeighborOutput]:
+        if frame.ethertype == ethernet.ETHERTYPE_ARP:
+            return table.receive(arp.parse(frame.payload), frame.src, now)
+        if frame.ethertype == ethernet.ETHERTYPE_IPV4:
+            return self._receive_ipv4(table, frame, now)
+        raise WireError(ETHERTYPE_UNKNOWN)
+
+    def _receive_ipv4(
+        self, table: NeighborTable, frame: ethernet.EthernetFrame, now: float
+    ) -> list[NeighborOutput]:
+        packet = ipv4.parse(frame.payload)
+        to_group = table.interface.is_broadcast(packet.dst) or ipv4.is_multicast(packet.dst)
+        self._check_addresses(table.interface, packet, to_group)
+        if ethernet.is_multicast(frame.dst) and not to_group:
+            raise WireError(L2_MULTICAST)
+        if not to_group and not self._owners[packet.dst].address_is_usable:
+            raise WireError(ADDRESS_TENTATIVE)
+        _check_options(packet.options)
+        if packet.is_fragment:
+            raise WireError(IPV4_FRAGMENT)
+        if packet.protocol == ipv4.PROTOCOL_ICMP:
+            return self._receive_icmp(table, packet, to_group, now)
+        if packet.protocol == ipv4.PROTOCOL_UDP:
+            udp.parse(packet.payload, src=packet.src, dst=packet.dst)
+        raise WireError(NO_LISTENER)
+
+    def _check_addresses(self, interface: Interface, packet: ipv4.Ipv4Packet, to_group: bool) -> None:
+        """RFC 1122 section 3.2.1.3, RFC 1812 sections 5.3.7 and 4.2.2.11."""
+        if not ipv4.is_unicast(packet.src) or interface.is_broadcast(packet.src):
+            raise WireError(IPV4_MARTIAN)
+        if packet.src in self._owners:
+            raise WireError(IPV4_MARTIAN)
+        if to_group or packet.dst in self._owners:
+            return
+        raise WireError(IPV4_NOT_LOCAL if ipv4.is_unicast(packet.dst) else IPV4_MARTIAN)
+
+    def _receive_icmp(
+        self, table: NeighborTable, packet: ipv4.Ipv4Packet, to_group: bool, now: float
+    ) -> list[NeighborOutput]:
+        reply = icmp.answer(packet, to_group=to_group, identification=self._identification, now=now)
+        self._identification = self._identification + 1 & 0xFFFF
+        out, next_hop = self._hop_to(reply.dst, table)
+        return self._send(out, reply.emit(), next_hop, now)
+
+    def _hop_to(self, dst: int, preferred: NeighborTable) -> tuple[NeighborTable, int]:
+        """The preferred interface's link, else the one with the longest prefix, else where a route points."""
+        if preferred.interface.contains(dst):
+            return preferred, dst
+        connected = [table for table in self._tables.values() if table.interface.contains(dst)]
+        if connected:
+            return max(connected, key=lambda table: table.interface.prefix_length), dst
+        hop = self._route(dst) if self._route else None
+        table = self._tables.get((hop.port, hop.vlan)) if hop else None
+        if hop is None or table is None:
+            raise WireError(IPV4_NO_ROUTE)
+        return table, hop.next_hop
+
+    def _send(self, table: NeighborTable, packet: bytes, next_hop: int, now: float) -> list[NeighborOutput]:
+        interface = table.interface
+        if len(packet) > interface.mtu:
+            return [self._drop(interface.port, ORIGINATE_TOO_LONG, packet)]
+        if interface.is_broadcast(next_hop):
+            return [Deliver(*interface.key, packet, ethernet.BROADCAST)]
+        if ipv4.is_multicast(next_hop):
+            return [Deliver(*interface.key, packet, ethernet.multicast_mac(next_hop))]
+        return table.resolve(next_hop, packet, now)
+
+    def _drop(self, port: int, reason: str, octets: bytes) -> Drop:
+        self.counters[reason] += 1
+        return Drop(port, reason, octets)
+
+
+def _vlan_of(tags: tuple[ethernet.VlanTag, ...]) -> int:
+    if not tags:
+        return 0
+    if len(tags) > 1 or tags[0].tpid != ethernet.TPID_C_TAG:
+        raise WireError(VLAN_UNKNOWN)
+    return tags[0].vid
+
+
+def _check_stations(frame: ethernet.EthernetFrame, own_mac: bytes) -> None:
+    if frame.dst != own_mac and not ethernet.is_multicast(frame.dst):
+        raise WireError(NOT_FOR_US)
+    if not ethernet.is_unicast(frame.src) or frame.src == own_mac:
+        raise WireError(ETHERNET_SOURCE)
+
+
+def _check_options(options: bytes) -> None:
+    if any(option.kind in ipv4_options.SOURCE_ROUTES for option in ipv4_options.parse(options)):
+        raise WireError(IPV4_OPTIONS)
+
+
+def _to_wire(table: NeighborTable, outputs: list[NeighborOutput]) -> list[Output]:
+    """The outputs with each Deliver as the frame that it becomes."""
+    return [_framed(table.interface, out) if isinstance(out, Deliver) else out for out in outputs]
+
+
+def _framed(interface: Interface, deliver: Deliver) -> Transmit:
+    frame = interface.frame(dst=deliver.mac, ethertype=ethernet.ETHERTYPE_IPV4, payload=deliver.packet)
+    return Transmit(interface.port, frame)
