@@ -16,12 +16,16 @@ import cdef  # noqa: E402
 
 def pkg_config(option: str) -> list[str]:
     """Return what pkg-config says of libdpdk for --cflags or --libs."""
-    output = subprocess.run(["pkg-config", option, "libdpdk"], check=True, capture_output=True, text=True).stdout
+    output = subprocess.run(
+        ["pkg-config", option, "libdpdk"], check=True, capture_output=True, text=True
+    ).stdout
     return shlex.split(output)
 
 
 # DPDK's own headers are not ours to warn about.
-DPDK_CFLAGS = [flag.replace("-I", "-isystem", 1) if flag.startswith("-I") else flag for flag in pkg_config("--cflags")]
+DPDK_CFLAGS = [
+    flag.replace("-I", "-isystem", 1) if flag.startswith("-I") else flag for flag in pkg_config("--cflags")
+]
 SOURCES = sorted(str(path.relative_to(cdef.NATIVE.parent)) for path in (cdef.NATIVE / "driver").glob("*.c"))
 
 ffi = FFI()

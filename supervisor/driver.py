@@ -204,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status = asyncio.run(_run(options.runtime))
     except (OSError, ChannelError) as error:
-        print(f"halo-mp driver: cannot reach its supervisor: {error}", file=sys.stderr)
+        sys.stderr.write(f"halo-mp driver: cannot reach its supervisor: {error}\n")
         status = EXIT_CANNOT_BOOT
     logs.flush()
     return status

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """EAL's command line, and where its log goes.
 
-EAL keeps all memory private: no hugepage file, no shared configuration, nothing left behind when the driver is killed. That
-is `--in-memory`, or `--no-shconf` without hugepages, where 22.11 refuses the former. Forwarding lcores are EAL worker lcores; lcore 0 is the main thread, floating over all its cores.
+EAL keeps all memory private: no hugepage file, no shared configuration, nothing left behind when the driver is
+killed. That is `--in-memory`, or `--no-shconf` without hugepages, where 22.11 refuses the former. Forwarding lcores
+are EAL worker lcores; lcore 0 is the main thread, floating over all its cores.
 """
 
 from __future__ import annotations

@@ -105,7 +105,9 @@ class DriverPorts:
         self._argv = [ffi.new("char[]", argument.encode()) for argument in arguments]
         self._argv_array = ffi.new("char *[]", self._argv)
         error = ffi.new("char[]", lib.HALO_ERROR_OCTETS)
-        result = lib.halo_eal_start(len(self._argv), self._argv_array, eal_log.write_fd, error, lib.HALO_ERROR_OCTETS)
+        result = lib.halo_eal_start(
+            len(self._argv), self._argv_array, eal_log.write_fd, error, lib.HALO_ERROR_OCTETS
+        )
         if result < 0:
             raise BootFailed(f"{_text(error)} ({eal_log.reason() or 'it gave no reason'})")
         self._eal_started = True

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m halo_mp.workers`: started by the supervisor, by nobody else. Exit status 0 as asked, 1 fault, 5 cannot boot."""
+"""`python -m halo_mp.workers`: started by the supervisor, by nobody else.
+
+Exit status: 0 stopped as asked, 1 a fault, 5 could not boot.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ def main() -> int:
         with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
             status = runner.run(_run(command_line, selector))
     except (OSError, ChannelError) as error:
-        print(f"halo-mp worker {command_line.slot}: cannot reach its supervisor: {error}", file=sys.stderr)
+        sys.stderr.write(f"halo-mp worker {command_line.slot}: cannot reach its supervisor: {error}\n")
         return EXIT_CANNOT_BOOT
     logs.flush()
     return status

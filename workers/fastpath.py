@@ -71,7 +71,11 @@ class FastPath:
         """Attach to a slot's rings. Raises OSError when the region is not of this make."""
         setup = ffi.new("struct halo_worker_setup *")
         setup.pool, setup.slot, setup.tables = pool, slot, tables
-        setup.doorbell_fd, setup.driver_doorbell_fd, setup.epoll_fd = doorbell_fd, driver_doorbell_fd, epoll_fd
+        setup.doorbell_fd, setup.driver_doorbell_fd, setup.epoll_fd = (
+            doorbell_fd,
+            driver_doorbell_fd,
+            epoll_fd,
+        )
         setup.idle_policy, setup.spin_ns, setup.debug = idle, spin_ns, debug
         out = ffi.new("struct halo_worker **")
         _check(lib.halo_worker_create(setup, out))

@@ -37,9 +37,16 @@ class StackHost:
     """Runs a stack on the worker's event loop."""
 
     def __init__(
-        self, fastpath: FastPath, loop: asyncio.AbstractEventLoop, on_learned: Callable[[list[Neighbor]], None]
+        self,
+        fastpath: FastPath,
+        loop: asyncio.AbstractEventLoop,
+        ports: frozenset[int] | None,
+        on_learned: Callable[[list[Neighbor]], None],
     ) -> None:
+        """`ports` are those that feed the slot, None for all: only their addresses are announced and answered for."""
         self._fastpath = fastpath
+        self._ports = ports
+        self._running: list[Interface] | None = None
         self._loop = loop
         self._on_learned = on_learned
         self._stack: Stack | None = None
@@ -49,13 +56,12 @@ class StackHost:
 
     def set_interfaces(self, interfaces: Sequence[Interface]) -> None:
         """Start a stack on these interfaces; a table of the same interfaces changes nothing."""
-        first: dict[tuple[int, int], Interface] = {}
-        for interface in interfaces:
-            first.setdefault(interface.key, interface)
-        wanted = [interface for interface in first.values() if interface.address]
-        if self._stack is not None and wanted == self._stack_interfaces:
+        wanted = [
+            interface for interface in interfaces if interface.address and self._is_ours(interface.port)
+        ]
+        if wanted == self._running:
             return
-        self._stack_interfaces = wanted
+        self._running = wanted
         self._stack = Stack(wanted, rng=self._rng)
         for interface in wanted:
             log.info("interface.up", port=interface.port, vlan=interface.vlan, address=str(interface))
@@ -114,6 +120,9 @@ class StackHost:
             reason = DROP_NUMBERS[outputs.pop().reason]  # type: ignore[union-attr]
         self._fastpath.finish(punt.index, reason)
         self._act(outputs)
+
+    def _is_ours(self, port: int) -> bool:
+        return self._ports is None or port in self._ports
 
     def _report_error(self, now: float) -> None:
         if now >= self._quiet_until:

@@ -38,6 +38,7 @@ class Settings:
     privileges: str  # "setuid", "capabilities" or "keep"
     user: tuple[int, int] | None  # uid, gid
     macswap: tuple[tuple[int, int], ...]
+    ports: frozenset[int] | None  # that feed the slot; None: all
     orphan_timeout_s: float
 
 
@@ -68,5 +69,6 @@ def parse_settings(message: dict[str, Any]) -> Settings:
         privileges=str(message.get("privileges", "keep")),
         user=None if user is None else (int(user["uid"]), int(user["gid"])),
         macswap=tuple((int(port), int(to)) for port, to in message.get("macswap", ())),
+        ports=None if message.get("ports") is None else frozenset(int(port) for port in message["ports"]),
         orphan_timeout_s=float(message.get("orphan_timeout_s", ORPHAN_TIMEOUT_S)),
     )

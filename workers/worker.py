@@ -161,7 +161,9 @@ class Worker:
         self._regions = WorkerRegions(fds)
         _drop_privileges(settings)
         # Its writer thread would keep the capabilities that this thread gives up, so logging starts only now.
-        logs.configure(f"worker.{settings.slot}", self._command_line.log_level, _style(self._command_line.log_format))
+        logs.configure(
+            f"worker.{settings.slot}", self._command_line.log_level, _style(self._command_line.log_format)
+        )
         self._attach(settings, self._regions)
         self._send({"type": "attached", "pid": os.getpid()})
 
@@ -181,7 +183,7 @@ class Worker:
         )
         for port, to in settings.macswap:
             self._fastpath.set_macswap(port, to)
-        self._host = StackHost(self._fastpath, self._loop, self._tell_learned)
+        self._host = StackHost(self._fastpath, self._loop, settings.ports, self._tell_learned)
         status.pid = os.getpid()
         status.state = WorkerState.ATTACHED
         self._selector.attach(self._fastpath, regions.doorbell_fd, self._on_work)
@@ -192,7 +194,9 @@ class Worker:
     def _on_work(self, reasons: int) -> None:
         """Called by the selector between two runs of the event loop."""
         if reasons & PollReason.BROKEN:
-            log.error("worker.broken", reason="the rings' indices make no sense; ending, to be started on new ones")
+            log.error(
+                "worker.broken", reason="the rings' indices make no sense; ending, to be started on new ones"
+            )
             self.stop(EXIT_BROKEN)
             return
         self._loop.call_soon(self._work, reasons)

@@ -66,7 +66,7 @@ static int make_lcores(struct halo_driver *driver, struct halo_driver_setup *set
 	uint32_t index = 0;
 	unsigned int id;
 
-	RTE_LCORE_FOREACH_WORKER(id) {
+	RTE_LCORE_FOREACH_WORKER (id) {
 		int error = index < setup->lcore_count ? make_lcore(driver, setup, index, id) : 0;
 
 		if (error)
@@ -90,7 +90,8 @@ static int make_slots(struct halo_driver *driver, struct halo_driver_setup *setu
 
 		if (setup->slot_number[i] >= HALO_MAX_SLOTS || setup->slot_lcore[i] >= driver->lcore_count)
 			return -EINVAL;
-		error = halo_slot_home_set_up(driver, home, setup->slot[i], setup->slot_number[i], setup->slot_doorbell[i]);
+		error = halo_slot_home_set_up(driver, home, setup->slot[i], setup->slot_number[i],
+					      setup->slot_doorbell[i]);
 		if (error)
 			return error;
 		lcore = driver->lcore[setup->slot_lcore[i]];
@@ -122,6 +123,7 @@ static void take_setup(struct halo_driver *driver, const struct halo_driver_setu
 	driver->owner = (uint8_t *)(setup->owners + 1);
 	driver->ports = setup->ports;
 	driver->idle_policy = setup->idle_policy;
+	driver->page_octets = setup->page_octets;
 	driver->spin_ns = setup->spin_ns;
 	driver->rx_checksum = setup->rx_checksum;
 	driver->tx_checksum = setup->tx_checksum;

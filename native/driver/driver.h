@@ -22,14 +22,14 @@ struct halo_lcore;
 
 /* A port, as all lcores see it. Written by the main thread while no lcore runs, then constant but for `started`. */
 struct halo_port {
-	uint16_t device;		/* DPDK's port id */
+	uint16_t device; /* DPDK's port id */
 	uint16_t rx_queues;
 	uint16_t tx_queues;
-	uint32_t max_frame;		/* octets, from the MTU: header and two VLAN tags added */
+	uint32_t max_frame; /* octets, from the MTU: header and two VLAN tags added */
 	bool present;
 	bool started;
-	bool copy;			/* receives into a pool of its own */
-	bool rx_fd;			/* every rx queue can be slept on */
+	bool copy;  /* receives into a pool of its own */
+	bool rx_fd; /* every rx queue can be slept on */
 	struct rte_mempool *copy_pool;
 };
 
@@ -38,7 +38,7 @@ struct halo_slot_home {
 	struct halo_slot *shared;
 	struct halo_driver_counters *count;
 	uint32_t number;
-	uint8_t tag;			/* in the owners region: number + 1 */
+	uint8_t tag; /* in the owners region: number + 1 */
 	bool enabled;
 	int doorbell_fd;
 	uint32_t bound;
@@ -49,11 +49,11 @@ struct halo_slot_home {
 	struct halo_producer spare;
 };
 
-struct halo_feed {			/* an rx queue that this lcore polls */
+struct halo_feed { /* an rx queue that this lcore polls */
 	struct halo_port *port;
 	uint16_t queue;
 	uint8_t port_number;
-	struct halo_slot_home *slot;	/* NULL: frames are released */
+	struct halo_slot_home *slot; /* NULL: frames are released */
 };
 
 struct halo_tx_buffer {
@@ -68,9 +68,9 @@ enum halo_note_kind {
 
 /* What an lcore tells another with a frame; a dynamic field of the mbuf. */
 struct halo_note {
-	uint16_t target;		/* port or slot */
+	uint16_t target; /* port or slot */
 	uint8_t kind;
-	uint8_t flags;			/* of the descriptor */
+	uint8_t flags; /* of the descriptor */
 	uint32_t source_port;
 };
 
@@ -80,17 +80,17 @@ struct halo_lcore {
 	struct halo_driver *driver;
 	struct halo_lcore_status *status;
 	uint32_t index;
-	unsigned int id;		/* DPDK's */
+	unsigned int id; /* DPDK's */
 	int doorbell_fd;
 	int epoll_fd;
-	bool fds_complete;		/* every feed has an rx fd: we can block */
+	bool fds_complete; /* every feed has an rx fd: we can block */
 	uint32_t feed_count;
 	uint32_t slot_count;
 	struct halo_feed feed[HALO_MAX_PORTS * 4];
 	struct halo_slot_home *slot[HALO_MAX_SLOTS];
-	uint16_t tx_queue[HALO_MAX_PORTS];	/* HALO_NO_PORT: pass to tx_lcore */
+	uint16_t tx_queue[HALO_MAX_PORTS]; /* HALO_NO_PORT: pass to tx_lcore */
 	struct halo_lcore *tx_lcore[HALO_MAX_PORTS];
-	uint64_t tx_touched;		/* bit i: tx[i] is not empty */
+	uint64_t tx_touched; /* bit i: tx[i] is not empty */
 	struct halo_tx_buffer tx[HALO_MAX_PORTS];
 	struct rte_ring *inbox;
 	/* command of the main thread: fn is set last and cleared when result is there */
@@ -104,12 +104,13 @@ struct halo_lcore {
 struct halo_driver {
 	uint8_t *pool;
 	struct halo_pool_geometry geometry;
+	uint64_t page_octets;
 	uint32_t chunk_count;
-	uint32_t reciprocal;		/* of the stride in lines */
+	uint32_t reciprocal; /* of the stride in lines */
 	uint8_t *owner;
 	struct halo_ports *ports;
 	struct rte_mempool *mempool;
-	struct rte_mbuf **mbuf;		/* by buffer number */
+	struct rte_mbuf **mbuf; /* by buffer number */
 	int note_offset;
 	uint32_t idle_policy;
 	uint64_t spin_ns;
@@ -158,8 +159,8 @@ int halo_pool_create(struct halo_driver *driver, struct halo_driver_setup *setup
 void halo_pool_destroy(struct halo_driver *driver);
 
 /* slot.c */
-int halo_slot_home_set_up(struct halo_driver *driver, struct halo_slot_home *home, struct halo_slot *shared, uint32_t number,
-			  int doorbell_fd);
+int halo_slot_home_set_up(struct halo_driver *driver, struct halo_slot_home *home, struct halo_slot *shared,
+			  uint32_t number, int doorbell_fd);
 int64_t halo_slot_enable(struct halo_lcore *lcore, void *argument);
 int64_t halo_slot_reset(struct halo_lcore *lcore, void *argument);
 void halo_slot_broken(struct halo_slot_home *slot);

@@ -16,7 +16,7 @@
 enum {
 	COMMAND_TIMEOUT_MS = 5000,
 	IDLE_TURNS = 64, /* turns without a frame before the clock is looked at */
-	TX_BURSTS = 16, /* of one slot in a turn */
+	TX_BURSTS = 16,  /* of one slot in a turn */
 };
 
 static void run_command(struct halo_lcore *lcore)
@@ -87,7 +87,8 @@ static void idle(struct halo_lcore *lcore, uint32_t idle_turns, uint64_t *idle_s
 	now = rte_rdtsc();
 	if (idle_turns == IDLE_TURNS)
 		*idle_since = now;
-	if (driver->idle_policy == HALO_IDLE_ADAPTIVE && now - *idle_since < driver->spin_ns * (rte_get_tsc_hz() / 1000000) / 1000)
+	if (driver->idle_policy == HALO_IDLE_ADAPTIVE &&
+	    now - *idle_since < driver->spin_ns * (rte_get_tsc_hz() / 1000000) / 1000)
 		return;
 	set_place(lcore, HALO_PLACE_ASLEEP);
 	halo_lcore_sleep(lcore);

@@ -60,8 +60,8 @@ static struct rte_pktmbuf_extmem *describe_chunks(const struct halo_driver *driv
 		uint8_t *start = driver->pool + (uint64_t)i * HALO_CHUNK_OCTETS + HALO_METADATA_OCTETS;
 
 		memory[i].buf_ptr = start;
-		memory[i].buf_iova = rte_eal_iova_mode() == RTE_IOVA_VA ? (rte_iova_t)(uintptr_t)start :
-									  rte_mem_virt2iova(start);
+		memory[i].buf_iova =
+			rte_eal_iova_mode() == RTE_IOVA_VA ? (rte_iova_t)(uintptr_t)start : rte_mem_virt2iova(start);
 		memory[i].buf_len = (size_t)driver->geometry.buffers_per_chunk * driver->geometry.stride_octets;
 		memory[i].elt_size = (uint16_t)driver->geometry.stride_octets;
 	}
@@ -90,8 +90,8 @@ static int register_memory(struct halo_driver *driver, struct halo_driver_setup 
 		for (i = 0; i < pages; i++)
 			addresses[i] = rte_mem_virt2phy(driver->pool + i * setup->page_octets);
 	}
-	error = rte_extmem_register(driver->pool, driver->geometry.size_octets, addresses, addresses ? (unsigned int)pages : 0,
-				    setup->page_octets);
+	error = rte_extmem_register(driver->pool, driver->geometry.size_octets, addresses,
+				    addresses ? (unsigned int)pages : 0, setup->page_octets);
 	free(addresses);
 	if (error)
 		return fail(setup, -rte_errno, "registering the pool with EAL");
@@ -167,9 +167,9 @@ int halo_pool_create(struct halo_driver *driver, struct halo_driver_setup *setup
 		free(memory);
 		return fail(setup, -ENOMEM, "the table of mbufs");
 	}
-	driver->mempool = rte_pktmbuf_pool_create_extbuf("halo_pool", count, CACHE_SIZE, 0,
-							 (uint16_t)(driver->geometry.stride_octets - HALO_METADATA_OCTETS),
-							 SOCKET_ID_ANY, memory, driver->chunk_count);
+	driver->mempool = rte_pktmbuf_pool_create_extbuf(
+		"halo_pool", count, CACHE_SIZE, 0, (uint16_t)(driver->geometry.stride_octets - HALO_METADATA_OCTETS),
+		SOCKET_ID_ANY, memory, driver->chunk_count);
 	error = -rte_errno;
 	free(memory);
 	if (!driver->mempool)

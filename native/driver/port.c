@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <rte_dev.h>
 #include <rte_errno.h>
 #include <rte_ether.h>
 #include <rte_version.h>
@@ -20,7 +21,6 @@ enum {
 	COPY_BUFFERS = 8192,
 	COPY_CACHE = 256,
 	FRAME_OVERHEAD = RTE_ETHER_HDR_LEN + 2 * RTE_VLAN_HLEN,
-	LINK_WAIT_MS = 0,
 };
 
 static int fail(struct halo_port_setup *setup, int error, const char *what)
@@ -35,14 +35,15 @@ static bool needs_copy(const char *driver_name)
 	return strcmp(driver_name, "net_af_xdp") == 0;
 }
 
-static void choose_offloads(const struct halo_driver *driver, const struct rte_eth_dev_info *info, struct rte_eth_conf *conf)
+static void choose_offloads(const struct halo_driver *driver, const struct rte_eth_dev_info *info,
+			    struct rte_eth_conf *conf)
 {
 	if (driver->rx_checksum)
 		conf->rxmode.offloads |= info->rx_offload_capa & RTE_ETH_RX_OFFLOAD_CHECKSUM;
 	if (driver->tx_checksum)
-		conf->txmode.offloads |= info->tx_offload_capa &
-					 (RTE_ETH_TX_OFFLOAD_IPV4_CKSUM | RTE_ETH_TX_OFFLOAD_UDP_CKSUM |
-					  RTE_ETH_TX_OFFLOAD_TCP_CKSUM);
+		conf->txmode.offloads |=
+			info->tx_offload_capa &
+			(RTE_ETH_TX_OFFLOAD_IPV4_CKSUM | RTE_ETH_TX_OFFLOAD_UDP_CKSUM | RTE_ETH_TX_OFFLOAD_TCP_CKSUM);
 }
 
 /* RSS where there is more than one queue and the NIC has it: addresses and ports of IPv4. */
@@ -60,7 +61,8 @@ static void choose_rss(const struct rte_eth_dev_info *info, uint32_t queues, str
  * A transmit queue for each lcore where the PMD has as many; else as many as it takes, and frames are passed between lcores.
  * net_tap wants as many tx as rx queues. Rx interrupts are asked for first and done without where they are refused.
  */
-static int configure(struct halo_driver *driver, struct halo_port *port, const struct rte_eth_dev_info *info, uint32_t queues)
+static int configure(struct halo_driver *driver, struct halo_port *port, const struct rte_eth_dev_info *info,
+		     uint32_t queues)
 {
 	struct rte_eth_conf conf = {0};
 	uint16_t wanted = (uint16_t)RTE_MIN(driver->lcore_count, (uint32_t)info->max_tx_queues);
@@ -81,7 +83,7 @@ static int configure(struct halo_driver *driver, struct halo_port *port, const s
 	return error;
 }
 
-static int make_copy_pool(struct halo_driver *driver, struct halo_port *port, struct halo_port_setup *setup)
+static int make_copy_pool(struct halo_port *port, struct halo_port_setup *setup)
 {
 	char name[RTE_MEMPOOL_NAMESIZE];
 
@@ -89,7 +91,6 @@ static int make_copy_pool(struct halo_driver *driver, struct halo_port *port, st
 	port->copy_pool = rte_pktmbuf_pool_create(name, COPY_BUFFERS * setup->queues, COPY_CACHE, 0,
 						  RTE_MBUF_DEFAULT_BUF_SIZE, rte_socket_id());
 	port->copy = true;
-	(void)driver;
 	return port->copy_pool ? 0 : fail(setup, -rte_errno, "making a mempool for copy mode");
 }
 
@@ -159,15 +160,41 @@ static int start(struct halo_port *port, struct halo_port_setup *setup)
 	return 0;
 }
 
+/*
+ * Let the NIC reach the pool: memory that we brought ourselves is mapped for DMA by nobody else. Virtual devices have no such
+ * call, and need none. IOVA=VA: one mapping. IOVA=PA: page by page, since only a page is contiguous.
+ */
+static int map_for_dma(struct halo_driver *driver, const struct rte_eth_dev_info *info, struct halo_port_setup *setup)
+{
+	uint64_t step = rte_eal_iova_mode() == RTE_IOVA_PA ? driver->page_octets : driver->geometry.size_octets;
+	uint64_t offset;
+
+	for (offset = 0; offset < driver->geometry.size_octets; offset += step) {
+		uint8_t *start = driver->pool + offset;
+		rte_iova_t iova =
+			step == driver->geometry.size_octets ? (rte_iova_t)(uintptr_t)start : rte_mem_virt2iova(start);
+
+		if (rte_dev_dma_map(info->device, start, iova, step) == 0)
+			continue;
+		if (rte_errno == ENOTSUP)
+			return 0;
+		/* The second NIC of one IOMMU group finds it mapped by the first. */
+		if (rte_errno != EEXIST)
+			return fail(setup, -rte_errno, "mapping the pool for DMA");
+	}
+	return 0;
+}
+
 static int open_queues(struct halo_driver *driver, struct halo_port *port, const struct rte_eth_dev_info *info,
 		       struct halo_port_setup *setup)
 {
-	int error = needs_copy(info->driver_name) ? make_copy_pool(driver, port, setup) : 0;
+	int error = needs_copy(info->driver_name) ? make_copy_pool(port, setup) : 0;
 
 	if (!error)
 		error = set_up_queues(driver, port, setup);
-	if (error && !port->copy && setup->error[0] == '\0') { /* a PMD that we do not know of, and that refuses our pool */
-		error = make_copy_pool(driver, port, setup);
+	if (error && !port->copy &&
+	    setup->error[0] == '\0') { /* a PMD that we do not know of, and that refuses our pool */
+		error = make_copy_pool(port, setup);
 		if (!error)
 			error = set_up_queues(driver, port, setup);
 	}
@@ -185,8 +212,10 @@ int halo_driver_add_port(struct halo_driver *driver, struct halo_port_setup *set
 	setup->error[0] = '\0';
 	if (error) {
 		snprintf(setup->error, sizeof(setup->error),
-			 "there is no port %u: DPDK found no device %s; `dpdk-devbind.py --status` lists NICs, --vdev adds a "
-			 "virtual device", setup->port, setup->device);
+			 "there is no port %u: DPDK found no device %s; `dpdk-devbind.py --status` lists NICs, --vdev "
+			 "adds a "
+			 "virtual device",
+			 setup->port, setup->device);
 		return -ENODEV;
 	}
 	error = rte_eth_dev_info_get(port->device, &info);
@@ -194,14 +223,16 @@ int halo_driver_add_port(struct halo_driver *driver, struct halo_port_setup *set
 		return fail(setup, error, "asking for its capabilities");
 	if (setup->queues > info.max_rx_queues) {
 		snprintf(setup->error, sizeof(setup->error),
-			 "port %u (%s) has %u rx queues, and --queues asks for %u: ask for fewer", setup->port, setup->device,
-			 info.max_rx_queues, setup->queues);
+			 "port %u (%s) has %u rx queues, and --queues asks for %u: ask for fewer", setup->port,
+			 setup->device, info.max_rx_queues, setup->queues);
 		return -EINVAL;
 	}
 	error = configure(driver, port, &info, setup->queues);
 	if (error)
 		return fail(setup, error, "configuring its queues");
 	error = set_mtu(port, &info, setup);
+	if (!error)
+		error = map_for_dma(driver, &info, setup);
 	if (!error)
 		error = open_queues(driver, port, &info, setup);
 	if (!error)

@@ -75,7 +75,8 @@ static void nap(struct halo_lcore *lcore)
 void halo_lcore_sleep(struct halo_lcore *lcore)
 {
 	set_flags(lcore, 1);
-	halo_fall_asleep(&lcore->sleeping); /* its fence covers the slots' flags too; pairs with halo_must_ring in the workers */
+	halo_fall_asleep(
+		&lcore->sleeping); /* its fence covers the slots' flags too; pairs with halo_must_ring in the workers */
 	if (!work_waits(lcore)) {
 		if (lcore->fds_complete)
 			block(lcore);

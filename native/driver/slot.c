@@ -61,8 +61,8 @@ static uint32_t count_owned(const struct halo_driver *driver, uint8_t tag)
 	return owned;
 }
 
-int halo_slot_home_set_up(struct halo_driver *driver, struct halo_slot_home *home, struct halo_slot *shared, uint32_t number,
-			  int doorbell_fd)
+int halo_slot_home_set_up(struct halo_driver *driver, struct halo_slot_home *home, struct halo_slot *shared,
+			  uint32_t number, int doorbell_fd)
 {
 	struct halo_slot_geometry geometry = shared->geometry;
 
@@ -193,14 +193,16 @@ void halo_slot_refill(struct halo_lcore *lcore, struct halo_slot_home *slot)
 			return;
 		for (i = 0; i < HALO_BURST; i++) {
 			struct halo_descriptor descriptor = {
-				.offset = (uint32_t)((uint8_t *)frame[i]->buf_addr - driver->pool) + HALO_HEADROOM_OCTETS,
+				.offset =
+					(uint32_t)((uint8_t *)frame[i]->buf_addr - driver->pool) + HALO_HEADROOM_OCTETS,
 			};
 
 			halo_ring_put(&slot->spare, i, descriptor);
 		}
 		__atomic_store_n(&slot->spare.index->claim, slot->spare.head + HALO_BURST, __ATOMIC_RELEASE);
 		for (i = 0; i < HALO_BURST; i++)
-			if (halo_locate(driver, (uint32_t)((uint8_t *)frame[i]->buf_addr - driver->pool), &buffer, &within))
+			if (halo_locate(driver, (uint32_t)((uint8_t *)frame[i]->buf_addr - driver->pool), &buffer,
+					&within))
 				__atomic_store_n(&driver->owner[buffer], slot->tag, __ATOMIC_RELAXED);
 		slot->outstanding += HALO_BURST;
 		halo_ring_submit(&slot->spare, HALO_BURST);

@@ -100,7 +100,8 @@ static void finish_one(struct halo_worker *worker, struct halo_packet *packet, s
 		tally->punted++;
 		return;
 	case HALO_VERDICT_HAND:
-		tally->tx_handed += put_or_lose(worker, descriptor_of(packet, (uint8_t)packet->tx_port, HALO_ACTION_HAND));
+		tally->tx_handed +=
+			put_or_lose(worker, descriptor_of(packet, (uint8_t)packet->tx_port, HALO_ACTION_HAND));
 		return;
 	case HALO_VERDICT_CONSUME:
 		tally->consumed++;
@@ -173,8 +174,8 @@ int halo_worker_finish_punt(struct halo_worker *worker, uint32_t i, int reason)
 int halo_worker_transmit_punt(struct halo_worker *worker, uint32_t i, uint32_t offset, uint32_t length, uint32_t port)
 {
 	struct halo_packet *packet = &worker->punts[i];
-	int error = i >= worker->punt_count || length > UINT16_MAX || port >= HALO_MAX_PORTS ? -EINVAL :
-											       take_punt(worker, i);
+	int error = i >= worker->punt_count || length > UINT16_MAX || port >= HALO_MAX_PORTS ? -EINVAL
+											     : take_punt(worker, i);
 
 	if (error)
 		return error;

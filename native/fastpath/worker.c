@@ -25,7 +25,8 @@ static int check_geometry(const struct halo_slot *slot, const struct halo_slot_g
 		return -EPROTO;
 	if (slot->header.kind != HALO_REGION_SLOT)
 		return -EPROTO;
-	if (!power_of_two(geometry->ring_size) || !power_of_two(geometry->tx_size) || !power_of_two(geometry->spare_size))
+	if (!power_of_two(geometry->ring_size) || !power_of_two(geometry->tx_size) ||
+	    !power_of_two(geometry->spare_size))
 		return -EINVAL;
 	if (geometry->rx_offset + (uint64_t)geometry->ring_size * 8 > size ||
 	    geometry->tx_offset + (uint64_t)geometry->tx_size * 8 > size ||
@@ -44,7 +45,8 @@ void halo_attach_rings(struct halo_worker *worker)
 
 	worker->generation = __atomic_load_n(&slot->life.generation, __ATOMIC_ACQUIRE);
 	halo_consumer_attach(&worker->rx, &slot->rx, descriptors(slot, geometry.rx_offset), geometry.ring_size);
-	halo_consumer_attach(&worker->spare, &slot->spare, descriptors(slot, geometry.spare_offset), geometry.spare_size);
+	halo_consumer_attach(&worker->spare, &slot->spare, descriptors(slot, geometry.spare_offset),
+			     geometry.spare_size);
 	halo_producer_attach(&worker->tx, &slot->tx, descriptors(slot, geometry.tx_offset), geometry.tx_size);
 	worker->tx_pending = 0;
 	worker->punt_count = 0;

@@ -12,10 +12,10 @@
 
 /* What the fast path must know of a port, compiled from the tables when their epoch changes. */
 struct halo_port_entry {
-	uint64_t mac;		/* low 48 bits, as loaded from a frame */
-	uint16_t first;		/* index of its first interface in `interfaces` */
+	uint64_t mac;   /* low 48 bits, as loaded from a frame */
+	uint16_t first; /* index of its first interface in `interfaces` */
 	uint16_t count;
-	uint16_t macswap_to;	/* HALO_NO_PORT, or measuring mode */
+	uint16_t macswap_to; /* HALO_NO_PORT, or measuring mode */
 };
 
 struct halo_worker {
@@ -31,15 +31,15 @@ struct halo_worker {
 	uint32_t idle_policy;
 	int64_t spin_ns;
 	bool enabled;
-	bool dirty;		/* something was submitted since the doorbell was last looked at */
-	uint32_t generation;	/* of the rings that we are attached to */
+	bool dirty;          /* something was submitted since the doorbell was last looked at */
+	uint32_t generation; /* of the rings that we are attached to */
 
 	struct halo_consumer rx;
 	struct halo_consumer spare;
 	struct halo_producer tx;
-	uint32_t tx_pending;	/* put on tx, not yet submitted */
+	uint32_t tx_pending; /* put on tx, not yet submitted */
 
-	uint64_t now_ns;	/* of the current burst */
+	uint64_t now_ns; /* of the current burst */
 	int64_t next_fd_look_ns;
 	uint64_t epoch;
 	struct halo_port_entry port[HALO_MAX_PORTS];

@@ -9,18 +9,18 @@ enum halo_driver_limit {
 };
 
 struct halo_driver_setup {
-	void *pool;			/* mapped, shared */
+	void *pool; /* mapped, shared */
 	struct halo_owners *owners;
 	struct halo_ports *ports;
-	uint64_t page_octets;		/* of the pool's memory */
+	uint64_t page_octets; /* of the pool's memory */
 	uint32_t slot_count;
 	uint32_t lcore_count;
-	struct halo_slot *slot[HALO_MAX_SLOTS];		/* in the order of the numbers below */
+	struct halo_slot *slot[HALO_MAX_SLOTS]; /* in the order of the numbers below */
 	uint32_t slot_number[HALO_MAX_SLOTS];
-	uint32_t slot_lcore[HALO_MAX_SLOTS];		/* index of the home lcore */
+	uint32_t slot_lcore[HALO_MAX_SLOTS]; /* index of the home lcore */
 	int slot_doorbell[HALO_MAX_SLOTS];
 	int lcore_doorbell[HALO_MAX_LCORES];
-	uint32_t idle_policy;		/* enum halo_idle_policy */
+	uint32_t idle_policy; /* enum halo_idle_policy */
 	uint32_t spin_ns;
 	uint32_t rx_checksum;
 	uint32_t tx_checksum;
@@ -30,7 +30,7 @@ struct halo_driver_setup {
 
 struct halo_port_setup {
 	uint32_t port;
-	const char *device;		/* name of the DPDK device */
+	const char *device; /* name of the DPDK device */
 	uint32_t queues;
 	uint32_t mtu;
 	uint32_t promiscuous;

@@ -5,32 +5,32 @@
  */
 
 enum halo_fastpath_limit {
-	HALO_MAX_PUNTS = 64,		/* a poll returns after the burst that punted, so one burst at most */
+	HALO_MAX_PUNTS = 64, /* a poll returns after the burst that punted, so one burst at most */
 	HALO_MAX_DEBUG = 64,
 	HALO_DEBUG_OCTETS = 96,
 	HALO_NO_PORT = 0xffff,
 };
 
-enum halo_poll_reason {			/* why halo_worker_poll() came back; several bits may be set */
-	HALO_POLL_PUNTS = 1,		/* punts[0 .. punt_count) wait for Python */
-	HALO_POLL_DEADLINE = 2,
-	HALO_POLL_FDS = 4,		/* the epoll fd has events that are not our doorbell */
-	HALO_POLL_ENABLED = 8,		/* the slot was enabled since the last call */
-	HALO_POLL_EPOCH = 16,		/* the tables changed since the last call */
-	HALO_POLL_DISABLED = 32,	/* the slot was disabled since the last call */
-	HALO_POLL_BROKEN = 64,		/* the driver's ring indices make no sense: end, and be started again */
+enum halo_poll_reason {                      /* why halo_worker_poll() came back; several bits may be set */
+			HALO_POLL_PUNTS = 1, /* punts[0 .. punt_count) wait for Python */
+			HALO_POLL_DEADLINE = 2,
+			HALO_POLL_FDS = 4,       /* the epoll fd has events that are not our doorbell */
+			HALO_POLL_ENABLED = 8,   /* the slot was enabled since the last call */
+			HALO_POLL_EPOCH = 16,    /* the tables changed since the last call */
+			HALO_POLL_DISABLED = 32, /* the slot was disabled since the last call */
+			HALO_POLL_BROKEN = 64, /* the driver's ring indices make no sense: end, and be started again */
 };
 
 struct halo_worker_setup {
-	void *pool;			/* mapped for reading and writing */
-	struct halo_slot *slot;		/* mapped for reading and writing */
+	void *pool;             /* mapped for reading and writing */
+	struct halo_slot *slot; /* mapped for reading and writing */
 	const struct halo_tables *tables;
-	int doorbell_fd;		/* ours */
-	int driver_doorbell_fd;		/* of the home lcore */
-	int epoll_fd;			/* of the event loop; holds doorbell_fd */
-	uint32_t idle_policy;		/* enum halo_idle_policy */
-	uint32_t spin_ns;		/* adaptive: how long to poll in vain before sleeping */
-	uint32_t debug;			/* keep the first octets of frames for the debug log */
+	int doorbell_fd;        /* ours */
+	int driver_doorbell_fd; /* of the home lcore */
+	int epoll_fd;           /* of the event loop; holds doorbell_fd */
+	uint32_t idle_policy;   /* enum halo_idle_policy */
+	uint32_t spin_ns;       /* adaptive: how long to poll in vain before sleeping */
+	uint32_t debug;         /* keep the first octets of frames for the debug log */
 };
 
 struct halo_debug_frame {

@@ -14,11 +14,11 @@ enum halo_constant {
 	HALO_LAYOUT_VERSION = 1,
 	HALO_BOOT_ID_OCTETS = 16,
 	/* pool */
-	HALO_CHUNK_OCTETS = 2097152,	/* buffers never cross a chunk, whatever the page size */
-	HALO_METADATA_OCTETS = 64,	/* at the start of each buffer */
-	HALO_HEADROOM_OCTETS = 128,	/* between metadata and the frame of a port; RTE_PKTMBUF_HEADROOM */
-	HALO_DATA_OCTETS = 2048,	/* room for the frame, unless --mtu asks for more */
-	HALO_MIN_FRAME_OCTETS = 14,	/* an Ethernet header */
+	HALO_CHUNK_OCTETS = 2097152, /* buffers never cross a chunk, whatever the page size */
+	HALO_METADATA_OCTETS = 64,   /* at the start of each buffer */
+	HALO_HEADROOM_OCTETS = 128,  /* between metadata and the frame of a port; RTE_PKTMBUF_HEADROOM */
+	HALO_DATA_OCTETS = 2048,     /* room for the frame, unless --mtu asks for more */
+	HALO_MIN_FRAME_OCTETS = 14,  /* an Ethernet header */
 	/* limits */
 	HALO_MAX_SLOTS = 64,
 	HALO_MAX_PORTS = 64,
@@ -26,8 +26,8 @@ enum halo_constant {
 	HALO_MAX_INTERFACES = 256,
 	HALO_MAX_XSTATS = 128,
 	HALO_BURST = 64,
-	HALO_SPARE_SIZE = 512,		/* entries of a slot's spare ring */
-	HALO_DROP_LIMIT = 64,		/* room for drop reasons in each counter block */
+	HALO_SPARE_SIZE = 512, /* entries of a slot's spare ring */
+	HALO_DROP_LIMIT = 64,  /* room for drop reasons in each counter block */
 };
 
 enum halo_region_kind {
@@ -39,15 +39,15 @@ enum halo_region_kind {
 
 /* First 64 octets of every region but the pool. Writer: the supervisor that created it, before anybody else maps it. */
 struct halo_region_header {
-	uint64_t magic;			/* HALO_MAGIC */
-	uint32_t layout_version;	/* HALO_LAYOUT_VERSION */
-	uint32_t kind;			/* enum halo_region_kind */
-	uint64_t size_octets;		/* of the whole region */
-	uint8_t boot_id[16];		/* of the kernel that it was made under */
-	uint64_t generation;		/* of the instance: differs for each run */
+	uint64_t magic;          /* HALO_MAGIC */
+	uint32_t layout_version; /* HALO_LAYOUT_VERSION */
+	uint32_t kind;           /* enum halo_region_kind */
+	uint64_t size_octets;    /* of the whole region */
+	uint8_t boot_id[16];     /* of the kernel that it was made under */
+	uint64_t generation;     /* of the instance: differs for each run */
 	uint32_t creator_pid;
 	uint32_t reserved;
-	uint64_t creator_start_ticks;	/* field 22 of /proc/<pid>/stat: tells a reused pid */
+	uint64_t creator_start_ticks; /* field 22 of /proc/<pid>/stat: tells a reused pid */
 };
 
 /* Where buffers lie in the pool. Buffer i starts at (i / per_chunk) * HALO_CHUNK_OCTETS + (i % per_chunk) * stride. */
@@ -55,41 +55,41 @@ struct halo_pool_geometry {
 	uint64_t size_octets;
 	uint32_t buffer_count;
 	uint32_t buffers_per_chunk;
-	uint32_t stride_octets;		/* metadata + headroom + data; a multiple of 64, odd in lines */
-	uint32_t data_octets;		/* behind metadata and headroom */
+	uint32_t stride_octets; /* metadata + headroom + data; a multiple of 64, odd in lines */
+	uint32_t data_octets;   /* behind metadata and headroom */
 	uint32_t reserved[2];
 };
 
 /* ---- descriptors ---------------------------------------------------------------------------------------------- */
 
-enum halo_action {			/* low two bits of the flags of a tx descriptor */
-	HALO_ACTION_TRANSMIT = 0,	/* port: where to */
-	HALO_ACTION_RELEASE = 1,	/* give the buffer back */
-	HALO_ACTION_HAND = 2,		/* port: number of the slot that gets the frame */
-	HALO_ACTION_MASK = 3,
+enum halo_action {                           /* low two bits of the flags of a tx descriptor */
+		   HALO_ACTION_TRANSMIT = 0, /* port: where to */
+		   HALO_ACTION_RELEASE = 1,  /* give the buffer back */
+		   HALO_ACTION_HAND = 2,     /* port: number of the slot that gets the frame */
+		   HALO_ACTION_MASK = 3,
 };
 
 enum halo_descriptor_flag {
-	HALO_DESCRIPTOR_METADATA = 4,	/* struct halo_metadata of the buffer is valid */
-	HALO_DESCRIPTOR_HANDED = 8,	/* rx only: came from another worker, port is where the frame came in */
-	HALO_DESCRIPTOR_FLAGS = 15,	/* every bit that means something */
+	HALO_DESCRIPTOR_METADATA = 4, /* struct halo_metadata of the buffer is valid */
+	HALO_DESCRIPTOR_HANDED = 8,   /* rx only: came from another worker, port is where the frame came in */
+	HALO_DESCRIPTOR_FLAGS = 15,   /* every bit that means something */
 };
 
 struct halo_descriptor {
-	uint32_t offset;		/* of the frame's first octet in the pool */
-	uint16_t length;		/* octets of the frame */
+	uint32_t offset; /* of the frame's first octet in the pool */
+	uint16_t length; /* octets of the frame */
 	uint8_t port;
 	uint8_t flags;
 };
 
 enum halo_metadata_flag {
-	HALO_METADATA_RSS_HASH = 1,	/* rx: hash is the port's */
+	HALO_METADATA_RSS_HASH = 1, /* rx: hash is the port's */
 	HALO_METADATA_IP_CHECKSUM_GOOD = 2,
 	HALO_METADATA_IP_CHECKSUM_BAD = 4,
 	HALO_METADATA_L4_CHECKSUM_GOOD = 8,
 	HALO_METADATA_L4_CHECKSUM_BAD = 16,
-	HALO_METADATA_VLAN = 32,	/* vlan_tci was stripped from, or is to be inserted into, the frame */
-	HALO_METADATA_TX_IP_CHECKSUM = 64,	/* tx: the port shall fill in the IPv4 header checksum */
+	HALO_METADATA_VLAN = 32,           /* vlan_tci was stripped from, or is to be inserted into, the frame */
+	HALO_METADATA_TX_IP_CHECKSUM = 64, /* tx: the port shall fill in the IPv4 header checksum */
 	HALO_METADATA_TX_UDP_CHECKSUM = 128,
 	HALO_METADATA_TX_TCP_CHECKSUM = 256,
 };
@@ -101,8 +101,8 @@ struct halo_metadata {
 	uint16_t vlan_tci;
 	uint8_t l2_length;
 	uint8_t l3_length;
-	uint32_t source_slot;		/* HANDED: the slot that handed it over */
-	uint64_t timestamp_ns;		/* CLOCK_MONOTONIC */
+	uint32_t source_slot;  /* HANDED: the slot that handed it over */
+	uint64_t timestamp_ns; /* CLOCK_MONOTONIC */
 	uint8_t reserved[40];
 };
 
@@ -110,31 +110,31 @@ struct halo_metadata {
 
 /* Indices run freely over 2^32 and are masked on use. Rx and tx are seen from the worker. */
 struct halo_ring_index {
-	uint32_t producer;		/* writer: the producing side */
-	uint32_t claim;			/* writer: the producing side; entries up to here are written but not yet published */
+	uint32_t producer; /* writer: the producing side */
+	uint32_t claim;    /* writer: the producing side; entries up to here are written but not yet published */
 	uint8_t pad_producer[120];
-	uint32_t consumer;		/* writer: the consuming side */
+	uint32_t consumer; /* writer: the consuming side */
 	uint8_t pad_consumer[124];
 };
 
 /* ---- slot.<n> ------------------------------------------------------------------------------------------------- */
 
 enum halo_slot_state {
-	HALO_SLOT_DISABLED = 0,		/* nobody may touch the rings but the driver */
+	HALO_SLOT_DISABLED = 0, /* nobody may touch the rings but the driver */
 	HALO_SLOT_ENABLED = 1,
-	HALO_SLOT_BROKEN = 2,		/* the worker's indices made no sense; waits for the life cycle to be walked */
+	HALO_SLOT_BROKEN = 2, /* the worker's indices made no sense; waits for the life cycle to be walked */
 };
 
 enum halo_worker_state {
 	HALO_WORKER_ABSENT = 0,
-	HALO_WORKER_ATTACHED = 1,	/* has mapped everything and polls */
+	HALO_WORKER_ATTACHED = 1, /* has mapped everything and polls */
 	HALO_WORKER_STOPPING = 2,
 };
 
-enum halo_place {			/* where the worker's thread is, for hang limits */
-	HALO_PLACE_NATIVE = 0,
-	HALO_PLACE_PYTHON = 1,
-	HALO_PLACE_ASLEEP = 2,
+enum halo_place { /* where the worker's thread is, for hang limits */
+		  HALO_PLACE_NATIVE = 0,
+		  HALO_PLACE_PYTHON = 1,
+		  HALO_PLACE_ASLEEP = 2,
 };
 
 enum halo_idle_policy {
@@ -146,21 +146,21 @@ enum halo_idle_policy {
 /* Writer: the supervisor, before the region is shared. Read once, at attach, into private memory. */
 struct halo_slot_geometry {
 	uint32_t slot;
-	uint32_t ring_size;		/* entries of rx; a power of two */
-	uint32_t tx_size;		/* entries of tx; at least buffer_bound, so that tx can not overflow */
+	uint32_t ring_size; /* entries of rx; a power of two */
+	uint32_t tx_size;   /* entries of tx; at least buffer_bound, so that tx can not overflow */
 	uint32_t spare_size;
-	uint32_t rx_offset;		/* of the descriptors, from the start of the region */
+	uint32_t rx_offset; /* of the descriptors, from the start of the region */
 	uint32_t tx_offset;
 	uint32_t spare_offset;
-	uint32_t buffer_bound;		/* buffers that the slot may have outstanding */
+	uint32_t buffer_bound; /* buffers that the slot may have outstanding */
 	struct halo_pool_geometry pool;
 };
 
 /* Writer: the driver. Rarely written, read by the worker once a burst. */
 struct halo_slot_life {
-	uint32_t state;			/* enum halo_slot_state */
-	uint32_t generation;		/* of the rings: +1 at each walk of the life cycle */
-	uint32_t driver_sleeping;	/* the home lcore waits on its doorbell */
+	uint32_t state;           /* enum halo_slot_state */
+	uint32_t generation;      /* of the rings: +1 at each walk of the life cycle */
+	uint32_t driver_sleeping; /* the home lcore waits on its doorbell */
 	uint32_t home_lcore;
 	uint8_t pad[112];
 };
@@ -173,33 +173,33 @@ struct halo_slot_doorbell {
 
 /* Writer: the worker. */
 struct halo_slot_status {
-	uint32_t state;			/* enum halo_worker_state */
+	uint32_t state; /* enum halo_worker_state */
 	uint32_t pid;
-	uint32_t place;			/* enum halo_place */
-	uint32_t ring_generation;	/* that it attached to */
-	uint64_t progress;		/* +1 at each turn of the poll loop, and at least each 250 ms while asleep */
-	uint64_t epoch;			/* of the tables, as read at the start of the burst; 0 while asleep or in Python */
-	uint64_t last_burst_ns;		/* CLOCK_MONOTONIC of the last burst that was not empty */
+	uint32_t place;           /* enum halo_place */
+	uint32_t ring_generation; /* that it attached to */
+	uint64_t progress;        /* +1 at each turn of the poll loop, and at least each 250 ms while asleep */
+	uint64_t epoch;           /* of the tables, as read at the start of the burst; 0 while asleep or in Python */
+	uint64_t last_burst_ns;   /* CLOCK_MONOTONIC of the last burst that was not empty */
 	uint8_t pad[88];
 };
 
 /* Writer: the worker, except the ones that its Python writes through the same process. 64-bit words never tear. */
 struct halo_worker_counters {
-	uint64_t rx_frames;		/* taken from the rx ring, handed ones included */
+	uint64_t rx_frames; /* taken from the rx ring, handed ones included */
 	uint64_t rx_octets;
-	uint64_t rx_handed;		/* of rx_frames: from other workers */
+	uint64_t rx_handed; /* of rx_frames: from other workers */
 	uint64_t rx_bursts;
-	uint64_t tx_frames;		/* given to the driver for a port */
+	uint64_t tx_frames; /* given to the driver for a port */
 	uint64_t tx_octets;
-	uint64_t tx_handed;		/* given to the driver for another worker */
-	uint64_t originated;		/* frames that this worker made, from spare buffers */
-	uint64_t consumed;		/* frames that ended here on purpose: the Python stack took them */
-	uint64_t held;			/* gauge: frames punted to Python and not yet given back */
+	uint64_t tx_handed;  /* given to the driver for another worker */
+	uint64_t originated; /* frames that this worker made, from spare buffers */
+	uint64_t consumed;   /* frames that ended here on purpose: the Python stack took them */
+	uint64_t held;       /* gauge: frames punted to Python and not yet given back */
 	uint64_t punted;
-	uint64_t echo_replies;		/* answered by the fast path */
-	uint64_t wakeups;		/* sleeps that ended */
-	uint64_t doorbells;		/* rung by this worker for the driver */
-	uint64_t polls;			/* turns of the poll loop */
+	uint64_t echo_replies; /* answered by the fast path */
+	uint64_t wakeups;      /* sleeps that ended */
+	uint64_t doorbells;    /* rung by this worker for the driver */
+	uint64_t polls;        /* turns of the poll loop */
 	uint64_t logs_dropped;
 	uint64_t drops[HALO_DROP_LIMIT];
 };
@@ -209,28 +209,28 @@ struct halo_worker_counters {
  * tx_descriptors == tx_sent + tx_passed + hand_sent + released + the drops whose name starts with tx_.
  */
 struct halo_driver_counters {
-	uint64_t rx_frames;		/* put on the rx ring */
+	uint64_t rx_frames; /* put on the rx ring */
 	uint64_t rx_octets;
-	uint64_t rx_handed;		/* of rx_frames: from other workers */
-	uint64_t tx_descriptors;	/* taken from the tx ring, bad ones included */
-	uint64_t tx_sent;		/* accepted by a port */
+	uint64_t rx_handed;      /* of rx_frames: from other workers */
+	uint64_t tx_descriptors; /* taken from the tx ring, bad ones included */
+	uint64_t tx_sent;        /* accepted by a port */
 	uint64_t tx_octets;
-	uint64_t tx_passed;		/* given to another lcore, which counts what became of it */
-	uint64_t hand_sent;		/* put on the rx ring of another slot */
+	uint64_t tx_passed; /* given to another lcore, which counts what became of it */
+	uint64_t hand_sent; /* put on the rx ring of another slot */
 	uint64_t released;
 	uint64_t spare_given;
-	uint64_t reclaimed;		/* buffers taken back in a walk of the life cycle */
-	uint64_t outstanding;		/* gauge: buffers that the slot has now */
-	uint64_t doorbells;		/* rung by the driver for the worker */
+	uint64_t reclaimed;   /* buffers taken back in a walk of the life cycle */
+	uint64_t outstanding; /* gauge: buffers that the slot has now */
+	uint64_t doorbells;   /* rung by the driver for the worker */
 	uint64_t rings_broken;
-	uint64_t resets;		/* walks of the life cycle */
+	uint64_t resets; /* walks of the life cycle */
 	uint64_t reserved;
 	uint64_t drops[HALO_DROP_LIMIT];
 };
 
 struct halo_slot {
 	struct halo_region_header header;
-	struct halo_slot_geometry geometry;	/* 64 octets */
+	struct halo_slot_geometry geometry; /* 64 octets */
 	struct halo_slot_life life;
 	struct halo_slot_doorbell doorbell;
 	struct halo_slot_status status;
@@ -247,7 +247,7 @@ struct halo_slot {
 /* Who has buffer i: 0 the driver (a port's queue or the free list), n + 1 slot n. Writer: the driver; outlives it. */
 struct halo_owners {
 	struct halo_region_header header;
-	struct halo_pool_geometry pool;	/* writer: the supervisor, before the region is shared */
+	struct halo_pool_geometry pool; /* writer: the supervisor, before the region is shared */
 	uint8_t pad[32];
 	/* then uint8_t owner[buffer_count] */
 };
@@ -258,14 +258,14 @@ enum halo_interface_flag {
 	HALO_INTERFACE_UP = 1,
 };
 
-struct halo_interface {			/* writer: the supervisor, in the block that is not active */
+struct halo_interface { /* writer: the supervisor, in the block that is not active */
 	uint8_t port;
 	uint8_t prefix_length;
-	uint16_t vlan;			/* 0: untagged */
-	uint32_t address;		/* host order; 0: none */
+	uint16_t vlan;    /* 0: untagged */
+	uint32_t address; /* host order; 0: none */
 	uint8_t mac[6];
-	uint16_t mtu;			/* octets of an IP packet */
-	uint32_t flags;			/* enum halo_interface_flag */
+	uint16_t mtu;   /* octets of an IP packet */
+	uint32_t flags; /* enum halo_interface_flag */
 	uint8_t reserved[12];
 };
 
@@ -277,8 +277,8 @@ struct halo_interface_block {
 
 struct halo_tables {
 	struct halo_region_header header;
-	uint64_t epoch;			/* writer: the supervisor; +1 at each switch, never 0 */
-	uint32_t active;		/* writer: the supervisor; which block readers use */
+	uint64_t epoch;  /* writer: the supervisor; +1 at each switch, never 0 */
+	uint32_t active; /* writer: the supervisor; which block readers use */
 	uint8_t pad[52];
 	struct halo_interface_block interfaces[2];
 };
@@ -292,8 +292,8 @@ enum halo_port_state {
 };
 
 enum halo_port_mode {
-	HALO_PORT_DIRECT = 0,		/* receives into the pool */
-	HALO_PORT_COPY = 1,		/* receives into a native mempool, one copy */
+	HALO_PORT_DIRECT = 0, /* receives into the pool */
+	HALO_PORT_COPY = 1,   /* receives into a native mempool, one copy */
 };
 
 struct halo_xstat {
@@ -302,8 +302,8 @@ struct halo_xstat {
 };
 
 struct halo_port_status {
-	uint32_t state;			/* enum halo_port_state */
-	uint32_t mode;			/* enum halo_port_mode */
+	uint32_t state; /* enum halo_port_state */
+	uint32_t mode;  /* enum halo_port_mode */
 	uint32_t link_up;
 	uint32_t speed_mbps;
 	uint32_t full_duplex;
@@ -312,12 +312,12 @@ struct halo_port_status {
 	uint32_t tx_queues;
 	uint8_t mac[6];
 	uint8_t promiscuous;
-	uint8_t has_rx_fd;		/* can be slept on */
+	uint8_t has_rx_fd; /* can be slept on */
 	uint32_t xstat_count;
-	uint64_t updates;		/* +1 before and after each update: odd while one is under way */
+	uint64_t updates; /* +1 before and after each update: odd while one is under way */
 	char device[64];
 	char driver[32];
-	uint64_t rx_frames;		/* rte_eth_stats, as the PMD counts them */
+	uint64_t rx_frames; /* rte_eth_stats, as the PMD counts them */
 	uint64_t tx_frames;
 	uint64_t rx_octets;
 	uint64_t tx_octets;
@@ -328,16 +328,16 @@ struct halo_port_status {
 	struct halo_xstat xstat[HALO_MAX_XSTATS];
 };
 
-struct halo_lcore_status {		/* writer: that lcore, progress and place on each turn */
+struct halo_lcore_status { /* writer: that lcore, progress and place on each turn */
 	uint64_t progress;
-	uint32_t place;			/* enum halo_place */
+	uint32_t place; /* enum halo_place */
 	uint32_t running;
-	uint64_t turns;			/* of the loop */
-	uint64_t busy_turns;		/* that moved at least one frame */
-	uint64_t sleeps;		/* waits on the doorbell and the ports' rx fds */
-	uint64_t naps;			/* timed sleeps, where a port has no rx fd */
-	uint64_t unclaimed_frames;	/* frames of queues that feed no slot, released */
-	uint64_t passed_in;		/* frames from other lcores: passed_in == passed_sent + passed_dropped */
+	uint64_t turns;            /* of the loop */
+	uint64_t busy_turns;       /* that moved at least one frame */
+	uint64_t sleeps;           /* waits on the doorbell and the ports' rx fds */
+	uint64_t naps;             /* timed sleeps, where a port has no rx fd */
+	uint64_t unclaimed_frames; /* frames of queues that feed no slot, released */
+	uint64_t passed_in;        /* frames from other lcores: passed_in == passed_sent + passed_dropped */
 	uint64_t passed_sent;
 	uint64_t passed_dropped;
 	uint8_t pad[48];
@@ -346,8 +346,8 @@ struct halo_lcore_status {		/* writer: that lcore, progress and place on each tu
 struct halo_ports {
 	struct halo_region_header header;
 	uint64_t driver_pid;
-	uint64_t pool_free;		/* gauge: buffers in the mempool and its caches */
-	uint64_t withheld;		/* buffers that the driver found in workers' hands when it started */
+	uint64_t pool_free; /* gauge: buffers in the mempool and its caches */
+	uint64_t withheld;  /* buffers that the driver found in workers' hands when it started */
 	uint8_t pad[40];
 	struct halo_lcore_status lcore[HALO_MAX_LCORES];
 	struct halo_port_status port[HALO_MAX_PORTS];

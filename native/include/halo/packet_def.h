@@ -5,43 +5,43 @@
  */
 
 enum halo_verdict {
-	HALO_VERDICT_NONE = 0,		/* not decided yet */
-	HALO_VERDICT_TRANSMIT = 1,	/* out of tx_port */
-	HALO_VERDICT_DROP = 2,		/* reason says why */
-	HALO_VERDICT_PUNT = 3,		/* the Python stack finishes it */
-	HALO_VERDICT_HAND = 4,		/* to slot tx_port */
-	HALO_VERDICT_CONSUME = 5,	/* ended here on purpose */
+	HALO_VERDICT_NONE = 0,     /* not decided yet */
+	HALO_VERDICT_TRANSMIT = 1, /* out of tx_port */
+	HALO_VERDICT_DROP = 2,     /* reason says why */
+	HALO_VERDICT_PUNT = 3,     /* the Python stack finishes it */
+	HALO_VERDICT_HAND = 4,     /* to slot tx_port */
+	HALO_VERDICT_CONSUME = 5,  /* ended here on purpose */
 };
 
 struct halo_packet {
-	uint32_t offset;		/* of the frame in the pool */
-	uint16_t length;		/* octets of the frame */
-	uint8_t port;			/* that it came in by */
-	uint8_t flags;			/* of its descriptor */
-	uint8_t verdict;		/* enum halo_verdict */
-	uint8_t reason;			/* enum halo_drop, with verdict drop */
-	uint8_t ip_version;		/* 4, or 0 where it is no IP packet */
+	uint32_t offset;    /* of the frame in the pool */
+	uint16_t length;    /* octets of the frame */
+	uint8_t port;       /* that it came in by */
+	uint8_t flags;      /* of its descriptor */
+	uint8_t verdict;    /* enum halo_verdict */
+	uint8_t reason;     /* enum halo_drop, with verdict drop */
+	uint8_t ip_version; /* 4, or 0 where it is no IP packet */
 	uint8_t ip_protocol;
-	uint16_t ethertype;		/* behind the VLAN tag, if there is one */
-	uint16_t vlan;			/* VLAN id; 0 without a tag */
-	uint16_t l3_offset;		/* from the start of the frame */
+	uint16_t ethertype; /* behind the VLAN tag, if there is one */
+	uint16_t vlan;      /* VLAN id; 0 without a tag */
+	uint16_t l3_offset; /* from the start of the frame */
 	uint16_t l4_offset;
-	uint16_t ip_length;		/* total length of the IP packet */
-	uint16_t fragment;		/* IPv4 flags and fragment offset */
+	uint16_t ip_length; /* total length of the IP packet */
+	uint16_t fragment;  /* IPv4 flags and fragment offset */
 	uint8_t ttl;
 	uint8_t tos;
-	uint16_t interface;		/* index in the interface table; 0xffff: none */
+	uint16_t interface; /* index in the interface table; 0xffff: none */
 	uint16_t tx_port;
-	uint16_t src_port;		/* UDP, TCP */
+	uint16_t src_port; /* UDP, TCP */
 	uint16_t dst_port;
 	uint16_t reserved0;
 	uint32_t adjacency;
 	uint32_t hash;
-	uint64_t timestamp_ns;		/* CLOCK_MONOTONIC, once a burst */
-	uint32_t mark;			/* for hooks; starts as 0 */
+	uint64_t timestamp_ns; /* CLOCK_MONOTONIC, once a burst */
+	uint32_t mark;         /* for hooks; starts as 0 */
 	uint32_t reserved1;
 	/* second 64 octets */
-	uint32_t src[4];		/* IPv4: the first word */
+	uint32_t src[4]; /* IPv4: the first word */
 	uint32_t dst[4];
 	uint8_t icmp_type;
 	uint8_t icmp_code;

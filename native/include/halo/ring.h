@@ -27,8 +27,8 @@
 struct halo_producer {
 	struct halo_ring_index *index;
 	struct halo_descriptor *entry;
-	uint32_t head;		/* our index, ahead of the shared one between reserve and submit */
-	uint32_t peer;		/* consumer index as last seen */
+	uint32_t head; /* our index, ahead of the shared one between reserve and submit */
+	uint32_t peer; /* consumer index as last seen */
 	uint32_t mask;
 	uint32_t size;
 };

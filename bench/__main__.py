@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m bench NAME... [--json FILE]`. A figure that misses its target is printed, and is no failure."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from bench import idle, io, ping, ring, start
+from bench.rows import Row, as_json, as_table
+
+BENCHMARKS: dict[str, tuple[Callable[[int], list[Row]], str]] = {
+    "ring": (ring.run, "descriptors per second through a bare ring between two pinned processes"),
+    "io": (io.run, "frames per second, port to worker to port, against dpdk-testpmd macswap"),
+    "idle": (idle.run, "processor time of an idle instance"),
+    "ping": (ping.run, "round trip time over TAP, against dpdk-testpmd icmpecho"),
+    "start": (start.run, "time from exec to the first echo reply, and the memory of a worker"),
+}
+
+
+def main() -> int:
+    """Run the named benchmarks and print a table, or JSON."""
+    names = "\n".join(f"  {name:8}{text}" for name, (_, text) in BENCHMARKS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description=f"{__doc__}\n\nbenchmarks:\n{names}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="what to measure; default: all")
+    parser.add_argument("--json", metavar="FILE", help="write JSON instead of a table; - is standard output")
+    parser.add_argument("--rounds", type=int, default=7, help="alternating rounds (default: 7)")
+    options = parser.parse_args()
+    unknown = [name for name in options.names if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    if options.rounds < 1:
+        parser.error("--rounds is at least 1")
+    rows = [row for name in options.names or BENCHMARKS for row in BENCHMARKS[name][0](options.rounds)]
+    if options.json is None:
+        print(
+            f"{platform.node()}, {platform.release()}, Python {platform.python_version()}\n\n{as_table(rows)}"
+        )
+    elif options.json == "-":
+        print(as_json(rows))
+    else:
+        Path(options.json).write_text(as_json(rows) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
