@@ -16,23 +16,6 @@ from halo_mp.control.frame import Message
 
 PRIVATE_VERSION = 1
 
-# Child to supervisor
-HELLO = "hello"
-READY = "ready"
-FAILED = "failed"
-ATTACHED = "attached"
-LEARNED = "learned"
-# Supervisor to child
-CONFIGURE = "configure"
-SLOT_ENABLE = "slot.enable"
-SLOT_RESET = "slot.reset"
-FEEDS = "feeds"
-NEIGHBORS = "neighbors"
-INTERFACES = "interfaces"
-STOP = "stop"
-# Both ways
-REPLY = "reply"
-
 NEIGHBORS_PER_MESSAGE = 1024  # of at most 28 octets each, under half a frame
 
 # A worker's ways to give up root: change the user, drop the capabilities only, or do nothing.
@@ -94,6 +77,7 @@ class DriverConfigure(TypedDict):
     tx_only: bool
     idle: Idle
     debug_log: bool
+    orphan_timeout_s: float
     ports: list[DriverPort]
     slots: list[DriverSlot]
 
@@ -135,14 +119,6 @@ class WorkerUser(TypedDict):
     gid: int
 
 
-class WorkerPort(TypedDict):
-    """A port that a worker may send to."""
-
-    port: int
-    device: str
-    mtu: int
-
-
 class WorkerConfigure(TypedDict):
     """Supervisor → worker.
 
@@ -156,8 +132,37 @@ class WorkerConfigure(TypedDict):
     user: WorkerUser | None
     privileges: Privileges
     debug_log: bool
+    orphan_timeout_s: float
     macswap: list[tuple[int, int]]
-    ports: list[WorkerPort]
+    ports: list[int]
+
+
+class SlotRequest(TypedDict):
+    """Supervisor → driver, a request.
+
+    `slot.enable`: a worker is attached. `slot.reset`: it died; disable, reclaim, empty the rings, one generation on,
+    and stay disabled. The reply says how many buffers were `reclaimed`.
+    """
+
+    type: Literal["slot.enable", "slot.reset"]
+    slot: int
+
+
+class Attached(TypedDict):
+    """Worker → supervisor: everything is mapped, privileges are gone, it polls. `ready` follows once enabled."""
+
+    type: Literal["attached"]
+    pid: int
+
+
+class Notice(TypedDict):
+    """Supervisor → worker.
+
+    `interfaces`: the tables' epoch moved. `stop`, also to the driver, is a request: it is answered, then the child
+    exits with 0.
+    """
+
+    type: Literal["interfaces", "stop"]
 
 
 class Neighbors(TypedDict):

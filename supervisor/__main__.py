@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m halo_mp.supervisor`: from flags to exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import sys
+from collections.abc import Sequence
+
+from halo_mp import logs
+from halo_mp.control.messages import WorkerUser
+from halo_mp.errors import EXIT_STOPPED, HaloError
+from halo_mp.supervisor import arguments, config, leftovers
+from halo_mp.supervisor.checks import check, privileges_plan
+from halo_mp.supervisor.instance import Instance
+from halo_mp.supervisor.signals import StopSignals
+from halo_mp.supervisor.supervisor import Supervisor
+
+log = logs.get("supervisor")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run an instance to its end and return the exit code."""
+    try:
+        configuration = config.build(arguments.parse(argv))
+        style: logs.Format = "json" if configuration.log_format == "json" else "text"
+        logs.configure("supervisor", configuration.log_level, style)
+        return asyncio.run(_run(configuration))
+    except HaloError as error:
+        logs.flush()
+        for sentence in str(error).splitlines():
+            print(f"halo-mp: {sentence}", file=sys.stderr)
+        return error.exit_code
+    finally:
+        logs.flush()
+
+
+async def _run(configuration: config.Config) -> int:
+    signals = StopSignals()
+    signals.install()
+    # First the lock: what the others look at may be there because the instance runs.
+    instance = Instance.acquire(configuration.instance)
+    try:
+        await leftovers.clean(instance)
+        check(configuration)
+        plan = privileges_plan(configuration)
+        if plan.warning:
+            log.warning("config.warning", text=plan.warning)
+        user = WorkerUser(uid=plan.uid, gid=plan.gid) if plan.mode == "setuid" else None
+        supervisor = Supervisor(configuration, instance, signals, privileges=(plan.mode, user), on_up=_print)
+        gc.collect()
+        gc.freeze()  # what is there now stays
+        return EXIT_STOPPED if signals.requested.is_set() else await supervisor.run()
+    finally:
+        instance.release()
+
+
+def _print(text: str) -> None:
+    with contextlib.suppress(OSError):  # nobody reads
+        print(text, end="", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

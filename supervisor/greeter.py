@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who connects to the private socket, and whether it is a child that we wait for.
+
+The kernel says pid and uid; a child that is not reaped keeps its pid, so the pid is proof. Anybody else is
+closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from halo_mp import logs
+from halo_mp.control.channel import Channel, ChannelError, ProtocolError
+from halo_mp.control.frame import Message
+from halo_mp.control.inbox import close_all
+from halo_mp.control.listener import Listener
+from halo_mp.control.messages import PRIVATE_VERSION, field
+from halo_mp.shm.identity import boot_id
+
+HELLO_TIMEOUT_S = 5.0
+MAX_STRANGERS = 64  # that have not said hello yet
+
+log = logs.get("supervisor")
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    role: str
+    slot: int | None
+    channel: asyncio.Future[Channel]
+
+
+class Greeter:
+    """Listens at the private socket. Children connect before they give up root, so only our user may."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises EnvironmentProblem."""
+        self._expected: dict[int, _Expected] = {}
+        self._strangers: dict[Channel, asyncio.Task[None]] = {}
+        self._listener = Listener(path, 0o600, self._on_channel)
+
+    def expect(self, pid: int, role: str, slot: int | None) -> asyncio.Future[Channel]:
+        """Return what becomes the channel of that child; ProtocolError when it greets wrongly."""
+        future: asyncio.Future[Channel] = asyncio.get_running_loop().create_future()
+        self._expected[pid] = _Expected(role, slot, future)
+        return future
+
+    def forget(self, pid: int) -> None:
+        """Stop waiting for a child that has ended."""
+        expected = self._expected.pop(pid, None)
+        if expected is not None and expected.channel.done() and not expected.channel.cancelled():
+            expected.channel.exception()  # nobody may be left to look at it
+
+    async def close(self) -> None:
+        """Stop listening and close who has not greeted. May be called twice."""
+        self._listener.close()
+        tasks = list(self._strangers.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _on_channel(self, channel: Channel) -> None:
+        if len(self._strangers) >= MAX_STRANGERS:
+            channel.close()
+            return
+        self._strangers[channel] = asyncio.create_task(self._greet(channel))
+
+    async def _greet(self, channel: Channel) -> None:
+        try:
+            async with asyncio.timeout(HELLO_TIMEOUT_S):
+                message, fds = await channel.receive()
+            close_all(fds)
+            self._admit(channel, message)
+        except (ChannelError, TimeoutError) as error:
+            channel.close()
+            log.warning(
+                "hello.refused", pid=channel.peer.pid, uid=channel.peer.uid, reason=str(error) or "silent"
+            )
+        except asyncio.CancelledError:
+            channel.close()
+            raise
+        finally:
+            del self._strangers[channel]
+
+    def _admit(self, channel: Channel, message: Message) -> None:
+        """Give the channel to who waits for it. Raises ProtocolError."""
+        expected = self._expected.get(channel.peer.pid)
+        if expected is None or channel.peer.uid != os.geteuid():
+            raise ProtocolError("not a child of this supervisor")
+        if expected.channel.done():
+            raise ProtocolError("greeted before")
+        problem = _check_hello(message, channel.peer.pid, expected.role, expected.slot)
+        if problem:
+            expected.channel.set_exception(ProtocolError(problem))
+            raise ProtocolError(problem)
+        expected.channel.set_result(channel)
+
+
+def _check_hello(message: Message, pid: int, role: str, slot: int | None) -> str | None:
+    """Return what is wrong with a child's greeting, None when nothing is."""
+    if message["type"] != "hello":
+        return f"greeted with {message['type']!r:.40}"
+    if (version := field(message, "version", int)) != PRIVATE_VERSION:
+        return f"speaks version {version} of the private protocol, this supervisor version {PRIVATE_VERSION}"
+    if field(message, "boot_id", bytes) != boot_id():
+        return "greeted with another boot id"
+    if (message.get("role"), message.get("slot"), message.get("pid")) != (role, slot, pid):
+        return f"is not {role} {'' if slot is None else slot} but greeted as another"
+    return None

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finding what has stopped making progress, from the progress words in shared memory.
+
+The packet loop itself raises the word, so a busy loop is not taken for a hung one. Only time in which the
+watcher itself ran is counted: when the whole machine stood still, nobody is blamed. Who waits for a core is
+not blamed either, up to ten times its limit. The only clock is the argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from halo_mp.shm.layout import Place
+
+INTERVAL_S = 0.1
+NATIVE_LIMIT_S = 1.0
+ASLEEP_LIMIT_S = 1.0  # sleepers wake at least each 250 ms
+START_GRACE_S = 10.0  # until the first sign of life
+_STARVED_FACTOR = 10
+_PLACE_WORDS = {
+    Place.NATIVE: "in native code",
+    Place.PYTHON: "in Python",
+    Place.ASLEEP: "asleep",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What the kernel says of a process: its state letter, and the CPU time it has had, in clock ticks."""
+
+    state: str
+    cpu_ticks: int
+
+
+def read_activity(pid: int) -> Activity:
+    """Return it from /proc; state X when the process is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return Activity("X", 0)
+    fields = stat[stat.rindex(")") + 2 :].split()
+    return Activity(fields[0], int(fields[11]) + int(fields[12]))
+
+
+class HangWatch:
+    """Watches one progress word."""
+
+    def __init__(self, python_limit_s: float, activity: Callable[[], Activity]) -> None:
+        self._limits = {
+            Place.NATIVE: NATIVE_LIMIT_S,
+            Place.PYTHON: python_limit_s,
+            Place.ASLEEP: ASLEEP_LIMIT_S,
+        }
+        self._activity = activity
+        self._progress: int | None = None
+        self._moved = False
+        self._stalled_s = 0.0
+        self._checked_at: float | None = None
+        self._place = Place.NATIVE
+        self._suspect: Activity | None = None
+
+    def check(self, now: float, progress: int, place: int) -> str | None:
+        """Return why it counts as hung, None while it does not. To be called each INTERVAL_S."""
+        passed = 0.0 if self._checked_at is None else min(now - self._checked_at, 2 * INTERVAL_S)
+        self._checked_at = now
+        found = Place(place) if place in list(Place) else Place.NATIVE
+        if progress != self._progress:
+            self._moved = self._progress is not None
+            self._restart(progress, found)
+            return None
+        if found != self._place:
+            self._restart(progress, found)
+        self._stalled_s += passed
+        limit = self._limits[found] if self._moved else max(self._limits[found], START_GRACE_S)
+        if self._stalled_s < limit or self._is_starved(limit):
+            return None
+        return f"made no progress for {self._stalled_s:.1f} s {_PLACE_WORDS[found]}"
+
+    def _restart(self, progress: int, place: Place) -> None:
+        self._progress = progress
+        self._place = place
+        self._stalled_s = 0.0
+        self._suspect = None
+
+    def _is_starved(self, limit: float) -> bool:
+        """Tell whether it wants to run and got no CPU since the last check; the first check only takes note."""
+        before, self._suspect = self._suspect, self._activity()
+        if self._suspect.state != "R" or self._stalled_s >= limit * _STARVED_FACTOR:
+            return False
+        return before is None or before.cpu_ticks == self._suspect.cpu_ticks

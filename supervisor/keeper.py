@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeping one child alive: the part that is the same for driver and workers.
+
+A life is: spawn → hello → configured → useful → ended. The end of the process is the only end of a life;
+whatever else goes wrong (silence, a broken channel, no progress) becomes a reason to kill it. After the end
+the restart policy says when the next life begins. A child that never was useful and says why, or dies three
+times, is a configuration that can not boot: that ends the instance.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from halo_mp import logs
+from halo_mp.control.channel import Channel, ChannelClosed, ChannelError
+from halo_mp.control.frame import Message
+from halo_mp.control.inbox import close_all
+from halo_mp.control.messages import field
+from halo_mp.errors import BootFailed, HaloError
+from halo_mp.supervisor.greeter import Greeter
+from halo_mp.supervisor.hang import START_GRACE_S
+from halo_mp.supervisor.process import Child
+from halo_mp.supervisor.restart import Restart, RestartPolicy
+from halo_mp.supervisor.wiring import role_name
+
+BOOT_ATTEMPTS = 3
+STOP_GRACE_S = 2.0  # between the request to stop and SIGTERM
+CLOSING_GRACE_S = 1.0  # between the end of a channel and the end of its process
+_EXIT_BOOT_FAILED = BootFailed.exit_code
+
+log = logs.get("supervisor")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """How children are started."""
+
+    driver: Sequence[str] = (sys.executable, "-P", "-m", "halo_mp.supervisor.driver")
+    worker: Sequence[str] = (sys.executable, "-P", "-m", "halo_mp.workers")
+    start_grace_s: float = START_GRACE_S
+
+
+class Life:
+    """One process of a keeper, from spawn to end."""
+
+    def __init__(self, child: Child) -> None:
+        self.child = child
+        self.channel: Channel | None = None
+        self.ended = asyncio.Event()
+        self.drained = asyncio.Event()  # everything that it said was handled
+        self.failure: str | None = None  # the child's own sentence on why it can not start
+        self.killed_for: str | None = None
+        self.useful_since: float | None = None
+        self._sending: set[asyncio.Task[None]] = set()
+
+    def kill(self, reason: str) -> None:
+        """End it now, for a reason that the log and perhaps a sentence will tell."""
+        if self.killed_for is None and not self.child.gone:
+            self.killed_for = reason
+            self.child.signal(signal.SIGKILL)
+
+    def tell(self, message: Message) -> None:
+        """Send a message without waiting; a child that is not there yet or any more misses it."""
+        if self.channel is not None and not self.channel.closed:
+            task = asyncio.create_task(_send(self.channel, message))
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+
+    @property
+    def ending(self) -> str:
+        """Why it ended, as the end of a sentence."""
+        return f"{self.killed_for}, and {self.child.ending}" if self.killed_for else self.child.ending
+
+    def close(self) -> None:
+        """Let go of the channel and of what was still to be sent."""
+        for task in self._sending:
+            task.cancel()
+        if self.channel is not None:
+            self.channel.close()
+        self.ended.set()
+
+
+class Keeper(ABC):
+    """Keeps one child alive until `stop`. `run` is a task of the supervisor's for all that time."""
+
+    def __init__(
+        self,
+        role: Literal["driver", "worker"],
+        slot: int | None,
+        greeter: Greeter,
+        policy: RestartPolicy,
+        start_grace_s: float,
+    ) -> None:
+        self.role = role
+        self.slot = slot
+        self.name = role_name(role, slot)
+        self.life: Life | None = None
+        self.restarts = 0
+        self.failed_because: str | None = None  # while it waits out a back-off
+        self._fields: dict[str, object] = {} if slot is None else {"slot": slot}
+        self._greeter = greeter
+        self._policy = policy
+        self._start_grace_s = start_grace_s
+        self._was_useful = False
+        self._boot_deaths = 0
+        self._stop_asked = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    # ---- what differs
+
+    @abstractmethod
+    def _spawn(self) -> Child:
+        """Start the process. Raises OSError."""
+
+    @abstractmethod
+    async def _make_useful(self, life: Life, channel: Channel) -> None:
+        """Configure a child that has greeted, and do what it needs until it is useful, and while it lives."""
+
+    @abstractmethod
+    async def _on_message(self, life: Life, message: Message) -> None:
+        """Handle a message other than `failed`."""
+
+    def _on_spawned(self) -> None:  # noqa: B027
+        """Take note that there is a new process."""
+
+    def _on_ended(self, life: Life) -> None:  # noqa: B027
+        """Take note that the process has ended."""
+
+    # ---- the same for both
+
+    def start(self) -> asyncio.Task[None]:
+        """Start keeping; the task ends after `stop`, or with BootFailed."""
+        self._task = asyncio.create_task(self._run(), name=f"keep {self.name}")
+        return self._task
+
+    async def stop(self) -> None:
+        """End the child in order: asked, then SIGTERM, then SIGKILL. Then the task ends too."""
+        self._stop_asked.set()
+        if self._task is None:
+            return
+        if self.life is None:
+            self._task.cancel()
+        else:
+            await self._end(self.life)
+        await asyncio.wait([self._task])
+
+    def kill(self) -> None:
+        """End the child at once and start no other."""
+        self._stop_asked.set()
+        if self.life is not None:
+            self.life.kill("the second signal came")
+
+    async def _end(self, life: Life) -> None:
+        if life.channel is not None:
+            with contextlib.suppress(ChannelError, TimeoutError):
+                await life.channel.request({"type": "stop"}, timeout_s=STOP_GRACE_S)
+                await life.child.wait_for(STOP_GRACE_S)
+        await life.child.end()
+
+    async def _run(self) -> None:
+        while (restart := await self._live_once()) is not None:
+            self.restarts += 1
+            await asyncio.sleep(restart.delay_s)
+            self.failed_because = None
+
+    async def _live_once(self) -> Restart | None:
+        """Live one life and return when to start the next, None when there shall be none. Raises BootFailed."""
+        loop = asyncio.get_running_loop()
+        if self._stop_asked.is_set():
+            return None
+        try:
+            child = self._spawn()
+        except OSError as error:
+            return self._after(None, f"could not be started ({error.strerror})", loop.time())
+        life = self.life = Life(child)
+        self._on_spawned()
+        log.info(f"{self.role}.spawned", **self._fields, pid=child.pid)
+        talk = asyncio.create_task(self._talk(life), name=f"talk to {self.name}")
+        try:
+            await child.wait()
+            if life.channel is not None:
+                await self._drain(life)
+        finally:
+            talk.cancel()
+            await asyncio.wait([talk])
+            self._greeter.forget(child.pid)
+            life.close()
+            self.life = None
+            self._on_ended(life)
+        if self._stop_asked.is_set():
+            log.info(f"{self.role}.stopped", **self._fields, pid=child.pid)
+            return None
+        return self._after(life, life.ending, loop.time())
+
+    def _after(self, life: Life | None, ending: str, now: float) -> Restart:
+        """Take stock of an end that nobody asked for."""
+        useful_s = 0.0
+        if life is not None and life.useful_since is not None:
+            useful_s = now - life.useful_since
+        elif not self._was_useful:
+            self._raise_if_it_can_not_boot(life, ending)
+        restart = self._policy.died(now, useful_s=useful_s)
+        reason = life.failure if life is not None and life.failure else ending
+        event = f"{self.role}.failed" if restart.failed else f"{self.role}.died"
+        log.warning(
+            event,
+            **self._fields,
+            pid=life.child.pid if life else None,
+            reason=reason,
+            useful_s=round(useful_s, 3),
+            restart_in_s=round(restart.delay_s, 3),
+        )
+        self.failed_because = reason if restart.failed else None
+        return restart
+
+    def _raise_if_it_can_not_boot(self, life: Life | None, ending: str) -> None:
+        self._boot_deaths += 1
+        if life is not None and life.failure is not None:
+            raise BootFailed(life.failure)
+        if life is not None and life.child.exit_code == _EXIT_BOOT_FAILED:
+            raise BootFailed(f"{self.name} can not start; it has said why above.")
+        if self._boot_deaths >= BOOT_ATTEMPTS:
+            raise BootFailed(f"{self.name} {ending}, the third time before it was ready.")
+
+    async def _talk(self, life: Life) -> None:
+        """Speak with the child until its channel ends. Whatever goes wrong, it is killed for."""
+        try:
+            life.channel = await self._hello(life)
+            await self._serve(life, life.channel)
+            raise ChannelClosed("closed its control channel")
+        except ChannelError as error:
+            await asyncio.sleep(CLOSING_GRACE_S)  # most often because it is ending
+            life.kill(str(error))
+        except TimeoutError as error:
+            life.kill(str(error))
+        except HaloError as error:
+            life.failure = str(error)
+            life.kill("could not be used")
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception(f"{self.role}.talk", **self._fields)
+            life.kill("met an error of the supervisor's")
+
+    async def _drain(self, life: Life) -> None:
+        """Let what an ended child said last be handled: it may be why it ended."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSING_GRACE_S):
+                await life.drained.wait()
+
+    async def _hello(self, life: Life) -> Channel:
+        greeted = self._greeter.expect(life.child.pid, self.role, self.slot)
+        return await self.within_grace(greeted, "said nothing")
+
+    async def _serve(self, life: Life, channel: Channel) -> None:
+        """Receive until the channel ends, and do what is needed beside that."""
+
+        async def handle(message: Message, fds: list[int]) -> None:
+            close_all(fds)  # children have none to send
+            if message["type"] == "failed":
+                life.failure = field(message, "error", str)
+            else:
+                await self._on_message(life, message)
+
+        serve = asyncio.create_task(channel.serve(handle))
+        useful = asyncio.create_task(self._make_useful(life, channel))
+        try:
+            await asyncio.wait([serve, useful], return_when=asyncio.FIRST_COMPLETED)
+            if useful.done():
+                useful.result()
+            await serve
+        finally:
+            serve.cancel()
+            useful.cancel()
+            await asyncio.gather(serve, useful, return_exceptions=True)
+            life.drained.set()
+
+    async def within_grace(self, what: Awaitable[T], failing: str) -> T:
+        """Await something that a child that starts must do soon. Raises TimeoutError with what it did instead."""
+        try:
+            async with asyncio.timeout(self._start_grace_s):
+                return await what
+        except TimeoutError:
+            raise TimeoutError(f"{failing} for {self._start_grace_s:g} s after it was started") from None
+
+    def _mark_useful(self, life: Life) -> None:
+        life.useful_since = asyncio.get_running_loop().time()
+        self._was_useful = True
+        log.info(f"{self.role}.ready", **self._fields, pid=life.child.pid)
+
+
+async def _send(channel: Channel, message: Message) -> None:
+    with contextlib.suppress(ChannelError):  # the end of the channel is noticed elsewhere
+        await channel.send(message)

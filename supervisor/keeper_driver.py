@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeping the driver alive. Workers outlive it: its successor gets the same memory and the same doorbells."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Literal
+
+from halo_mp import logs
+from halo_mp.control.channel import Channel, ChannelError, ProtocolError, RequestFailed
+from halo_mp.control.frame import Message
+from halo_mp.control.messages import ReadyPort, field
+from halo_mp.shm.layout import Place
+from halo_mp.supervisor.config import Config
+from halo_mp.supervisor.greeter import Greeter
+from halo_mp.supervisor.hang import HangWatch, read_activity
+from halo_mp.supervisor.keeper import Keeper, Launch, Life
+from halo_mp.supervisor.process import Child
+from halo_mp.supervisor.regions import Regions
+from halo_mp.supervisor.restart import RestartPolicy
+from halo_mp.supervisor.wiring import driver_configure
+
+# Walking a slot's life cycle looks at the owner of every buffer, which takes milliseconds.
+REQUEST_TIMEOUT_S = 5.0
+# Starting ports takes as long as their hardware wants: links are negotiated, firmware is loaded.
+GRACE_FACTOR = 6
+
+log = logs.get("supervisor")
+
+
+class DriverKeeper(Keeper):
+    """Keeps the driver, and tells who waits when it is up: ports started, tables written, TAPs configured."""
+
+    def __init__(
+        self,
+        config: Config,
+        regions: Regions,
+        greeter: Greeter,
+        launch: Launch,
+        spawn: Callable[[], Child],
+        on_ready: Callable[[Mapping[int, ReadyPort]], Awaitable[None]],
+        on_ended: Callable[[], None],
+    ) -> None:
+        policy = RestartPolicy(*config.restart_limit)
+        super().__init__("driver", None, greeter, policy, launch.start_grace_s * GRACE_FACTOR)
+        self.ports: dict[int, ReadyPort] = {}
+        self._config = config
+        self._regions = regions
+        self._spawn_process = spawn
+        self._on_ready = on_ready
+        self._on_gone = on_ended
+        self._ready: asyncio.Future[Message] | None = None
+        self._up: asyncio.Future[Life] = asyncio.get_running_loop().create_future()
+        self._watches: dict[int, HangWatch] = {}
+
+    async def up(self) -> Life:
+        """Return the life of a driver that is up; wait for one while there is none."""
+        return await asyncio.shield(self._up)
+
+    async def request(
+        self, life: Life, kind: Literal["slot.enable", "slot.reset"], slot: int
+    ) -> Message | None:
+        """Ask a driver for something it must be able to do; None when it could not: it will be another one then."""
+        assert life.channel is not None  # it is up
+        try:
+            return await life.channel.request({"type": kind, "slot": slot}, timeout_s=REQUEST_TIMEOUT_S)
+        except TimeoutError:
+            life.kill(f"did not answer {kind} for {REQUEST_TIMEOUT_S:g} s")
+        except RequestFailed as error:
+            life.kill(f"could not do {kind} for slot {slot} ({error})")
+        except ChannelError:
+            pass
+        await life.ended.wait()
+        return None
+
+    def check_progress(self, now: float) -> None:
+        """Kill a driver of which an lcore makes no progress."""
+        life = self.life
+        if life is None or life.useful_since is None:
+            return
+        for number in range(len(self._config.driver_cores)):
+            lcore = self._regions.ports.pointer.lcore[number]
+            if not lcore.running:
+                continue
+            watch = self._watches.get(number) or self._watch(number, life.child.pid)
+            if reason := watch.check(now, lcore.progress, lcore.place):
+                life.kill(f"{reason} on lcore {number}")
+
+    def _watch(self, number: int, pid: int) -> HangWatch:
+        # An lcore runs no Python, so that limit is of no meaning to it.
+        self._watches[number] = watch = HangWatch(self._config.hang_timeout_s, lambda: read_activity(pid))
+        return watch
+
+    def _spawn(self) -> Child:
+        # A predecessor's last words must not be taken for progress of this one.
+        for number in range(len(self._config.driver_cores)):
+            lcore = self._regions.ports.pointer.lcore[number]
+            lcore.running = 0
+            lcore.place = Place.NATIVE
+        self._ready = asyncio.get_running_loop().create_future()
+        return self._spawn_process()
+
+    async def _make_useful(self, life: Life, channel: Channel) -> None:
+        assert self._ready is not None
+        await channel.send(driver_configure(self._config), self._regions.driver_fds())
+        message = await self.within_grace(self._ready, "did not get its ports ready")
+        self.ports = parse_ready(message)
+        log.info("ports.ready", ports=len(self.ports), withheld=message.get("withheld", 0))
+        await self._on_ready(self.ports)
+        self._mark_useful(life)
+        self._up.set_result(life)
+
+    async def _on_message(self, life: Life, message: Message) -> None:
+        if message["type"] != "ready" or self._ready is None or self._ready.done():
+            raise ProtocolError(f"sent {message['type']!r:.40} when nothing like that was due")
+        self._ready.set_result(message)
+
+    def _on_ended(self, life: Life) -> None:
+        self._watches.clear()
+        self._on_gone()
+        if self._up.done():
+            self._up = asyncio.get_running_loop().create_future()
+
+
+def parse_ready(message: Message) -> dict[int, ReadyPort]:
+    """Return the ports of a driver's `ready` by number. Raises ProtocolError."""
+    found: dict[int, ReadyPort] = {}
+    for entry in field(message, "ports", list):
+        if not isinstance(entry, dict):
+            raise ProtocolError("ready has a port that is no map")
+        port: dict[str, Any] = {"type": "port", **entry}
+        if len(field(port, "mac", bytes)) != 6:
+            raise ProtocolError("ready has a MAC that is none")
+        found[field(port, "port", int)] = {
+            "port": field(port, "port", int),
+            "device": field(port, "device", str),
+            "driver": field(port, "driver", str),
+            "mac": field(port, "mac", bytes),
+            "mtu": field(port, "mtu", int),
+            "mode": "copy" if field(port, "mode", str) == "copy" else "direct",
+            "rx_queues": field(port, "rx_queues", int),
+            "tx_queues": field(port, "tx_queues", int),
+            "link_up": field(port, "link_up", bool),
+        }
+    return found

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeping the worker of one slot alive.
+
+After a worker's death the driver walks the slot's life cycle (reclaims its buffers, empties its rings), and
+only then does a successor attach. Whenever a driver is up and a worker is attached, the slot is enabled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from halo_mp import logs
+from halo_mp.control.channel import Channel, ProtocolError
+from halo_mp.control.frame import Message
+from halo_mp.control.messages import (
+    Neighbor,
+    WorkerConfigure,
+    parse_neighbors,
+)
+from halo_mp.shm.layout import SlotState
+from halo_mp.supervisor.config import Config, SlotConfig
+from halo_mp.supervisor.greeter import Greeter
+from halo_mp.supervisor.hang import HangWatch, read_activity
+from halo_mp.supervisor.keeper import Keeper, Launch, Life
+from halo_mp.supervisor.keeper_driver import DriverKeeper
+from halo_mp.supervisor.process import Child
+from halo_mp.supervisor.regions import Regions
+from halo_mp.supervisor.restart import RestartPolicy
+
+log = logs.get("supervisor")
+
+
+class WorkerKeeper(Keeper):
+    """Keeps one worker."""
+
+    def __init__(
+        self,
+        config: Config,
+        slot: SlotConfig,
+        regions: Regions,
+        greeter: Greeter,
+        driver: DriverKeeper,
+        launch: Launch,
+        spawn: Callable[[], Child],
+        configuration: WorkerConfigure,
+        on_ready: Callable[[Life], None],
+        on_learned: Callable[[Life, list[Neighbor]], None],
+    ) -> None:
+        policy = RestartPolicy(*config.restart_limit)
+        super().__init__("worker", slot.number, greeter, policy, launch.start_grace_s)
+        self.number = slot.number
+        self.was_ready = asyncio.Event()
+        self._slot = regions.slots[slot.number].region.pointer
+        self._fds = regions.worker_fds(slot.number)
+        self._hang_timeout_s = config.hang_timeout_s
+        self._driver = driver
+        self._spawn_process = spawn
+        self._configuration = configuration
+        self._on_ready = on_ready
+        self._on_learned = on_learned
+        self._attached = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._touched = False  # the slot's memory, by a worker, since its last reset
+        self._reset: asyncio.Task[None] | None = None
+        self._watch: HangWatch | None = None
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the tables that the worker reads; 0 while it reads none, or there is no worker."""
+        return int(self._slot.status.epoch) if self._attached.is_set() else 0
+
+    def check_progress(self, now: float) -> None:
+        """Kill a worker that makes no progress, or whose rings make no sense."""
+        life = self.life
+        if life is None or self._watch is None:
+            return
+        status = self._slot.status
+        if reason := self._watch.check(now, status.progress, status.place):
+            life.kill(reason)
+        if self._slot.life.state == SlotState.BROKEN:
+            life.kill("broke its rings")
+
+    def _spawn(self) -> Child:
+        self._attached.clear()
+        self._ready.clear()
+        return self._spawn_process()
+
+    async def _make_useful(self, life: Life, channel: Channel) -> None:
+        if self._reset is not None:
+            await asyncio.shield(self._reset)
+        self._touched = True
+        await channel.send(self._configuration, self._fds)
+        await self.within_grace(self._attached.wait(), "did not attach")
+        pid = life.child.pid
+        self._watch = HangWatch(self._hang_timeout_s, lambda: read_activity(pid))
+        await self._enable()
+        await self.within_grace(self._ready.wait(), "was not ready")
+        self._on_ready(life)
+        self._mark_useful(life)
+        self.was_ready.set()
+        while True:
+            await (await self._driver.up()).ended.wait()
+            await self._enable()
+
+    async def _enable(self) -> None:
+        """Have the slot enabled by the driver that is up, or by the first that is."""
+        while await self._driver.request(await self._driver.up(), "slot.enable", self.number) is None:
+            pass
+
+    async def _reset_slot(self) -> None:
+        """Have the slot's buffers reclaimed and its rings emptied."""
+        while (
+            reply := await self._driver.request(await self._driver.up(), "slot.reset", self.number)
+        ) is None:
+            pass
+        self._touched = False
+        log.info("slot.reset", slot=self.number, reclaimed=reply.get("reclaimed"))
+
+    async def _on_message(self, life: Life, message: Message) -> None:
+        match message["type"]:
+            case "attached":
+                self._attached.set()
+            case "ready":  # again each time that the slot is enabled
+                self._ready.set()
+            case "learned":
+                self._on_learned(life, parse_neighbors(message))
+            case other:
+                raise ProtocolError(f"sent {other!r:.40}, which is nothing a worker says")
+
+    def _on_ended(self, life: Life) -> None:
+        self._watch = None
+        self._attached.clear()
+        if self._touched and not self._stop_asked.is_set() and (self._reset is None or self._reset.done()):
+            self._reset = asyncio.create_task(self._reset_slot(), name=f"reset slot {self.number}")
+
+    async def stop(self) -> None:
+        await super().stop()
+        if self._reset is not None:
+            self._reset.cancel()
+            await asyncio.wait([self._reset])

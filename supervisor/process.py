@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes: starting them with exec, waiting for their end through a pidfd, ending them, and saying how they ended.
+
+A pidfd names one process for ever, so nothing here can hit a process that got a pid again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+
+from halo_mp import logs
+from halo_mp.shm.identity import start_ticks
+
+TERM_GRACE_S = 2.0  # between SIGTERM and SIGKILL
+
+log = logs.get("supervisor")
+
+
+class Process:
+    """A process that is ours to end, child or not."""
+
+    def __init__(self, pid: int) -> None:
+        """Raises ProcessLookupError when it is gone."""
+        self.pid = pid
+        self._loop = asyncio.get_running_loop()
+        self._pidfd = os.pidfd_open(pid)
+        self._gone = asyncio.Event()
+        self._loop.add_reader(self._pidfd, self._on_gone)
+
+    @property
+    def gone(self) -> bool:
+        """Whether it has ended."""
+        return self._gone.is_set()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal; nothing happens when the process has ended."""
+        if not self.gone:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
+
+    async def wait(self) -> None:
+        """Return when it has ended."""
+        await self._gone.wait()
+
+    async def wait_for(self, timeout_s: float) -> bool:
+        """Return whether it ended within that time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._gone.wait()
+        return self.gone
+
+    async def end(self) -> None:
+        """SIGTERM, two seconds, SIGKILL. A stopped process knows only the last."""
+        self.signal(signal.SIGTERM)
+        if not await self.wait_for(TERM_GRACE_S):
+            self.signal(signal.SIGKILL)
+            await self._gone.wait()
+
+    def close(self) -> None:
+        """Forget it, ended or not."""
+        if self._pidfd >= 0:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+        self._gone.set()
+
+    def _on_gone(self) -> None:
+        self.close()
+
+
+class Child(Process):
+    """A process that we started, in a session of its own, so that a Ctrl-C at the terminal is ours alone."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self.start_ticks = start_ticks(process.pid) or 0  # 0: it has ended already
+        super().__init__(process.pid)
+
+    @classmethod
+    def spawn(cls, argv: Sequence[str], environment: Mapping[str, str], cores: Iterable[int]) -> Child:
+        """Start a program, pinned to these cores. Raises OSError."""
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            close_fds=True,
+            start_new_session=True,
+            env={**os.environ, **environment},
+        )
+        pin(process.pid, cores)
+        return cls(process)
+
+    @property
+    def ending(self) -> str:
+        """How it ended, as the end of a sentence that starts with its name."""
+        return describe(self._process.returncode)
+
+    @property
+    def exit_code(self) -> int | None:
+        """Its exit code; None while it runs, and when a signal killed it."""
+        code: int | None = self._process.returncode
+        return None if code is None or code < 0 else code
+
+    def _on_gone(self) -> None:
+        # What it started itself. Its pid still names its process group until we reap it.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()  # returns at once: the pidfd says that it has ended
+        super()._on_gone()
+
+
+def pin(pid: int, cores: Iterable[int]) -> None:
+    """Let a process run on these cores only, from its next instruction on, its later threads included."""
+    wanted = sorted(set(cores))
+    try:
+        os.sched_setaffinity(pid, wanted)
+    except ProcessLookupError:
+        pass
+    except OSError as error:
+        log.warning("process.not_pinned", pid=pid, cores=wanted, reason=error.strerror)
+
+
+def describe(returncode: int | None) -> str:
+    """Return how a process ended, as the end of a sentence."""
+    if returncode is None:
+        return "runs"
+    if returncode >= 0:
+        return f"ended with exit code {returncode}"
+    try:
+        name = signal.Signals(-returncode).name
+    except ValueError:
+        name = f"signal {-returncode}"
+    return f"was killed by {name}"

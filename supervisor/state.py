@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The state file: what a run has started and made, so that the next one can clean up after its sudden death.
+
+Written whole and renamed into place, so that there is never half of one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgpack
+
+from halo_mp.shm.identity import boot_id, is_alive
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A process of the run."""
+
+    role: str  # supervisor, driver, worker
+    slot: int | None
+    pid: int
+    start_ticks: int
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether exactly this process runs."""
+        return is_alive(self.pid, self.start_ticks)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a run leaves behind when it dies."""
+
+    members: tuple[Member, ...] = ()
+    taps: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
+
+
+def save(path: Path, state: State) -> None:
+    """Replace the file. Raises OSError."""
+    octets: bytes = msgpack.packb(
+        {
+            "version": VERSION,
+            "boot_id": boot_id(),
+            "members": [[m.role, m.slot, m.pid, m.start_ticks] for m in state.members],
+            "taps": list(state.taps),
+            "regions": list(state.regions),
+        }
+    )
+    new = path.with_suffix(".new")
+    new.write_bytes(octets)
+    new.rename(path)
+
+
+def load(path: Path) -> State:
+    """Return what the file says; nothing when it is not there, of another boot, or makes no sense."""
+    try:
+        found = msgpack.unpackb(path.read_bytes(), raw=False)
+        if found["version"] != VERSION or found["boot_id"] != boot_id():
+            return State()
+        return State(
+            members=tuple(
+                Member(str(role), slot, int(pid), int(ticks)) for role, slot, pid, ticks in found["members"]
+            ),
+            taps=tuple(str(name) for name in found["taps"]),
+            regions=tuple(str(name) for name in found["regions"]),
+        )
+    except (OSError, ValueError, TypeError, KeyError, msgpack.UnpackException):
+        return State()

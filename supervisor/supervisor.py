@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process tree: starting in order, watching, and stopping in order.
+
+Start: regions → private socket → driver and workers at once → driver ready → tables → kernel side of TAPs →
+slots enabled → workers ready → up. Stop: workers → driver → TAPs → socket → regions. Whatever happens in
+between, the stop is gone through once, so that nothing outlives it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from halo_mp import logs
+from halo_mp.control.messages import Neighbor, Privileges, ReadyPort, WorkerUser
+from halo_mp.errors import EXIT_FORCED, EXIT_STOPPED, HaloError, RuntimeFailure
+from halo_mp.shm.identity import own_start_ticks
+from halo_mp.shm.tables import Interface, TablesWriter
+from halo_mp.supervisor import tap
+from halo_mp.supervisor.announce import announce
+from halo_mp.supervisor.config import Config, SlotConfig
+from halo_mp.supervisor.greeter import Greeter
+from halo_mp.supervisor.hang import INTERVAL_S
+from halo_mp.supervisor.instance import Instance
+from halo_mp.supervisor.keeper import Keeper, Launch, Life
+from halo_mp.supervisor.keeper_driver import DriverKeeper
+from halo_mp.supervisor.keeper_worker import WorkerKeeper
+from halo_mp.supervisor.neighbors import NeighborTable, chunks
+from halo_mp.supervisor.process import Child
+from halo_mp.supervisor.regions import Regions
+from halo_mp.supervisor.signals import StopSignals
+from halo_mp.supervisor.state import Member, State
+from halo_mp.supervisor.statistics import Statistics
+from halo_mp.supervisor.wiring import interfaces, worker_configure
+
+TABLES_POLL_S = 0.005
+
+log = logs.get("supervisor")
+
+
+class Supervisor:
+    """One run of an instance whose lock is held and whose configuration was checked."""
+
+    def __init__(
+        self,
+        config: Config,
+        instance: Instance,
+        signals: StopSignals,
+        *,
+        privileges: tuple[Privileges, WorkerUser | None] = ("keep", None),
+        launch: Launch | None = None,
+        on_up: Callable[[str], None] | None = None,
+    ) -> None:
+        self._config = config
+        self._instance = instance
+        self._signals = signals
+        self._privileges = privileges
+        self._launch = launch or Launch()
+        self._on_up = on_up or (lambda _text: None)
+        self._neighbors = NeighborTable()
+        self._interfaces: list[Interface] = []
+        self._workers: dict[int, WorkerKeeper] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def run(self) -> int:
+        """Run until a signal asks to stop; return the exit code.
+
+        Raises HaloError when it could not start or go on; everything is cleaned up then too.
+        """
+        for warning in self._config.warnings:
+            log.warning("config.warning", text=warning)
+        self._regions = Regions(self._config, generation=secrets.randbits(63))
+        try:
+            self._tables = TablesWriter(self._regions.tables)
+            self._statistics = Statistics(self._config, self._regions)
+            self._greeter = Greeter(self._instance.socket_path)
+            try:
+                await self._start_and_wait()
+            finally:
+                await self._stop()
+        finally:
+            self._regions.close()
+        forced = self._signals.forced.is_set()
+        log.info("instance.stopped", instance=self._config.instance, forced=forced)
+        return EXIT_FORCED if forced else EXIT_STOPPED
+
+    # ---- start
+
+    async def _start_and_wait(self) -> None:
+        """Start everything, then wait for a signal, or for what can not go on."""
+        self._driver = DriverKeeper(
+            self._config,
+            self._regions,
+            self._greeter,
+            self._launch,
+            lambda: self._spawn(self._launch.driver, self._config.main_cores),
+            on_ready=self._on_driver_ready,
+            on_ended=self._statistics.driver_died,
+        )
+        for slot in self._config.slots:
+            self._workers[slot.number] = self._worker(slot)
+        jobs = [keeper.start() for keeper in self._keepers()]
+        self._tasks = [
+            asyncio.create_task(job) for job in (self._watch(), self._announce(), self._log_statistics())
+        ]
+        stop = asyncio.create_task(self._signals.requested.wait())
+        waiting: set[asyncio.Task[Any]] = {stop, *jobs, *self._tasks}
+        try:
+            while not stop.done():
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    _raise_failure(task)
+        finally:
+            stop.cancel()
+
+    def _keepers(self) -> list[Keeper]:
+        return [self._driver, *self._workers.values()]
+
+    def _worker(self, slot: SlotConfig) -> WorkerKeeper:
+        privileges, user = self._privileges
+        return WorkerKeeper(
+            self._config,
+            slot,
+            self._regions,
+            self._greeter,
+            self._driver,
+            self._launch,
+            lambda: self._spawn((*self._launch.worker, "--slot", str(slot.number)), [slot.core]),
+            worker_configure(self._config, slot, privileges, user),
+            on_ready=self._tell_all_neighbors,
+            on_learned=self._on_learned,
+        )
+
+    def _spawn(self, command: Sequence[str], cores: Iterable[int]) -> Child:
+        child = Child.spawn(
+            [*command, "--runtime", str(self._instance.directory), "--instance", self._config.instance],
+            {"HALO_MP_LOG_LEVEL": self._config.log_level, "HALO_MP_LOG_FORMAT": self._config.log_format},
+            cores,
+        )
+        # After this turn of the loop, when the keeper knows its child.
+        asyncio.get_running_loop().call_soon(self._record)
+        return child
+
+    def _record(self) -> None:
+        """Write down what a successor has to clean up if we die suddenly."""
+        members = [Member("supervisor", None, os.getpid(), own_start_ticks())]
+        for keeper in self._keepers():
+            if keeper.life is not None:
+                child = keeper.life.child
+                members.append(Member(keeper.role, keeper.slot, child.pid, child.start_ticks))
+        try:
+            self._instance.save(State(tuple(members), tuple(self._tap_names()), self._regions.names))
+        except OSError as error:
+            log.warning("state.not_saved", reason=error.strerror)
+
+    # ---- what happens while it runs
+
+    async def _on_driver_ready(self, ready: Mapping[int, ReadyPort]) -> None:
+        """Do what workers need before they may get frames."""
+        await self._publish(interfaces(self._config, ready))
+        taps = [port.tap for port in self._config.ports if port.tap is not None]
+        if taps:
+            await tap.configure(taps)
+
+    async def _publish(self, wanted: list[Interface]) -> None:
+        """Write the tables, when nobody reads the block any more that is written to."""
+        if wanted == self._interfaces:
+            return
+        while not self._tables.can_write([w.epoch for w in self._workers.values()]):  # noqa: ASYNC110 - in shm
+            await asyncio.sleep(TABLES_POLL_S)  # not for long: who hangs is killed
+        epoch = self._tables.write(wanted)
+        self._interfaces = wanted
+        log.info("tables.written", epoch=epoch, interfaces=len(wanted))
+        for worker in self._workers.values():
+            if worker.life is not None:
+                worker.life.tell({"type": "interfaces"})
+
+    def _on_learned(self, source: Life, learned: list[Neighbor]) -> None:
+        news = self._neighbors.merge(learned)
+        for worker in self._workers.values():
+            if worker.life is not None and worker.life is not source:
+                _tell_neighbors(worker.life, news)
+
+    def _tell_all_neighbors(self, life: Life) -> None:
+        _tell_neighbors(life, self._neighbors.all())
+
+    async def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(INTERVAL_S)
+            self._driver.check_progress(loop.time())
+            for worker in self._workers.values():
+                worker.check_progress(loop.time())
+
+    async def _announce(self) -> None:
+        if self._tap_names():
+            await tap.warm_up()
+        for worker in self._workers.values():
+            await worker.was_ready.wait()
+        log.info("instance.up", instance=self._config.instance, workers=len(self._workers))
+        self._on_up(announce(self._config, self._driver.ports))
+
+    async def _log_statistics(self) -> None:
+        if self._config.stats_log is None:
+            return
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            for line in self._statistics.sample(loop.time()):
+                log.info("stats", **line.fields())
+            due = max(due + self._config.stats_log, loop.time())
+            await asyncio.sleep(due - loop.time())
+
+    # ---- stop
+
+    async def _stop(self) -> None:
+        """End everything in order. A step that fails is logged, and the others are taken all the same."""
+        force = asyncio.create_task(self._force())
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await _step("workers", asyncio.gather(*(worker.stop() for worker in self._workers.values())))
+        await _step("driver", self._driver.stop())
+        await _step("taps", tap.delete(self._tap_names()))
+        await _step("socket", self._greeter.close())
+        force.cancel()
+        await asyncio.wait([force])
+
+    async def _force(self) -> None:
+        """Wait for the second signal, and end every process then."""
+        await self._signals.forced.wait()
+        for keeper in self._keepers():
+            keeper.kill()
+
+    def _tap_names(self) -> list[str]:
+        return [port.tap.interface for port in self._config.ports if port.tap is not None]
+
+
+async def _step(name: str, work: Awaitable[object]) -> None:
+    try:
+        await work
+    except Exception:
+        log.exception("instance.stop", step=name)
+
+
+def _raise_failure(task: asyncio.Task[Any]) -> None:
+    """Raise what a task ended with; an error that is no HaloError is a mistake of ours."""
+    error = None if task.cancelled() else task.exception()
+    if isinstance(error, HaloError):
+        raise error
+    if error is not None:
+        log.error("supervisor.error", task=task.get_name(), error=repr(error))
+        raise RuntimeFailure(f"the supervisor met an error of its own: {error!r}.") from error
+
+
+def _tell_neighbors(life: Life, neighbors: list[Neighbor]) -> None:
+    for chunk in chunks(neighbors):
+        life.tell({"type": "neighbors", "neighbors": chunk})

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel's side of embedded TAP ports: its address, its link state, and its end.
+
+Only in this process's network namespace. The driver creates the interface (`persist`, so that it keeps its
+address over a driver's death); deleting it is ours. pyroute2 runs in a thread: its blocking calls refuse to
+run in an event loop, and importing it takes a quarter of a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Callable, Iterable, Sequence
+from ipaddress import IPv4Address
+from typing import Any, TypeVar
+
+from halo_mp.errors import EnvironmentProblem
+from halo_mp.supervisor.config import TapConfig
+
+T = TypeVar("T")
+
+
+async def configure(taps: Sequence[TapConfig]) -> None:
+    """Give the kernel's side of each TAP its address and set it up; what is so already stays.
+
+    Raises EnvironmentProblem.
+    """
+
+    def work(route: Any) -> None:
+        for tap in taps:
+            _configure(route, tap)
+
+    await _in_thread(work)
+
+
+async def delete(interfaces: Iterable[str]) -> list[str]:
+    """Delete those that are there and are TAPs; return their names. Raises EnvironmentProblem."""
+    names = sorted(set(interfaces))
+    if not names:
+        return []
+    return await _in_thread(lambda route: [name for name in names if _delete(route, name)])
+
+
+async def warm_up() -> None:
+    """Import what the others need, while there is something else to wait for."""
+    await _in_thread(lambda route: None)
+
+
+async def _in_thread(work: Callable[[Any], T]) -> T:
+    def run() -> T:
+        from pyroute2 import IPRoute
+        from pyroute2.netlink.exceptions import NetlinkError
+
+        try:
+            with IPRoute() as route:
+                return work(route)
+        except NetlinkError as error:
+            raise EnvironmentProblem(f"the kernel's side of a TAP can not be configured: {error}.") from None
+
+    return await asyncio.to_thread(run)
+
+
+def _configure(route: Any, tap: TapConfig) -> None:
+    index = _index(route, tap.interface)
+    if index is None:
+        raise EnvironmentProblem(f"the driver made no interface {tap.interface}.")
+    address = str(IPv4Address(tap.kernel_address))
+    _unless(
+        errno.EEXIST, lambda: route.addr("add", index=index, address=address, prefixlen=tap.prefix_length)
+    )
+    route.link("set", index=index, state="up")
+
+
+def _delete(route: Any, name: str) -> bool:
+    index = _index(route, name)
+    if index is None or _kind(route, index) != "tun":
+        return False
+    _unless(errno.ENODEV, lambda: route.link("del", index=index))
+    return True
+
+
+def _index(route: Any, name: str) -> int | None:
+    found = route.link_lookup(ifname=name)
+    return int(found[0]) if found else None
+
+
+def _kind(route: Any, index: int) -> str | None:
+    information = route.get_links(index)[0].get_attr("IFLA_LINKINFO")
+    kind: str | None = information.get_attr("IFLA_INFO_KIND") if information else None
+    return kind
+
+
+def _unless(expected: int, call: Callable[[], object]) -> None:
+    """Call; an error that says that it is so already is none."""
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    try:
+        call()
+    except NetlinkError as error:
+        if error.code != expected:
+            raise

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the configuration to what driver, workers and tables are told. Pure functions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Literal, cast
+
+from halo_mp.control.messages import (
+    DriverConfigure,
+    Idle,
+    Privileges,
+    ReadyPort,
+    WorkerConfigure,
+    WorkerUser,
+)
+from halo_mp.shm.tables import Interface
+from halo_mp.supervisor.config import Config, PortConfig, SlotConfig, memory_mb
+
+
+def driver_configure(config: Config) -> DriverConfigure:
+    """Return a driver's configuration; its descriptors are `Regions.driver_fds`."""
+    return {
+        "type": "configure",
+        "instance": config.instance,
+        "lcores": list(config.driver_cores),
+        "main_cores": list(config.main_cores),
+        "mem_channels": config.mem_channels,
+        "hugepages": config.hugepages,
+        "memory_mb": memory_mb(config),
+        "vdevs": list(config.vdevs),
+        "pcis": list(config.pcis),
+        "eal": list(config.eal),
+        "rx_checksum": config.rx_checksum,
+        "tx_checksum": config.tx_checksum,
+        "tx_only": config.tx_only,
+        "idle": cast("Idle", config.idle),
+        "debug_log": config.debug_log,
+        "orphan_timeout_s": config.orphan_timeout_s,
+        "ports": [
+            {
+                "port": port.number,
+                "device": port.device,
+                "queues": port.queues,
+                "mtu": port.mtu,
+                "promiscuous": port.promiscuous,
+            }
+            for port in config.ports
+        ],
+        "slots": [
+            {"slot": slot.number, "lcore": slot.lcore, "feeds": list(slot.feeds)} for slot in config.slots
+        ],
+    }
+
+
+def worker_configure(
+    config: Config, slot: SlotConfig, privileges: Privileges, user: WorkerUser | None
+) -> WorkerConfigure:
+    """Return a worker's configuration; its descriptors are `Regions.worker_fds`."""
+    return {
+        "type": "configure",
+        "slot": slot.number,
+        "instance": config.instance,
+        "idle": cast("Idle", config.idle),
+        "user": user,
+        "privileges": privileges,
+        "debug_log": config.debug_log,
+        "orphan_timeout_s": config.orphan_timeout_s,
+        "macswap": sorted(config.macswap.items()),
+        "ports": [port.number for port in config.ports],
+    }
+
+
+def stack_mac(instance: str, port: PortConfig, device_mac: bytes) -> bytes:
+    """Return the MAC that our stack uses on a port.
+
+    The kernel's side of a TAP carries the device's, so there ours is another one: locally administered, and the same
+    at each start of the instance.
+    """
+    if port.mac is not None:
+        return port.mac
+    if port.tap is None:
+        return device_mac
+    digest = bytearray(hashlib.sha256(f"{instance}:{port.number}".encode()).digest()[:6])
+    digest[0] = digest[0] & 0xFE | 0x02  # an individual address, locally administered
+    return bytes(digest)
+
+
+def interfaces(config: Config, ready: Mapping[int, ReadyPort]) -> list[Interface]:
+    """Return the interfaces of every port that the driver has started."""
+    found: list[Interface] = []
+    for port in config.ports:
+        if port.number not in ready:
+            continue
+        told = ready[port.number]
+        mac = stack_mac(config.instance, port, told["mac"])
+        for address, prefix_length in _addresses(port):
+            found.append(
+                Interface(
+                    port=port.number,
+                    mac=mac,
+                    mtu=min(port.mtu, told["mtu"]),
+                    address=address,
+                    prefix_length=prefix_length,
+                )
+            )
+    return found
+
+
+def _addresses(port: PortConfig) -> Sequence[tuple[int, int]]:
+    """Return the port's addresses; none still makes an interface, which tells workers the port's MAC."""
+    return [(entry.address, entry.prefix_length) for entry in port.addresses] or [(0, 0)]
+
+
+def role_name(role: Literal["driver", "worker"], slot: int | None) -> str:
+    """Return what a process is called in sentences."""
+    return "the driver" if role == "driver" else f"the worker of slot {slot}"
