@@ -67,8 +67,6 @@ def compare(metric: str, octets: int, *, huge: bool, least: float, rounds: int) 
             peer=f"testpmd macswap, burst {best}, frames/s",
             peer_value=peer_value,
             note=f"testpmd: {interval(theirs[best])}",
-            peer_value=peer_value,
-            note=f"testpmd: {interval(theirs[best])}",
         ),
         Row(metric=mpps, value=statistics.median(ours) / 1e6, unit="Mpps", note=interval(ours)),
     ]

@@ -11,7 +11,7 @@ from pathlib import Path
 from cffi import FFI
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import cdef  # noqa: E402
+import cdef
 
 
 def pkg_config(option: str) -> list[str]:

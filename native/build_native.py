@@ -9,7 +9,7 @@ from pathlib import Path
 from cffi import FFI
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import cdef  # noqa: E402
+import cdef
 
 SOURCES = sorted(str(path.relative_to(cdef.NATIVE.parent)) for path in (cdef.NATIVE / "fastpath").glob("*.c"))
 
