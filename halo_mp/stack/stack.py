@@ -92,11 +92,11 @@ class Stack:
 
     def start(self, now: float) -> list[Output]:
         """Begin to use the interfaces' addresses."""
-        return [out for table in self._tables.values() for out in _to_wire(table, table.start(now))]
+        return [out for table in self._tables.values() for out in self._framed(table.start(now))]
 
     def poll(self, now: float) -> list[Output]:
         """Do what is due."""
-        return [out for table in self._tables.values() for out in _to_wire(table, table.poll(now))]
+        return [out for table in self._tables.values() for out in self._framed(table.poll(now))]
 
     def next_deadline(self) -> float | None:
         """When to call `poll` next; None when nothing is waited for."""
@@ -114,7 +114,7 @@ class Stack:
             parsed = ethernet.parse(octets)
             table = self._table_of(port, parsed)
             _check_stations(parsed, table.interface.mac)
-            return _to_wire(table, self._receive_frame(table, parsed, now))
+            return self._framed(self._receive_frame(table, parsed, now))
         except WireError as error:
             return [self._drop(port, error.reason, octets)]
 
@@ -125,12 +125,12 @@ class Stack:
         table = self._tables.get((port, vlan))
         if table is None:
             return [self._drop(port, NO_INTERFACE, packet)]
-        return _to_wire(table, self._send(table, packet, next_hop, now))
+        return self._framed(self._send(table, packet, next_hop, now))
 
     def adopt(self, port: int, address: int, mac: bytes, now: float, *, vlan: int = 0) -> list[Output]:
         """Take over a neighbor that another worker has learned; packets that wait for it go out."""
         table = self._tables.get((port, vlan))
-        return [] if table is None else _to_wire(table, table.adopt(address, mac, now))
+        return [] if table is None else self._framed(table.adopt(address, mac, now))
 
     def touch(self, port: int, address: int, now: float, *, vlan: int = 0) -> None:
         """Note that the fast path has sent to a neighbor, so that it stays fresh."""
@@ -143,12 +143,12 @@ class Stack:
         table = self._tables.get((port, vlan))
         if table is None:
             raise ValueError(f"port {port}, VLAN {vlan} has no interface")
-        return _to_wire(table, table.set_static(address, mac, now))
+        return self._framed(table.set_static(address, mac, now))
 
     def remove_neighbor(self, port: int, address: int, *, vlan: int = 0) -> list[Output]:
         """Forget a neighbor, a static one too."""
         table = self._tables.get((port, vlan))
-        return [] if table is None else _to_wire(table, table.remove(address))
+        return [] if table is None else self._framed(table.remove(address))
 
     def _table_of(self, port: int, frame: ethernet.EthernetFrame) -> NeighborTable:
         if port not in self._ports:
@@ -227,6 +227,15 @@ class Stack:
             return [Deliver(*interface.key, packet, ethernet.multicast_mac(next_hop))]
         return table.resolve(next_hop, packet, now)
 
+    def _framed(self, outputs: list[NeighborOutput]) -> list[Output]:
+        """The outputs with each Deliver as the frame that it becomes, on the interface that it names."""
+        return [self._frame(out) if isinstance(out, Deliver) else out for out in outputs]
+
+    def _frame(self, out: Deliver) -> Transmit:
+        interface = self._tables[out.port, out.vlan].interface
+        frame = interface.frame(dst=out.mac, ethertype=ethernet.ETHERTYPE_IPV4, payload=out.packet)
+        return Transmit(out.port, frame)
+
     def _drop(self, port: int, reason: str, octets: bytes) -> Drop:
         self.counters[reason] += 1
         return Drop(port, reason, octets)
@@ -250,13 +259,3 @@ def _check_stations(frame: ethernet.EthernetFrame, own_mac: bytes) -> None:
 def _check_options(options: bytes) -> None:
     if any(option.kind in ipv4_options.SOURCE_ROUTES for option in ipv4_options.parse(options)):
         raise WireError(IPV4_OPTIONS)
-
-
-def _to_wire(table: NeighborTable, outputs: list[NeighborOutput]) -> list[Output]:
-    """The outputs with each Deliver as the frame that it becomes."""
-    return [_framed(table.interface, out) if isinstance(out, Deliver) else out for out in outputs]
-
-
-def _framed(interface: Interface, deliver: Deliver) -> Transmit:
-    frame = interface.frame(dst=deliver.mac, ethertype=ethernet.ETHERTYPE_IPV4, payload=deliver.packet)
-    return Transmit(interface.port, frame)
