@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole instance, started as a user starts it, watched through its log and its shared memory."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from halo_mp.shm.counters import PortsSnapshot, SlotSnapshot, read_ports, read_slot
+from halo_mp.shm.layout import RegionKind
+from halo_mp.shm.region import Region, region_name
+from tests.support.namespace import Namespace, wait_until
+
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 20.0
+_numbers = itertools.count()
+
+
+class Instance:
+    """`python -m halo_mp.supervisor` in a namespace. Use as a context manager; `events` are its log lines."""
+
+    def __init__(self, namespace: Namespace, *flags: str, name: str | None = None, wait: bool = True) -> None:
+        self.namespace = namespace
+        self.name = name or f"t{os.getpid() % 100000}-{next(_numbers)}"  # short: TAPs are named after it
+        self._flags = flags
+        self._wait = wait
+        self._log = tempfile.NamedTemporaryFile(prefix="halo-mp-test-", suffix=".log")  # noqa: SIM115
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        command = [
+            sys.executable,
+            "-m",
+            "halo_mp.supervisor",
+            "--name",
+            self.name,
+            "--log-format",
+            "json",
+            *self._flags,
+        ]
+        self.process = self.namespace.popen(*command, stdout=self._log, stderr=self._log)
+        if self._wait:
+            try:
+                self.wait_for("instance.up", timeout_s=START_TIMEOUT_S)
+            except BaseException:
+                self.stop()
+                raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def runtime(self) -> Path:
+        """Its runtime directory."""
+        return Path("/run/halo-mp") / self.name
+
+    def text(self) -> str:
+        """Everything that its processes wrote."""
+        return Path(self._log.name).read_text(errors="replace")
+
+    def events(self, event: str | None = None) -> list[dict[str, Any]]:
+        """Its log as a list of maps, all or those of one event."""
+        found = []
+        for line in self.text().splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(entry, dict) and event in (None, entry.get("event")):
+                found.append(entry)
+        return found
+
+    def wait_for(self, event: str, *, count: int = 1, timeout_s: float = 10.0) -> list[dict[str, Any]]:
+        """Wait until an event was logged `count` times; return them."""
+
+        def arrived() -> bool:
+            if (
+                self.process is not None
+                and self.process.poll() is not None
+                and len(self.events(event)) < count
+            ):
+                raise AssertionError(
+                    f"the instance ended with {self.process.returncode} before {event}:\n{self.text()}"
+                )
+            return len(self.events(event)) >= count
+
+        wait_until(arrived, timeout_s=timeout_s, what=f"{count} x {event} in\n{self.text()}")
+        return self.events(event)
+
+    def slot(self, number: int = 0) -> SlotSnapshot:
+        """Counters and state of a slot."""
+        region = Region.attach(region_name(self.name, f"slot.{number}"), RegionKind.SLOT, writable=False)
+        try:
+            return read_slot(region)
+        finally:
+            region.close()
+
+    def ports(self) -> PortsSnapshot:
+        """What the driver says of ports, lcores and the pool."""
+        region = Region.attach(region_name(self.name, "ports"), RegionKind.PORTS, writable=False)
+        try:
+            return read_ports(region)
+        finally:
+            region.close()
+
+    def signal(self, number: int = signal.SIGINT) -> None:
+        """Send a signal to the supervisor."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def wait(self, timeout_s: float = STOP_TIMEOUT_S) -> int:
+        """Wait for the supervisor's end; return its exit status."""
+        assert self.process is not None
+        return self.process.wait(timeout_s)
+
+    def stop(self) -> int:
+        """End it as Ctrl-C does, and insist where that fails; return the exit status. May be called twice."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.signal()
+            try:
+                self.wait()
+            except subprocess.TimeoutExpired:
+                self.signal()
+                self.wait()
+        status = self.process.returncode
+        self._log.close()
+        return status
+
+
+def run_supervisor(
+    namespace: Namespace, flags: Sequence[str], *, timeout_s: float = 30.0
+) -> subprocess.CompletedProcess[str]:
+    """Run the supervisor where it is expected to end by itself; return its status and output."""
+    return namespace.run(sys.executable, "-m", "halo_mp.supervisor", *flags, check=False, timeout_s=timeout_s)
