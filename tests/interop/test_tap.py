@@ -12,5 +12,5 @@ def test_default_ports_answer_the_kernel(namespace: Namespace) -> None:
         assert namespace.ping("10.77.0.1") == 3
         assert namespace.ping("10.77.1.1") == 3
         assert namespace.ping("10.77.0.1", size=1472) == 3
-        assert instance.slot(0)["worker"]["echo_replies"] == 6
+        assert instance.slot(0)["worker"]["counters"]["echo_replies"] == 6
         assert instance.stop() == 0

@@ -33,19 +33,12 @@ class Instance:
         self._flags = flags
         self._wait = wait
         self._log = tempfile.NamedTemporaryFile(prefix="halo-mp-test-", suffix=".log")  # noqa: SIM115
+        self._text = ""  # the log, once the instance has ended
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        command = [
-            sys.executable,
-            "-m",
-            "halo_mp.supervisor",
-            "--name",
-            self.name,
-            "--log-format",
-            "json",
-            *self._flags,
-        ]
+        flags = ["--name", self.name, "--log-format", "json", *self._flags]
+        command = [sys.executable, "-m", "halo_mp.supervisor", *flags]
         self.process = self.namespace.popen(*command, stdout=self._log, stderr=self._log)
         if self._wait:
             try:
@@ -65,7 +58,7 @@ class Instance:
 
     def text(self) -> str:
         """Everything that its processes wrote."""
-        return Path(self._log.name).read_text(errors="replace")
+        return self._text or Path(self._log.name).read_text(errors="replace")
 
     def events(self, event: str | None = None) -> list[dict[str, Any]]:
         """Its log as a list of maps, all or those of one event."""
@@ -83,15 +76,12 @@ class Instance:
         """Wait until an event was logged `count` times; return them."""
 
         def arrived() -> bool:
-            if (
-                self.process is not None
-                and self.process.poll() is not None
-                and len(self.events(event)) < count
-            ):
-                raise AssertionError(
-                    f"the instance ended with {self.process.returncode} before {event}:\n{self.text()}"
-                )
-            return len(self.events(event)) >= count
+            assert self.process is not None
+            ended = self.process.poll()
+            if len(self.events(event)) >= count:
+                return True
+            assert ended is None, f"the instance ended with {ended} before {event}:\n{self.text()}"
+            return False
 
         wait_until(arrived, timeout_s=timeout_s, what=f"{count} x {event} in\n{self.text()}")
         return self.events(event)
@@ -132,9 +122,10 @@ class Instance:
             except subprocess.TimeoutExpired:
                 self.signal()
                 self.wait()
-        status = self.process.returncode
-        self._log.close()
-        return status
+        if not self._text:
+            self._text = self.text()
+            self._log.close()
+        return self.process.returncode
 
 
 def run_supervisor(
