@@ -22,8 +22,9 @@ def announce(config: Config, ready: Mapping[int, ReadyPort]) -> str:
             else "Frames go out again; no stack runs."
         )
         lines.append(f"  {stack}")
-    elif address := next((entry for port in config.ports for entry in port.addresses), None):
-        lines.append(f"  Try it:  ping {IPv4Address(address.address)}")
+    elif port := next((port for port in config.ports if port.addresses), None):
+        where = "" if port.tap else " (from a host on that network)"
+        lines.append(f"  Try it:  ping {IPv4Address(port.addresses[0].address)}{where}")
     lines.append("  Stop it: Ctrl-C")
     return "\n".join(lines) + "\n"
 

@@ -51,8 +51,10 @@ class Greeter:
     def forget(self, pid: int) -> None:
         """Stop waiting for a child that has ended."""
         expected = self._expected.pop(pid, None)
-        if expected is not None and expected.channel.done() and not expected.channel.cancelled():
-            expected.channel.exception()  # nobody may be left to look at it
+        if expected is None or expected.channel.cancel() or expected.channel.cancelled():
+            return
+        if expected.channel.exception() is None:
+            expected.channel.result().close()  # the child may have ended before anybody took it
 
     async def close(self) -> None:
         """Stop listening and close who has not greeted. May be called twice."""

@@ -9,14 +9,15 @@ not blamed either, up to ten times its limit. The only clock is the argument.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from halo_mp.shm.layout import Place
 
 INTERVAL_S = 0.1
 NATIVE_LIMIT_S = 1.0
-ASLEEP_LIMIT_S = 1.0  # sleepers wake at least each 250 ms
+ASLEEP_LIMIT_S = (
+    1.25  # sleepers wake at least each 250 ms: one that is stopped for a second may just have slept
+)
 START_GRACE_S = 10.0  # until the first sign of life
 _STARVED_FACTOR = 10
 _PLACE_WORDS = {
@@ -26,22 +27,22 @@ _PLACE_WORDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Activity:
-    """What the kernel says of a process: its state letter, and the CPU time it has had, in clock ticks."""
-
-    state: str
-    cpu_ticks: int
+# (thread, CPU time that it has had in clock ticks) of each thread that runs or waits for a core
+Activity = frozenset[tuple[int, int]]
 
 
 def read_activity(pid: int) -> Activity:
-    """Return it from /proc; state X when the process is gone."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return Activity("X", 0)
-    fields = stat[stat.rindex(")") + 2 :].split()
-    return Activity(fields[0], int(fields[11]) + int(fields[12]))
+    """Return the runnable threads of a process; none when it is gone, stopped, or blocked."""
+    found = set()
+    for thread in Path(f"/proc/{pid}/task").glob("*"):
+        try:
+            stat = (thread / "stat").read_text()
+        except OSError:
+            continue
+        fields = stat[stat.rindex(")") + 2 :].split()
+        if fields[0] == "R":
+            found.add((int(thread.name), int(fields[11]) + int(fields[12])))
+    return frozenset(found)
 
 
 class HangWatch:
@@ -85,8 +86,8 @@ class HangWatch:
         self._suspect = None
 
     def _is_starved(self, limit: float) -> bool:
-        """Tell whether it wants to run and got no CPU since the last check; the first check only takes note."""
+        """Tell whether a thread wants to run and got no CPU since the last check; the first only takes note."""
         before, self._suspect = self._suspect, self._activity()
-        if self._suspect.state != "R" or self._stalled_s >= limit * _STARVED_FACTOR:
+        if not self._suspect or self._stalled_s >= limit * _STARVED_FACTOR:
             return False
-        return before is None or before.cpu_ticks == self._suspect.cpu_ticks
+        return before is None or not before.isdisjoint(self._suspect)

@@ -33,6 +33,7 @@ from halo_mp.supervisor.wiring import role_name
 BOOT_ATTEMPTS = 3
 STOP_GRACE_S = 2.0  # between the request to stop and SIGTERM
 CLOSING_GRACE_S = 1.0  # between the end of a channel and the end of its process
+GREETING_GRACE_S = 0.2  # for a greeting that an ended process may have left in the socket
 _EXIT_BOOT_FAILED = BootFailed.exit_code
 
 log = logs.get("supervisor")
@@ -187,8 +188,7 @@ class Keeper(ABC):
         talk = asyncio.create_task(self._talk(life), name=f"talk to {self.name}")
         try:
             await child.wait()
-            if life.channel is not None:
-                await self._drain(life)
+            await self._drain(life)
         finally:
             talk.cancel()
             await asyncio.wait([talk])
@@ -253,8 +253,9 @@ class Keeper(ABC):
 
     async def _drain(self, life: Life) -> None:
         """Let what an ended child said last be handled: it may be why it ended."""
+        grace_s = GREETING_GRACE_S if life.channel is None else CLOSING_GRACE_S
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSING_GRACE_S):
+            async with asyncio.timeout(grace_s):
                 await life.drained.wait()
 
     async def _hello(self, life: Life) -> Channel:

@@ -11,7 +11,7 @@ from halo_mp import logs
 from halo_mp.control.channel import Channel, ChannelError, ProtocolError, RequestFailed
 from halo_mp.control.frame import Message
 from halo_mp.control.messages import ReadyPort, field
-from halo_mp.shm.layout import Place
+from halo_mp.shm.ports import forget_driver
 from halo_mp.supervisor.config import Config
 from halo_mp.supervisor.greeter import Greeter
 from halo_mp.supervisor.hang import HangWatch, read_activity
@@ -88,16 +88,10 @@ class DriverKeeper(Keeper):
                 life.kill(f"{reason} on lcore {number}")
 
     def _watch(self, number: int, pid: int) -> HangWatch:
-        # An lcore runs no Python, so that limit is of no meaning to it.
         self._watches[number] = watch = HangWatch(self._config.hang_timeout_s, lambda: read_activity(pid))
         return watch
 
     def _spawn(self) -> Child:
-        # A predecessor's last words must not be taken for progress of this one.
-        for number in range(len(self._config.driver_cores)):
-            lcore = self._regions.ports.pointer.lcore[number]
-            lcore.running = 0
-            lcore.place = Place.NATIVE
         self._ready = asyncio.get_running_loop().create_future()
         return self._spawn_process()
 
@@ -119,6 +113,7 @@ class DriverKeeper(Keeper):
     def _on_ended(self, life: Life) -> None:
         self._watches.clear()
         self._on_gone()
+        forget_driver(self._regions.ports)
         if self._up.done():
             self._up = asyncio.get_running_loop().create_future()
 

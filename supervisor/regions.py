@@ -11,10 +11,10 @@ import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from halo_mp.shm.layout import RegionKind, size_of
 from halo_mp.shm.owners import create_owners
 from halo_mp.shm.pool import create_pool
-from halo_mp.shm.region import Region, region_name
+from halo_mp.shm.ports import create_ports
+from halo_mp.shm.region import Region
 from halo_mp.shm.slot import SlotGeometry, create_slot
 from halo_mp.shm.tables import create_tables
 from halo_mp.supervisor.config import Config, pool_geometry
@@ -50,7 +50,7 @@ class Regions:
 
             name = config.instance
             self.owners = keep(create_owners(name, geometry, generation=generation))
-            self.ports = keep(_create_ports(name, generation))
+            self.ports = keep(create_ports(name, generation=generation))
             self.tables = keep(create_tables(name, generation=generation))
             self.tables_readonly_fd = self.tables.readonly_fd()
             stack.callback(os.close, self.tables_readonly_fd)
@@ -90,11 +90,6 @@ class Regions:
     def close(self) -> None:
         """Unmap and remove everything. May be called twice."""
         self._stack.close()
-
-
-def _create_ports(instance: str, generation: int) -> Region:
-    name = region_name(instance, "ports")
-    return Region.create(name, RegionKind.PORTS, size_of("halo_ports"), generation=generation)
 
 
 def _remove(region: Region) -> None:

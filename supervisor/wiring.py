@@ -68,7 +68,7 @@ def worker_configure(
         "debug_log": config.debug_log,
         "orphan_timeout_s": config.orphan_timeout_s,
         "macswap": sorted(config.macswap.items()),
-        "ports": [port.number for port in config.ports],
+        "ports": sorted({port for port, _ in slot.feeds}),
     }
 
 

@@ -134,7 +134,7 @@ class WorkerConfigure(TypedDict):
     debug_log: bool
     orphan_timeout_s: float
     macswap: list[tuple[int, int]]
-    ports: list[int]
+    ports: list[int]  # that feed the slot: the worker answers for their addresses
 
 
 class SlotRequest(TypedDict):
