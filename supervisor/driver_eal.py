@@ -20,8 +20,7 @@ log = logs.get("eal")
 
 _KEPT_LINES = 12
 _READ_OCTETS = 65536
-# EAL's own "no hugepages" talk is answered by --hugepages; what is an error is raised as one by us.
-# What net_tap says in every healthy start: a queue discipline that only tc rules need, and secondaries that we never have.
+# What net_tap says in every healthy start: of a queue discipline that only tc rules need, and of secondary processes.
 _HARMLESS = re.compile(r"failed to create multiq qdisc|tap_mp_req_on_rxtx")
 _ERROR = re.compile(r"error|fail|cannot|invalid|not found|not compatible|unable", re.IGNORECASE)
 
