@@ -60,7 +60,6 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=_Formatter,
         allow_abbrev=False,
-        exit_on_error=False,
         add_help=False,
     )
     for add in arguments_flags.GROUPS:

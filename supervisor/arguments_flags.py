@@ -79,8 +79,8 @@ def add_addresses(known: argparse.ArgumentParser) -> None:
         "--mtu",
         metavar="OCTETS",
         default="1500",
-        help="longest IP packet, 68 to 9600; above 2022 each buffer grows with it, and the pool too "
-        "(default %(default)s)",
+        help="longest IP packet, 68 to 9600; above 2022 each buffer grows with it, and the pool too; "
+        "net_tap and net_af_packet of DPDK 22.11 take at most 1504 (default %(default)s)",
     )
     group.add_argument(
         "--promiscuous",
@@ -219,9 +219,10 @@ def add_privileges(known: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--user",
         metavar="USER",
-        help="whom the workers run as once they are set up, by name or number. By default, when root starts "
-        "this, nobody; where nobody could not read Python's files, or the kernel forbids the change, the "
-        "workers only give up all capabilities. With a user named here, that one works or nothing starts",
+        help="whom the workers run as once they are set up, by name or number. By default, when root starts"
+        " this, nobody; where nobody could not read Python's files, or the kernel forbids the change, the "
+        "workers only give up all capabilities. A user named here works or nothing starts; root keeps every"
+        " privilege",
     )
 
 

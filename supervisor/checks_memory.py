@@ -40,7 +40,7 @@ def check_hugepages(config: Config, *, sysfs: Path = Path("/sys")) -> None:
     directory = sysfs / "kernel/mm/hugepages"
     need = pages_needed(pool_geometry(config), memory_mb(config), config.hugepages)
     free = free_pages(directory).get(config.hugepages)
-    without = "" if config.pcis else ", or do without: --hugepages off"
+    without = "" if config.pcis else " (or do without: --hugepages off)"
     if free is None:
         raise EnvironmentProblem(
             f"This kernel has no hugepages of {_mib(config.hugepages)} MiB. Use another size with "

@@ -33,9 +33,9 @@ def check_taps(config: Config) -> None:
         name = device_argument(vdev, "iface")
         if name and device_driver(vdev) == "net_tap":
             _check_name(name)
-    taps = [port.tap for port in config.ports if port.tap]
-    for tap in taps:
-        _check_subnet(tap, {other.interface for other in taps})
+    taps = {port.number: port.tap for port in config.ports if port.tap}
+    for number, tap in taps.items():
+        _check_subnet(number, tap, ours={each.interface for each in taps.values()})
 
 
 def _check_name(name: str) -> None:
@@ -46,8 +46,8 @@ def _check_name(name: str) -> None:
     holder = next(_holders(name), None)
     if holder is not None:
         raise EnvironmentProblem(
-            f"The TAP interface {name} is in use by process {holder} ({_name(holder)}). End that, or give "
-            "this instance interfaces of its own with another --name."
+            f"The TAP interface {name} is in use by process {holder}. End that, or give this instance "
+            "interfaces of its own with another --name."
         )
     if not _can_take(name):
         raise EnvironmentProblem(
@@ -57,12 +57,12 @@ def _check_name(name: str) -> None:
         )
 
 
-def _holders(name: str) -> Iterator[int]:
-    """Yield the processes of this network namespace that hold a TAP open, as far as we may look into them."""
+def _holders(name: str) -> Iterator[str]:
+    """Yield pid and name of the processes of this network namespace that hold a TAP open."""
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # ended while we looked, or is not ours to look into
             if os.path.samefile(process / "ns/net", "/proc/self/ns/net") and _holds(process, name):
-                yield int(process.name)
+                yield f"{process.name} ({(process / 'comm').read_text().strip()})"
 
 
 def _holds(process: Path, name: str) -> bool:
@@ -72,10 +72,6 @@ def _holds(process: Path, name: str) -> bool:
             if os.readlink(entry) == str(TUN) and f"iff:\t{name}\n" in info.read_text():
                 return True
     return False
-
-
-def _name(pid: int) -> str:
-    return Path(f"/proc/{pid}/comm").read_text().strip()
 
 
 def _can_take(name: str) -> bool:
@@ -90,7 +86,7 @@ def _can_take(name: str) -> bool:
     return True
 
 
-def _check_subnet(tap: TapConfig, ours: set[str]) -> None:
+def _check_subnet(number: int, tap: TapConfig, *, ours: set[str]) -> None:
     """Refuse a subnet that the kernel already is in by another interface: it would use one of the two."""
     network = ipaddress.IPv4Network((tap.kernel_address, tap.prefix_length), strict=False)
     for interface, addresses in psutil.net_if_addrs().items():
@@ -100,6 +96,6 @@ def _check_subnet(tap: TapConfig, ours: set[str]) -> None:
             if ipaddress.IPv4Network((address.address, address.netmask or 32), strict=False) == network:
                 raise EnvironmentProblem(
                     f"{tap.interface} would be in {network}, where the kernel already is through "
-                    f"{interface}. Choose another subnet, such as --address 0=10.78.0.1/24, or a network "
-                    "namespace: unshare -n ..."
+                    f"{interface}. Choose another subnet, such as --address {number}=10.78.{number}.1/24, or "
+                    "a network namespace of its own: unshare -n ..."
                 )

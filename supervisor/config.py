@@ -137,7 +137,7 @@ def _pool_size(
 ) -> tuple[int, tuple[str, ...]]:
     """Return the buffers of the pool, and what there is to say about too few of them."""
     default, least, most = needs.default(ring_size), needs.least(), pool.largest_pool_size(data)
-    size = reader.number("--pool-size", 1, 1 << 40, example=str(default), otherwise=default)
+    size = reader.number("--pool-size", 1, (1 << 31) - 1, example=str(default), otherwise=default)
     if not reader.sound("--pool-size", "--ring-size", "--ports", "--queues", "--slot", "--vdev", "--pci"):
         return least, ()  # a size to go on with; nothing is concluded from it
     if size < least:

@@ -436,7 +436,7 @@ def test_hugepages_too_few_say_how_many_to_ask_for(tmp_path: Path) -> None:
         check_hugepages(found, sysfs=sysfs)
     assert f"{need} hugepages of 2 MiB are needed, 7 are free." in str(problem.value)
     file = sysfs / "kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
-    assert f"echo {20 + need - 7} | sudo tee {file}, or do without: --hugepages off" in str(problem.value)
+    assert f"echo {20 + need - 7} | sudo tee {file} (or do without: --hugepages off)" in str(problem.value)
     check_hugepages(found, sysfs=hugepages(tmp_path, total=20 + need - 7, free=9 + need - 7, reserved=2))
 
 
