@@ -53,14 +53,17 @@ PAGE_1G = 1 << 30
 CAN_BECOME_NOBODY = os.geteuid() == 0 and in_first_user_namespace()
 
 
-def inside(code: str, *command: str, path: str = "") -> str:
-    """Run code behind a command such as unshare, and return what it printed."""
+def inside(code: str, *command: str, instead: str = "") -> str:
+    """Run code behind a command such as unshare, and return what it printed.
+
+    With `instead` the package is taken from there: -S keeps an editable install from adding its own modules.
+    """
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([*([path] if path else []), *filter(None, sys.path)]),
+        "PYTHONPATH": os.pathsep.join(filter(None, [instead, *sys.path])),
         "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin",
     }
     done = subprocess.run(
-        [*command, sys.executable, "-P", "-c", PRELUDE + code],
+        [*command, sys.executable, "-PS" if instead else "-P", "-c", PRELUDE + code],
         env=environment,
         capture_output=True,
         text=True,
@@ -99,7 +102,7 @@ def test_check_without_driver_module_names_package_and_command(tmp_path: Path) -
     }.items():
         if not name.startswith("_driver") and name != "__pycache__":
             (package / name).symlink_to(target.resolve())
-    said = inside('print(problem(checks.check, built("--ports 0")))', path=str(tmp_path))
+    said = inside('print(problem(checks.check, built("--ports 0")))', instead=str(tmp_path))
     assert "halo_mp._driver is missing" in said
     assert "sudo apt install libdpdk-dev" in said
     assert "pip install --force-reinstall" in said
