@@ -157,7 +157,7 @@ def test_reachable_times_are_spread() -> None:
     ours = table(reachable_spread=0.5)
     for host in range(100):
         hear(ours, reply(sender=PEER + host, mac=PEER_MAC))
-    times = []
+    times: list[float] = []
     while ours.next_deadline() is not None and len(times) < 1000:
         now = ours.next_deadline()
         assert now is not None

@@ -124,6 +124,8 @@ def test_static_entry_is_untouched_by_request_and_reply() -> None:
     assert len(spoken(hear(ours, request(mac=OTHER_MAC)))) == 1
     assert ours.lookup(PEER) == Neighbor(PEER, PEER_MAC, NeighborState.STATIC)
     assert ours.events["neighbor_static_kept"] == 2
+    assert hear(ours, reply()) == []
+    assert ours.events["neighbor_static_kept"] == 2
     assert ours.next_deadline() is None
     assert ours.adopt(PEER, OTHER_MAC, NOW) == []
     assert ours.resolve(PEER, b"packet", NOW) == [Deliver(0, 0, b"packet", PEER_MAC)]

@@ -19,11 +19,11 @@ def test_checksum_edges_equal_the_reference(octets: bytes) -> None:
     assert checksum.internet_checksum(octets) == reference_checksum(octets)
 
 
-@pytest.mark.parametrize("length", [*range(70), 1499, 1500, 9001, 65535])
-def test_checksum_every_length_equals_the_reference(length: int) -> None:
-    octets = random.Random(length).randbytes(length)
-    assert checksum.internet_checksum(octets) == reference_checksum(octets)
-    assert checksum.internet_checksum(memoryview(octets)) == reference_checksum(octets)
+def test_checksum_every_length_equals_the_reference() -> None:
+    for length in (*range(70), 1499, 1500, 9001, 65535):
+        octets = random.Random(length).randbytes(length)
+        assert checksum.internet_checksum(octets) == reference_checksum(octets), length
+        assert checksum.internet_checksum(memoryview(octets)) == reference_checksum(octets), length
 
 
 def test_checksum_stored_in_its_octets_gives_zero() -> None:

@@ -50,12 +50,12 @@ def test_options_round_trip_as_octets() -> None:
     assert emit_into_poison(WITH_OPTIONS.size_octets, WITH_OPTIONS.emit_into) == octets
 
 
-@pytest.mark.parametrize("length", range(41))
-def test_emit_options_of_every_length_are_filled_with_end_of_list(length: int) -> None:
-    packet = dataclasses.replace(VALUE, options=b"\x01" * length)
-    parsed = ipv4.parse(emit_into_poison(packet.size_octets, packet.emit_into))
-    assert parsed.options == b"\x01" * length + bytes(-length % 4)
-    assert parsed.payload == VALUE.payload
+def test_emit_options_of_every_length_are_filled_with_end_of_list() -> None:
+    for length in range(41):
+        packet = dataclasses.replace(VALUE, options=b"\x01" * length)
+        parsed = ipv4.parse(emit_into_poison(packet.size_octets, packet.emit_into))
+        assert parsed.options == b"\x01" * length + bytes(-length % 4)
+        assert parsed.payload == VALUE.payload
 
 
 def test_parse_does_not_copy_the_payload() -> None:

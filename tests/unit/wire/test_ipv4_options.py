@@ -35,11 +35,11 @@ def test_truncated_at_every_length(octets: bytes) -> None:
         assert reason == "ipv4_options"
 
 
-@pytest.mark.parametrize("kind", [kind for kind in range(256) if kind > 1])
 @pytest.mark.parametrize("length", [0, 1, 41, 255])
-def test_length_that_lies_is_refused_for_every_kind(kind: int, length: int) -> None:
-    octets = bytes([kind, length]).ljust(40, b"\x01")
-    assert ipv4_options.check(octets) == "ipv4_options"
+def test_length_that_lies_is_refused_for_every_kind(length: int) -> None:
+    for kind in range(2, 256):
+        octets = bytes([kind, length]).ljust(40, b"\x01")
+        assert ipv4_options.check(octets) == "ipv4_options", kind
 
 
 @pytest.mark.parametrize("length", [2, 40])
