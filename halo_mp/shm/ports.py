@@ -38,4 +38,4 @@ def _clear_port(status: Any) -> None:
     base = ffi.cast("uint8_t *", ffi.addressof(status))
     ffi.memmove(base, octets, offset)
     ffi.memmove(base + offset + 8, octets, len(octets) - offset - 8)
-    status.updates = before + 1
+    status.updates = (before + 1) % 2**64  # a scribbler may have been there
