@@ -45,23 +45,23 @@ class Log:
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
 
-    def debug(self, event: str, **fields: object) -> None:
+    def debug(self, event: str, /, **fields: object) -> None:
         """Write an event that only somebody who searches a fault wants to see."""
         self._emit(logging.DEBUG, event, fields)
 
-    def info(self, event: str, **fields: object) -> None:
+    def info(self, event: str, /, **fields: object) -> None:
         """Write an event of normal operation."""
         self._emit(logging.INFO, event, fields)
 
-    def warning(self, event: str, **fields: object) -> None:
+    def warning(self, event: str, /, **fields: object) -> None:
         """Write an event that somebody should look at, though all goes on."""
         self._emit(logging.WARNING, event, fields)
 
-    def error(self, event: str, **fields: object) -> None:
+    def error(self, event: str, /, **fields: object) -> None:
         """Write an event after which something does not work."""
         self._emit(logging.ERROR, event, fields)
 
-    def exception(self, event: str, **fields: object) -> None:
+    def exception(self, event: str, /, **fields: object) -> None:
         """Write an error with the exception that is being handled, its traceback in one field."""
         self._emit(logging.ERROR, event, {**fields, **_exception_fields(sys.exception())})
 

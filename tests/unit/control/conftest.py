@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The proof that no descriptor was left open."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def flat_descriptors() -> Iterator[None]:
+    before = set(os.listdir("/proc/self/fd"))
+    yield
+    left = set(os.listdir("/proc/self/fd")) - before
+    assert not {fd for fd in left if os.path.exists(f"/proc/self/fd/{fd}")}
