@@ -138,7 +138,6 @@ class AddressClaim:
 
     def _take(self, now: float) -> list[NeighborOutput]:
         self.state = ClaimState.ANNOUNCING
-        self._contested_at = None
         self._deadline = now + ANNOUNCE_INTERVAL_S
         return [AddressReady(*self._interface.key, self._interface.address), announcement(self._interface)]
 

@@ -57,8 +57,7 @@ class Hop:
 
 
 class Stack:
-    """See the module. ``counters`` counts drops by reason, ``events`` what is worth knowing and dropped
-    nothing.
+    """All interfaces of one worker. ``counters`` counts drops by reason, ``events`` the rest worth knowing.
 
     ``route`` says where a destination is that no interface has on its link; without one, or when it returns
     None, the packet is dropped as `ipv4_no_route`. ``probe`` asks for RFC 5227's probing before an address is

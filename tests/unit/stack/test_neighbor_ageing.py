@@ -123,6 +123,15 @@ def test_probe_unanswered_three_times_is_forgotten_and_the_next_packet_asks_by_b
     assert dst == b"\xff" * 6
 
 
+def test_probe_asks_three_times_however_often_resolution_had_asked() -> None:
+    ours = table()
+    ours.resolve(PEER, b"packet", NOW)
+    run(ours, NOW + 2)
+    hear(ours, request(OTHER), NOW + 2.5)
+    outputs = run(ours, NOW + 60)
+    assert [dst for dst, _ in spoken(output for _, output in outputs)] == [PEER_MAC] * 3
+
+
 def test_probe_heard_at_another_mac_is_stale_there() -> None:
     ours = probing()
     run(ours, NOW + 35)

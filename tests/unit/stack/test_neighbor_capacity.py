@@ -50,6 +50,15 @@ def test_full_of_used_neighbors_evicts_the_least_recently_used() -> None:
     assert known(ours) == {1, *range(3, 10)}
 
 
+def test_full_neighbor_not_used_for_long_goes_first_although_its_state_changed_since() -> None:
+    ours = table(WIDE, capacity=8, pending_capacity=2)
+    for number in range(1, 9):
+        learn_and_use(ours, number)
+    run(ours, NOW + 30)
+    assert {neighbor.state for neighbor in ours} == {NeighborState.STALE}
+    assert of_type(Forgotten, hear_stranger(ours, 9)) == [Forgotten(0, 0, NETWORK + 1, Loss.EVICTED)]
+
+
 def test_flood_of_strangers_never_evicts_used_or_static_neighbors() -> None:
     ours = table(WIDE, capacity=1000, pending_capacity=100)
     ours.set_static(NETWORK + 1, mac_of(1), NOW)

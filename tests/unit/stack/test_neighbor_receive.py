@@ -110,6 +110,13 @@ def test_reply_to_somebody_else_of_a_known_sender_is_no_confirmation() -> None:
     assert ours.lookup(PEER) == Neighbor(PEER, PEER_MAC, STALE)
 
 
+@pytest.mark.parametrize("target_mac", [b"\xff" * 6, OTHER_MAC])
+def test_reply_to_everybody_with_our_address_is_no_confirmation(target_mac: bytes) -> None:
+    ours = table()
+    hear(ours, reply(target_mac=target_mac))
+    assert ours.lookup(PEER) == Neighbor(PEER, PEER_MAC, STALE)
+
+
 def test_confirmation_is_reported_at_most_once_a_second() -> None:
     ours = table()
     assert hear(ours, reply()) == [Learned(0, 0, PEER, PEER_MAC)]

@@ -131,6 +131,14 @@ def test_echo_request_of_known_neighbor_is_answered() -> None:
     assert made.counters == {}
 
 
+@pytest.mark.parametrize("ttl", [0, 1, 255])
+def test_echo_request_of_any_ttl_is_delivered(ttl: int) -> None:
+    made = stack()
+    know_peer(made)
+    _, frame = sent(made.receive(0, frame_of(dataclasses.replace(PING, ttl=ttl).emit()), NOW))
+    assert ipv4.parse(frame.payload).ttl == 64
+
+
 def test_echo_request_of_unknown_neighbor_is_answered_after_resolution() -> None:
     made = stack()
     _, frame = sent(made.receive(0, frame_of(PING.emit()), NOW))
@@ -161,6 +169,15 @@ def test_echo_request_from_another_of_our_links_is_answered_there() -> None:
     packet = dataclasses.replace(PING, src=src)
     port, frame = sent(made.receive(0, frame_of(packet.emit()), NOW))
     assert (port, frame.dst) == (1, OTHER_MAC)
+
+
+def test_echo_request_on_one_of_two_ports_of_a_link_is_answered_there() -> None:
+    twin = Interface(port=2, mac=OTHER_MAC, address=parse_address("192.0.2.9"), prefix_length=28)
+    made = stack(INTERFACE, twin)
+    for port in (0, 2):
+        made.set_static(port, PEER, PEER_MAC, NOW)
+    assert sent(made.receive(0, frame_of(PING.emit()), NOW))[0] == 0
+    assert sent(made.receive(2, frame_of(PING.emit(), dst=OTHER_MAC), NOW))[0] == 2
 
 
 def test_echo_request_from_afar_is_answered_through_the_route() -> None:
@@ -477,4 +494,9 @@ def test_received_buffer_may_be_reused_at_once() -> None:
     buffer[:] = b"\xa5" * len(buffer)
     _, frame = sent(made.receive(0, frame_of(reply().emit(), 0x0806), NOW))
     assert isinstance(asked, Transmit)
+    stranger = frame_of(PING.emit(), dst=OTHER_MAC)
+    buffer[: len(stranger)] = stranger
+    [drop] = made.receive(0, memoryview(buffer)[: len(stranger)], NOW)
+    buffer[:] = b"\xa5" * len(buffer)
+    assert drop == Drop(0, "not_for_us", stranger)
     assert icmpv4.parse(ipv4.parse(frame.payload).payload).payload == ECHO.payload
