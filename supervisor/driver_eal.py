@@ -75,7 +75,7 @@ class EalLog:
     def reason(self) -> str:
         """Return the last lines that look like an error, for a sentence."""
         self.drain()
-        lines = [line for line in self.last_lines if _ERROR.search(line)]
+        lines = [line for line in self.last_lines if _ERROR.search(line) and not _HARMLESS.search(line)]
         return "; ".join(lines[-3:])
 
     def close(self) -> None:

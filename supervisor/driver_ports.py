@@ -122,6 +122,7 @@ class DriverPorts:
         setup.slot_count, setup.lcore_count = len(self._slots), len(message["lcores"])
         for i, (slot, region) in enumerate(zip(self._slots, self._regions, strict=True)):
             setup.slot[i] = ffi.cast("struct halo_slot *", _address(region.pointer))
+            setup.slot_octets[i] = region.size_octets
             setup.slot_number[i], setup.slot_lcore[i] = slot["slot"], slot["lcore"]
             setup.slot_doorbell[i] = self._slot_doorbells[i]
         for i, fd in enumerate(self._lcore_doorbells):

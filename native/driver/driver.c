@@ -90,8 +90,8 @@ static int make_slots(struct halo_driver *driver, struct halo_driver_setup *setu
 
 		if (setup->slot_number[i] >= HALO_MAX_SLOTS || setup->slot_lcore[i] >= driver->lcore_count)
 			return -EINVAL;
-		error = halo_slot_home_set_up(driver, home, setup->slot[i], setup->slot_number[i],
-					      setup->slot_doorbell[i]);
+		error = halo_slot_home_set_up(driver, home, setup->slot[i], setup->slot_octets[i],
+					      setup->slot_number[i], setup->slot_doorbell[i]);
 		if (error)
 			return error;
 		lcore = driver->lcore[setup->slot_lcore[i]];
@@ -141,6 +141,9 @@ int halo_driver_create(struct halo_driver_setup *setup, struct halo_driver **out
 		return fail(setup, -ENOMEM, "the driver's state");
 	*out = driver;
 	take_setup(driver, setup);
+	error = halo_pool_measure(driver, setup);
+	if (error)
+		return error;
 	error = register_note(driver);
 	if (!error)
 		error = make_lcores(driver, setup);

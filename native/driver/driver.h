@@ -36,6 +36,7 @@ struct halo_port {
 /* A slot, as its home lcore sees it: the rings' private halves, and the geometry that was read once. */
 struct halo_slot_home {
 	struct halo_slot *shared;
+	struct halo_slot_geometry geometry; /* checked, private: the worker can write to the shared one */
 	struct halo_driver_counters *count;
 	uint32_t number;
 	uint8_t tag; /* in the owners region: number + 1 */
@@ -53,7 +54,7 @@ struct halo_feed { /* an rx queue that this lcore polls */
 	struct halo_port *port;
 	uint16_t queue;
 	uint8_t port_number;
-	struct halo_slot_home *slot; /* NULL: frames are released */
+	struct halo_slot_home *slot;
 };
 
 struct halo_tx_buffer {
@@ -66,12 +67,16 @@ enum halo_note_kind {
 	HALO_NOTE_HAND,
 };
 
-/* What an lcore tells another with a frame; a dynamic field of the mbuf. */
+/*
+ * What we keep with each mbuf of the pool; a dynamic field. `buffer` never changes. `owner` mirrors the owners region: checking
+ * it costs no cache line of its own. The rest travels with a frame from lcore to lcore.
+ */
 struct halo_note {
-	uint16_t target; /* port or slot */
-	uint8_t kind;
-	uint8_t flags; /* of the descriptor */
-	uint32_t source_port;
+	uint32_t buffer;
+	uint8_t owner;
+	uint8_t kind;   /* enum halo_note_kind */
+	uint8_t target; /* port or slot */
+	uint8_t flags;  /* of the descriptor */
 };
 
 typedef int64_t (*halo_command_fn)(struct halo_lcore *lcore, void *argument);
@@ -93,24 +98,34 @@ struct halo_lcore {
 	uint64_t tx_touched; /* bit i: tx[i] is not empty */
 	struct halo_tx_buffer tx[HALO_MAX_PORTS];
 	struct rte_ring *inbox;
-	/* command of the main thread: fn is set last and cleared when result is there */
+	/* command of the main thread: `command` is set last, taken by the lcore, and `answered` set when `result` is there */
 	halo_command_fn command;
 	void *argument;
 	int64_t result;
+	uint32_t answered;
 	uint32_t sleeping;
 	uint32_t nap_ns;
+};
+
+/* The pool's geometry as the data path needs it: small, so that it fits in registers for a burst. */
+struct halo_locator {
+	uint32_t buffers_per_chunk;
+	uint32_t buffer_count;
+	uint32_t stride_octets;
+	uint32_t reciprocal; /* of the stride in lines */
 };
 
 struct halo_driver {
 	uint8_t *pool;
 	struct halo_pool_geometry geometry;
 	uint64_t page_octets;
-	uint32_t chunk_count;
-	uint32_t reciprocal; /* of the stride in lines */
+	struct halo_locator locator;
 	uint8_t *owner;
 	struct halo_ports *ports;
 	struct rte_mempool *mempool;
-	struct rte_mbuf **mbuf; /* by buffer number */
+	uint8_t *headers;       /* the mbufs, one after the other */
+	uint32_t header_octets; /* from one to the next */
+	uint32_t header_offset; /* of the first: mempool's own header */
 	int note_offset;
 	uint32_t idle_policy;
 	uint64_t spin_ns;
@@ -137,30 +152,39 @@ static inline struct halo_note *halo_note_of(const struct halo_driver *driver, s
  * Which buffer holds pool offset `offset`, and how far into it: false when there is none. Works on a private copy of the
  * descriptor; see struct halo_pool_geometry. The reciprocal is exact for every line of a chunk (pool.c checks that).
  */
-static inline bool halo_locate(const struct halo_driver *driver, uint32_t offset, uint32_t *buffer, uint32_t *within)
+static inline bool halo_locate(const struct halo_locator *locator, uint32_t offset, uint32_t *buffer, uint32_t *within)
 {
 	uint32_t chunk = offset / HALO_CHUNK_OCTETS;
 	uint32_t rest = offset % HALO_CHUNK_OCTETS;
-	uint32_t number = (uint32_t)(((uint64_t)(rest / HALO_LINE) * driver->reciprocal) >> 32);
+	uint32_t number = (uint32_t)(((uint64_t)(rest / HALO_LINE) * locator->reciprocal) >> 32);
 
-	*buffer = chunk * driver->geometry.buffers_per_chunk + number;
-	*within = rest - number * driver->geometry.stride_octets;
-	return number < driver->geometry.buffers_per_chunk && *buffer < driver->geometry.buffer_count;
+	*buffer = chunk * locator->buffers_per_chunk + number;
+	*within = rest - number * locator->stride_octets;
+	return number < locator->buffers_per_chunk && *buffer < locator->buffer_count;
 }
 
-static inline uint32_t halo_buffer_offset(const struct halo_driver *driver, uint32_t buffer)
+/* The mbuf of a buffer: headers lie in buffer order, evenly (pool.c checks that), so it is arithmetic and no table. */
+static inline struct rte_mbuf *halo_mbuf_of(const struct halo_driver *driver, uint32_t buffer)
 {
-	return buffer / driver->geometry.buffers_per_chunk * HALO_CHUNK_OCTETS +
-	       buffer % driver->geometry.buffers_per_chunk * driver->geometry.stride_octets;
+	return (struct rte_mbuf *)(void *)(driver->headers + driver->header_offset +
+					   (uint64_t)buffer * driver->header_octets);
+}
+
+/* Give a buffer to a slot, or (HALO_OWNER_DRIVER) take it back, in private memory and for whoever comes after us. */
+static inline void halo_set_owner(const struct halo_driver *driver, struct halo_note *note, uint8_t owner)
+{
+	note->owner = owner;
+	__atomic_store_n(&driver->owner[note->buffer], owner, __ATOMIC_RELAXED);
 }
 
 /* pool.c */
+int halo_pool_measure(struct halo_driver *driver, struct halo_driver_setup *setup);
 int halo_pool_create(struct halo_driver *driver, struct halo_driver_setup *setup);
 void halo_pool_destroy(struct halo_driver *driver);
 
 /* slot.c */
 int halo_slot_home_set_up(struct halo_driver *driver, struct halo_slot_home *home, struct halo_slot *shared,
-			  uint32_t number, int doorbell_fd);
+			  uint64_t shared_octets, uint32_t number, int doorbell_fd);
 int64_t halo_slot_enable(struct halo_lcore *lcore, void *argument);
 int64_t halo_slot_reset(struct halo_lcore *lcore, void *argument);
 void halo_slot_broken(struct halo_slot_home *slot);
@@ -172,8 +196,7 @@ uint32_t halo_slot_room(struct halo_slot_home *slot, uint32_t want, enum halo_dr
 uint32_t halo_rx_serve(struct halo_lcore *lcore, struct halo_feed *feed);
 uint32_t halo_tx_serve(struct halo_lcore *lcore, struct halo_slot_home *slot);
 uint32_t halo_inbox_serve(struct halo_lcore *lcore);
-void halo_deliver_handed(struct halo_lcore *lcore, struct halo_slot_home *slot, struct rte_mbuf *frame, uint8_t flags,
-			 uint8_t source_port);
+void halo_deliver_handed(struct halo_lcore *lcore, struct halo_slot_home *slot, struct rte_mbuf *frame, uint8_t flags);
 
 /* lcore.c */
 int halo_lcore_main(void *argument);

@@ -21,12 +21,15 @@ enum {
 
 static void run_command(struct halo_lcore *lcore)
 {
-	halo_command_fn command = __atomic_load_n(&lcore->command, __ATOMIC_ACQUIRE); /* pairs with halo_lcore_call */
+	halo_command_fn command;
 
-	if (likely(!command))
+	if (likely(!__atomic_load_n(&lcore->command, __ATOMIC_RELAXED)))
+		return;
+	command = __atomic_exchange_n(&lcore->command, NULL, __ATOMIC_ACQUIRE); /* pairs with halo_lcore_call */
+	if (!command) /* taken back: the main thread has waited for too long */
 		return;
 	lcore->result = command(lcore, lcore->argument);
-	__atomic_store_n(&lcore->command, NULL, __ATOMIC_RELEASE); /* pairs with halo_lcore_call's wait */
+	__atomic_store_n(&lcore->answered, 1, __ATOMIC_RELEASE); /* pairs with wait_for_answer */
 }
 
 /*
@@ -129,21 +132,37 @@ void halo_lcore_wake(struct halo_lcore *lcore)
 		return;
 }
 
-/* Have `command` run on the lcore at its next burst boundary, and wait for what it returns. */
-int64_t halo_lcore_call(struct halo_lcore *lcore, halo_command_fn command, void *argument)
+/* Wait until the lcore has answered, at most that long. */
+static bool wait_for_answer(struct halo_lcore *lcore, uint32_t timeout_ms)
 {
 	struct timespec pause = {.tv_nsec = 20000};
 	uint32_t waited_us;
 
+	for (waited_us = 0; waited_us < timeout_ms * 1000; waited_us += 20) {
+		if (__atomic_load_n(&lcore->answered, __ATOMIC_ACQUIRE))
+			return true;
+		nanosleep(&pause, NULL);
+	}
+	return false;
+}
+
+/*
+ * Have `command` run on the lcore at its next burst boundary, and wait for what it returns. `argument` may be on our stack: on
+ * time-out the command is taken back, and if the lcore was quicker, it is waited for.
+ */
+int64_t halo_lcore_call(struct halo_lcore *lcore, halo_command_fn command, void *argument)
+{
 	if (!lcore->driver->running)
 		return command(lcore, argument);
 	lcore->argument = argument;
+	__atomic_store_n(&lcore->answered, 0, __ATOMIC_RELAXED);
 	__atomic_store_n(&lcore->command, command, __ATOMIC_RELEASE);
 	halo_lcore_wake(lcore);
-	for (waited_us = 0; waited_us < COMMAND_TIMEOUT_MS * 1000; waited_us += 20) {
-		if (!__atomic_load_n(&lcore->command, __ATOMIC_ACQUIRE))
-			return lcore->result;
-		nanosleep(&pause, NULL);
-	}
-	return -ETIMEDOUT;
+	if (wait_for_answer(lcore, COMMAND_TIMEOUT_MS))
+		return lcore->result;
+	if (__atomic_exchange_n(&lcore->command, NULL, __ATOMIC_ACQ_REL))
+		return -ETIMEDOUT;
+	while (!wait_for_answer(lcore, COMMAND_TIMEOUT_MS))
+		;
+	return lcore->result;
 }

@@ -13,6 +13,7 @@
 #include <rte_dev.h>
 #include <rte_errno.h>
 #include <rte_malloc.h>
+#include <rte_mbuf_pool_ops.h>
 
 #include "driver.h"
 
@@ -24,14 +25,17 @@ static int fail(struct halo_driver_setup *setup, int error, const char *what)
 	return error;
 }
 
-static int check_reciprocal(struct halo_driver *driver)
+static int make_locator(struct halo_driver *driver)
 {
 	uint32_t lines = driver->geometry.stride_octets / HALO_LINE;
 	uint32_t line;
 
-	driver->reciprocal = (uint32_t)((UINT64_C(1) << 32) / lines + 1);
+	driver->locator.buffers_per_chunk = driver->geometry.buffers_per_chunk;
+	driver->locator.buffer_count = driver->geometry.buffer_count;
+	driver->locator.stride_octets = driver->geometry.stride_octets;
+	driver->locator.reciprocal = (uint32_t)((UINT64_C(1) << 32) / lines + 1);
 	for (line = 0; line < HALO_CHUNK_OCTETS / HALO_LINE; line++)
-		if ((uint32_t)(((uint64_t)line * driver->reciprocal) >> 32) != line / lines)
+		if ((uint32_t)(((uint64_t)line * driver->locator.reciprocal) >> 32) != line / lines)
 			return -ERANGE;
 	return 0;
 }
@@ -40,6 +44,8 @@ static int check_geometry(const struct halo_pool_geometry *geometry)
 {
 	uint64_t chunks;
 
+	if (geometry->stride_octets > UINT16_MAX)
+		return -EINVAL;
 	if (geometry->stride_octets % HALO_LINE || geometry->buffers_per_chunk == 0 || geometry->buffer_count == 0)
 		return -EINVAL;
 	if ((uint64_t)geometry->buffers_per_chunk * geometry->stride_octets > HALO_CHUNK_OCTETS)
@@ -48,24 +54,6 @@ static int check_geometry(const struct halo_pool_geometry *geometry)
 		return -EINVAL;
 	chunks = (geometry->buffer_count + geometry->buffers_per_chunk - 1) / geometry->buffers_per_chunk;
 	return chunks * HALO_CHUNK_OCTETS > geometry->size_octets ? -EINVAL : 0;
-}
-
-/* One extmem element per chunk; the last may be short. */
-static struct rte_pktmbuf_extmem *describe_chunks(const struct halo_driver *driver, uint32_t chunks)
-{
-	struct rte_pktmbuf_extmem *memory = calloc(chunks, sizeof(*memory));
-	uint32_t i;
-
-	for (i = 0; memory && i < chunks; i++) {
-		uint8_t *start = driver->pool + (uint64_t)i * HALO_CHUNK_OCTETS + HALO_METADATA_OCTETS;
-
-		memory[i].buf_ptr = start;
-		memory[i].buf_iova =
-			rte_eal_iova_mode() == RTE_IOVA_VA ? (rte_iova_t)(uintptr_t)start : rte_mem_virt2iova(start);
-		memory[i].buf_len = (size_t)driver->geometry.buffers_per_chunk * driver->geometry.stride_octets;
-		memory[i].elt_size = (uint16_t)driver->geometry.stride_octets;
-	}
-	return memory;
 }
 
 /*
@@ -99,21 +87,71 @@ static int register_memory(struct halo_driver *driver, struct halo_driver_setup 
 	return 0;
 }
 
-static void note_mbuf(struct rte_mempool *mempool, void *argument, void *object, unsigned int index)
+/*
+ * Make object `index` of the mempool the mbuf of buffer `index`, as rte_pktmbuf_init() would, but for the place of its data
+ * room. For DPDK it is an ordinary, direct mbuf: freeing it reads no shared info, and drivers that rewrite flags do no harm.
+ */
+static void init_mbuf(struct rte_mempool *mempool, void *argument, void *object, unsigned int index)
 {
 	struct halo_driver *driver = argument;
 	struct rte_mbuf *mbuf = object;
-	uint32_t buffer, within;
+	struct halo_note *note = halo_note_of(driver, mbuf);
+	uint32_t chunk = index / driver->geometry.buffers_per_chunk;
+	uint32_t place = index % driver->geometry.buffers_per_chunk;
+	uint8_t *room = driver->pool + (uint64_t)chunk * HALO_CHUNK_OCTETS +
+			(uint64_t)place * driver->geometry.stride_octets + HALO_METADATA_OCTETS;
 
-	(void)mempool;
-	(void)index;
-	if (halo_locate(driver, (uint32_t)((uint8_t *)mbuf->buf_addr - driver->pool), &buffer, &within))
-		driver->mbuf[buffer] = mbuf;
-	/*
-	 * A data room in the pool is never attached, shared or freed by itself: for all that DPDK does with these mbufs they
-	 * are direct ones. Without the flag, freeing one does not read its shared info, a third cache line per frame.
-	 */
-	mbuf->ol_flags &= ~RTE_MBUF_F_EXTERNAL;
+	memset(mbuf, 0, sizeof(*mbuf));
+	mbuf->buf_addr = room;
+	rte_mbuf_iova_set(mbuf,
+			  rte_eal_iova_mode() == RTE_IOVA_VA ? (rte_iova_t)(uintptr_t)room : rte_mem_virt2iova(room));
+	mbuf->buf_len = (uint16_t)(driver->geometry.stride_octets - HALO_METADATA_OCTETS);
+	mbuf->data_off = RTE_PKTMBUF_HEADROOM;
+	mbuf->pool = mempool;
+	mbuf->nb_segs = 1;
+	mbuf->port = RTE_MBUF_PORT_INVALID;
+	rte_mbuf_refcnt_set(mbuf, 1);
+	note->buffer = index;
+	note->owner = driver->owner[index];
+	if (halo_mbuf_of(driver, index) != mbuf)
+		driver->header_octets = 0; /* not even: create_mempool() refuses */
+}
+
+static void prepare(struct halo_driver *driver, uint32_t cache)
+{
+	struct rte_pktmbuf_pool_private private = {
+		.mbuf_data_room_size = (uint16_t)(driver->geometry.stride_octets - HALO_METADATA_OCTETS),
+	};
+
+	driver->mempool = rte_mempool_create_empty("halo_pool", driver->geometry.buffer_count, sizeof(struct rte_mbuf),
+						   cache, sizeof(private), SOCKET_ID_ANY,
+						   RTE_MEMPOOL_F_NO_SPREAD | RTE_MEMPOOL_F_NO_IOVA_CONTIG);
+	if (driver->mempool)
+		rte_pktmbuf_pool_init(driver->mempool, &private);
+}
+
+/* All mbuf headers in one piece of DPDK memory, one after the other. */
+static int create_mempool(struct halo_driver *driver)
+{
+	uint32_t count = driver->geometry.buffer_count;
+	struct rte_mempool *mempool;
+	int added;
+
+	prepare(driver, RTE_MIN((uint32_t)CACHE_SIZE, count / 2));
+	mempool = driver->mempool;
+	if (!mempool || rte_mempool_set_ops_byname(mempool, rte_mbuf_best_mempool_ops(), NULL) != 0)
+		return -ENOMEM;
+	driver->header_offset = mempool->header_size;
+	driver->header_octets = mempool->header_size + mempool->elt_size + mempool->trailer_size;
+	driver->headers = rte_zmalloc("halo_mbufs", (size_t)count * driver->header_octets, RTE_CACHE_LINE_SIZE);
+	if (!driver->headers)
+		return -ENOMEM;
+	added = rte_mempool_populate_iova(mempool, (char *)driver->headers, RTE_BAD_IOVA,
+					  (size_t)count * driver->header_octets, NULL, NULL);
+	if (added < 0 || (uint32_t)added != count)
+		return added < 0 ? added : -ENOMEM;
+	rte_mempool_obj_iter(mempool, init_mbuf, driver);
+	return driver->header_octets ? 0 : -ENOTSUP;
 }
 
 /* Take out of the mempool what the owners region says workers have. Nothing else runs yet. */
@@ -130,51 +168,37 @@ static int withhold(struct halo_driver *driver)
 		free(all);
 		return -ENOBUFS;
 	}
+	free(all);
 	for (i = 0; i < count; i++) {
+		void *mbuf = halo_mbuf_of(driver, i);
+
 		if (driver->owner[i] == HALO_OWNER_DRIVER)
-			all[i] = driver->mbuf[i];
-		else
-			all[i] = NULL;
-	}
-	for (i = 0; i < count; i++) {
-		if (all[i])
-			rte_mempool_generic_put(driver->mempool, &all[i], 1, NULL);
+			rte_mempool_generic_put(driver->mempool, &mbuf, 1, NULL);
 		else
 			kept++;
 	}
 	driver->ports->withheld = kept;
-	free(all);
 	return 0;
+}
+
+int halo_pool_measure(struct halo_driver *driver, struct halo_driver_setup *setup)
+{
+	int error = check_geometry(&driver->geometry);
+
+	if (!error)
+		error = make_locator(driver);
+	return error ? fail(setup, error, "the pool's geometry makes no sense") : 0;
 }
 
 int halo_pool_create(struct halo_driver *driver, struct halo_driver_setup *setup)
 {
-	struct rte_pktmbuf_extmem *memory;
-	uint32_t count = driver->geometry.buffer_count;
-	int error = check_geometry(&driver->geometry);
+	int error = register_memory(driver, setup);
 
-	if (!error)
-		error = check_reciprocal(driver);
-	if (error)
-		return fail(setup, error, "the pool's geometry makes no sense");
-	driver->chunk_count = (count + driver->geometry.buffers_per_chunk - 1) / driver->geometry.buffers_per_chunk;
-	error = register_memory(driver, setup);
 	if (error)
 		return error;
-	memory = describe_chunks(driver, driver->chunk_count);
-	driver->mbuf = calloc(count, sizeof(driver->mbuf[0]));
-	if (!memory || !driver->mbuf) {
-		free(memory);
-		return fail(setup, -ENOMEM, "the table of mbufs");
-	}
-	driver->mempool = rte_pktmbuf_pool_create_extbuf(
-		"halo_pool", count, CACHE_SIZE, 0, (uint16_t)(driver->geometry.stride_octets - HALO_METADATA_OCTETS),
-		SOCKET_ID_ANY, memory, driver->chunk_count);
-	error = -rte_errno;
-	free(memory);
-	if (!driver->mempool)
+	error = create_mempool(driver);
+	if (error)
 		return fail(setup, error, "making a mempool of the pool: EAL has too little memory");
-	rte_mempool_obj_iter(driver->mempool, note_mbuf, driver);
 	error = withhold(driver);
 	return error ? fail(setup, error, "taking stock of the buffers") : 0;
 }
@@ -184,5 +208,5 @@ void halo_pool_destroy(struct halo_driver *driver)
 	rte_mempool_free(driver->mempool);
 	if (driver->registered)
 		rte_extmem_unregister(driver->pool, driver->geometry.size_octets);
-	free(driver->mbuf);
+	rte_free(driver->headers);
 }

@@ -125,6 +125,16 @@ static void assign_tx(struct halo_driver *driver, uint32_t number)
 	}
 }
 
+/* What ethdev itself allows: an MTU whose frame does not exceed max_rx_pktlen, which PMDs set more honestly than max_mtu. */
+static uint32_t largest_mtu(const struct rte_eth_dev_info *info)
+{
+	uint32_t overhead = RTE_ETHER_HDR_LEN + RTE_ETHER_CRC_LEN;
+
+	if (info->max_mtu != UINT16_MAX)
+		return info->max_mtu;
+	return info->max_rx_pktlen > overhead ? info->max_rx_pktlen - overhead : 0;
+}
+
 static int set_mtu(struct halo_port *port, const struct rte_eth_dev_info *info, struct halo_port_setup *setup)
 {
 	uint16_t mtu;
@@ -135,13 +145,12 @@ static int set_mtu(struct halo_port *port, const struct rte_eth_dev_info *info, 
 		return 0;
 	error = rte_eth_dev_set_mtu(port->device, (uint16_t)setup->mtu);
 	/* A PMD without the call (net_pcap, net_null, net_ring) has no limit of its own to change. */
-	if (error && error != -ENOTSUP) {
-		snprintf(setup->error, sizeof(setup->error),
-			 "port %u (%s): MTU %u is refused (%s); the device takes %u to %u: change --mtu", setup->port,
-			 setup->device, setup->mtu, rte_strerror(-error), info->min_mtu, info->max_mtu);
-		return error;
-	}
-	return 0;
+	if (!error || error == -ENOTSUP)
+		return 0;
+	snprintf(setup->error, sizeof(setup->error),
+		 "port %u (%s): MTU %u is refused (%s); the device takes %u to %u: change --mtu", setup->port,
+		 setup->device, setup->mtu, rte_strerror(-error), info->min_mtu, largest_mtu(info));
+	return error;
 }
 
 static int start(struct halo_port *port, struct halo_port_setup *setup)
@@ -205,11 +214,15 @@ static int open_queues(struct halo_driver *driver, struct halo_port *port, const
 
 int halo_driver_add_port(struct halo_driver *driver, struct halo_port_setup *setup)
 {
-	struct halo_port *port = &driver->port[setup->port];
 	struct rte_eth_dev_info info;
-	int error = rte_eth_dev_get_port_by_name(setup->device, &port->device);
+	struct halo_port *port;
+	int error;
 
 	setup->error[0] = '\0';
+	if (setup->port >= HALO_MAX_PORTS)
+		return fail(setup, -EINVAL, "its number");
+	port = &driver->port[setup->port];
+	error = rte_eth_dev_get_port_by_name(setup->device, &port->device);
 	if (error) {
 		snprintf(setup->error, sizeof(setup->error),
 			 "there is no port %u: DPDK found no device %s; `dpdk-devbind.py --status` lists NICs, --vdev "
@@ -319,7 +332,8 @@ void halo_driver_update_status(struct halo_driver *driver)
 		if (!port->present)
 			continue;
 		/* Readers retry while `updates` is odd or has changed; the fences keep the fields between the two steps. */
-		__atomic_store_n(&status->updates, status->updates + 1, __ATOMIC_RELAXED);
+		__atomic_store_n(&status->updates, status->updates | 1,
+				 __ATOMIC_RELAXED); /* a dead driver may have left it odd */
 		__atomic_thread_fence(__ATOMIC_SEQ_CST);
 		describe(port, status);
 		copy_stats(port, status);

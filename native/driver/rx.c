@@ -100,28 +100,23 @@ static void deliver(struct halo_lcore *lcore, struct halo_slot_home *slot, struc
 		    uint8_t port)
 {
 	struct halo_driver *driver = lcore->driver;
+	uint8_t *pool = driver->pool;
 	bool metadata = driver->rx_checksum;
-	uint32_t buffer[HALO_BURST];
 	uint64_t octets = 0;
-	uint32_t within, i;
+	uint32_t i;
 
 	for (i = 0; i < count; i++) {
-		struct halo_descriptor descriptor = {
-			.offset = (uint32_t)((uint8_t *)frame[i]->buf_addr - driver->pool) + frame[i]->data_off,
-			.length = frame[i]->data_len,
-			.port = port,
-		};
+		uint32_t offset = (uint32_t)((uint8_t *)frame[i]->buf_addr - pool) + frame[i]->data_off;
+		uint16_t length = frame[i]->data_len;
+		uint8_t flags = unlikely(metadata) ? write_metadata(frame[i]) : 0;
 
-		if (metadata)
-			descriptor.flags = write_metadata(frame[i]);
 		frame[i]->port = port; /* ours, not DPDK's: a frame that is handed over says where it came in */
-		octets += descriptor.length;
-		halo_ring_put(&slot->rx, i, descriptor);
-		halo_locate(driver, descriptor.offset, &buffer[i], &within);
+		octets += length;
+		halo_ring_put(&slot->rx, i, halo_descriptor_make(offset, length, port, flags));
 	}
 	__atomic_store_n(&slot->rx.index->claim, slot->rx.head + count, __ATOMIC_RELEASE);
 	for (i = 0; i < count; i++)
-		__atomic_store_n(&driver->owner[buffer[i]], slot->tag, __ATOMIC_RELAXED);
+		halo_set_owner(driver, halo_note_of(driver, frame[i]), slot->tag);
 	slot->outstanding += count;
 	halo_ring_submit(&slot->rx, count);
 	halo_slot_wake(slot);
@@ -140,11 +135,6 @@ uint32_t halo_rx_serve(struct halo_lcore *lcore, struct halo_feed *feed)
 
 	if (received == 0)
 		return 0;
-	if (!slot) {
-		rte_pktmbuf_free_bulk(frame, received);
-		halo_count(&lcore->status->unclaimed_frames, received);
-		return received;
-	}
 	if (!slot->enabled) {
 		drop_frames(slot, frame, received, HALO_DROP_rx_slot_disabled);
 		return received;
@@ -163,27 +153,22 @@ uint32_t halo_rx_serve(struct halo_lcore *lcore, struct halo_feed *feed)
 }
 
 /* A frame that another worker handed over. Runs on the home lcore of the slot that gets it. */
-void halo_deliver_handed(struct halo_lcore *lcore, struct halo_slot_home *slot, struct rte_mbuf *frame, uint8_t flags,
-			 uint8_t source_port)
+void halo_deliver_handed(struct halo_lcore *lcore, struct halo_slot_home *slot, struct rte_mbuf *frame, uint8_t flags)
 {
 	struct halo_driver *driver = lcore->driver;
-	struct halo_descriptor descriptor = {
-		.offset = (uint32_t)((uint8_t *)frame->buf_addr - driver->pool) + frame->data_off,
-		.length = frame->data_len,
-		.port = source_port,
-		.flags = (uint8_t)((flags & HALO_DESCRIPTOR_METADATA) | HALO_DESCRIPTOR_HANDED),
-	};
-	uint32_t buffer, within;
+	uint32_t offset = (uint32_t)((uint8_t *)frame->buf_addr - driver->pool) + frame->data_off;
+	uint8_t port = frame->port < HALO_MAX_PORTS ? (uint8_t)frame->port : 0;
+	uint16_t length = frame->data_len;
 
-	halo_ring_put(&slot->rx, 0, descriptor);
+	flags = (uint8_t)((flags & HALO_DESCRIPTOR_METADATA) | HALO_DESCRIPTOR_HANDED);
+	halo_ring_put(&slot->rx, 0, halo_descriptor_make(offset, length, port, flags));
 	__atomic_store_n(&slot->rx.index->claim, slot->rx.head + 1, __ATOMIC_RELEASE);
-	halo_locate(driver, descriptor.offset, &buffer, &within);
-	__atomic_store_n(&driver->owner[buffer], slot->tag, __ATOMIC_RELAXED);
+	halo_set_owner(driver, halo_note_of(driver, frame), slot->tag);
 	slot->outstanding++;
 	halo_ring_submit(&slot->rx, 1);
 	halo_slot_wake(slot);
 	halo_count(&slot->count->rx_frames, 1);
-	halo_count(&slot->count->rx_octets, descriptor.length);
+	halo_count(&slot->count->rx_octets, length);
 	halo_count(&slot->count->rx_handed, 1);
 	halo_count(&slot->count->outstanding, 1);
 }

@@ -26,11 +26,43 @@ static struct halo_descriptor *descriptors(struct halo_slot *slot, uint32_t offs
 static void attach(struct halo_slot_home *home)
 {
 	struct halo_slot *slot = home->shared;
-	struct halo_slot_geometry geometry = slot->geometry;
+	struct halo_slot_geometry geometry = home->geometry;
 
 	halo_producer_attach(&home->rx, &slot->rx, descriptors(slot, geometry.rx_offset), geometry.ring_size);
 	halo_producer_attach(&home->spare, &slot->spare, descriptors(slot, geometry.spare_offset), geometry.spare_size);
 	halo_consumer_attach(&home->tx, &slot->tx, descriptors(slot, geometry.tx_offset), geometry.tx_size);
+}
+
+static uint32_t aligned(uint64_t offset)
+{
+	return (uint32_t)((offset + 127) / 128 * 128);
+}
+
+static bool power_of_two(uint32_t value)
+{
+	return value >= 2 && value <= 1u << 24 && !(value & (value - 1));
+}
+
+/*
+ * The region is writable for the worker, so what it says is checked against what any slot region must look like, and against
+ * the size that the kernel knows; afterwards only the private copy counts.
+ */
+static int check_geometry(const struct halo_slot_geometry *geometry, uint64_t region_octets, uint32_t number)
+{
+	uint32_t rx_offset = aligned(sizeof(struct halo_slot));
+	uint32_t tx_offset, spare_offset;
+
+	if (geometry->slot != number || !power_of_two(geometry->ring_size) || !power_of_two(geometry->tx_size) ||
+	    geometry->spare_size != HALO_SPARE_SIZE)
+		return -EPROTO;
+	tx_offset = aligned(rx_offset + (uint64_t)geometry->ring_size * sizeof(struct halo_descriptor));
+	spare_offset = aligned(tx_offset + (uint64_t)geometry->tx_size * sizeof(struct halo_descriptor));
+	if (geometry->rx_offset != rx_offset || geometry->tx_offset != tx_offset ||
+	    geometry->spare_offset != spare_offset)
+		return -EPROTO;
+	if (geometry->buffer_bound > geometry->tx_size || geometry->buffer_bound < geometry->spare_size)
+		return -EPROTO;
+	return spare_offset + HALO_SPARE_SIZE * sizeof(struct halo_descriptor) > region_octets ? -EPROTO : 0;
 }
 
 /*
@@ -42,14 +74,14 @@ static void take_back_claims(struct halo_driver *driver, struct halo_slot_home *
 	uint32_t claimed = __atomic_load_n(&ring->index->claim, __ATOMIC_ACQUIRE) - ring->head;
 	uint32_t i, buffer, within;
 
-	if (claimed > HALO_BURST)
-		return;
-	for (i = 0; i < claimed; i++) {
+	for (i = 0; claimed <= HALO_BURST && i < claimed; i++) {
 		uint32_t offset = ring->entry[(ring->head + i) & ring->mask].offset;
 
-		if (halo_locate(driver, offset, &buffer, &within) && driver->owner[buffer] == home->tag)
+		if (halo_locate(&driver->locator, offset, &buffer, &within) && driver->owner[buffer] == home->tag)
 			driver->owner[buffer] = HALO_OWNER_DRIVER;
 	}
+	/* Once: the next driver shall not find it again, with the buffers rightly in the worker's hands by then. */
+	__atomic_store_n(&ring->index->claim, ring->head, __ATOMIC_RELEASE);
 }
 
 static uint32_t count_owned(const struct halo_driver *driver, uint8_t tag)
@@ -62,14 +94,15 @@ static uint32_t count_owned(const struct halo_driver *driver, uint8_t tag)
 }
 
 int halo_slot_home_set_up(struct halo_driver *driver, struct halo_slot_home *home, struct halo_slot *shared,
-			  uint32_t number, int doorbell_fd)
+			  uint64_t shared_octets, uint32_t number, int doorbell_fd)
 {
 	struct halo_slot_geometry geometry = shared->geometry;
+	int error = check_geometry(&geometry, shared_octets, number);
 
-	if (shared->header.magic != HALO_MAGIC || shared->header.layout_version != HALO_LAYOUT_VERSION ||
-	    shared->header.kind != HALO_REGION_SLOT || geometry.slot != number)
-		return -EPROTO;
+	if (error)
+		return error;
 	home->shared = shared;
+	home->geometry = geometry;
 	home->count = &shared->driver;
 	home->number = number;
 	home->tag = (uint8_t)(number + 1);
@@ -80,6 +113,8 @@ int halo_slot_home_set_up(struct halo_driver *driver, struct halo_slot_home *hom
 	take_back_claims(driver, home, &home->spare);
 	home->outstanding = count_owned(driver, home->tag);
 	home->enabled = __atomic_load_n(&shared->life.state, __ATOMIC_ACQUIRE) == HALO_SLOT_ENABLED;
+	if (home->outstanding > home->bound)
+		return -EPROTO;
 	__atomic_store_n(&shared->life.driver_sleeping, 0, __ATOMIC_RELAXED);
 	return 0;
 }
@@ -106,8 +141,8 @@ static int64_t reclaim(struct halo_driver *driver, struct halo_slot_home *slot)
 	for (i = 0; i < driver->geometry.buffer_count; i++) {
 		if (driver->owner[i] != slot->tag)
 			continue;
-		driver->owner[i] = HALO_OWNER_DRIVER;
-		rte_pktmbuf_free(driver->mbuf[i]);
+		halo_set_owner(driver, halo_note_of(driver, halo_mbuf_of(driver, i)), HALO_OWNER_DRIVER);
+		rte_pktmbuf_free(halo_mbuf_of(driver, i));
 		reclaimed++;
 	}
 	return reclaimed;
@@ -177,36 +212,37 @@ uint32_t halo_slot_room(struct halo_slot_home *slot, uint32_t want, enum halo_dr
 	return room;
 }
 
+/* Put a burst of empty buffers on the spare ring; entries, claim, owners, index, as in rx.c. */
+static void give_spares(struct halo_driver *driver, struct halo_slot_home *slot, struct rte_mbuf **frame)
+{
+	uint32_t i;
+
+	for (i = 0; i < HALO_BURST; i++) {
+		uint32_t room = (uint32_t)((uint8_t *)frame[i]->buf_addr - driver->pool);
+
+		halo_ring_put(&slot->spare, i, halo_descriptor_make(room + HALO_HEADROOM_OCTETS, 0, 0, 0));
+	}
+	__atomic_store_n(&slot->spare.index->claim, slot->spare.head + HALO_BURST, __ATOMIC_RELEASE);
+	for (i = 0; i < HALO_BURST; i++)
+		halo_set_owner(driver, halo_note_of(driver, frame[i]), slot->tag);
+	slot->outstanding += HALO_BURST;
+	halo_ring_submit(&slot->spare, HALO_BURST);
+	halo_count(&slot->count->spare_given, HALO_BURST);
+	halo_count(&slot->count->outstanding, slot->outstanding - slot->count->outstanding);
+}
+
 /* Keep the spare ring full, a burst at a time. */
 void halo_slot_refill(struct halo_lcore *lcore, struct halo_slot_home *slot)
 {
-	struct halo_driver *driver = lcore->driver;
 	struct rte_mbuf *frame[HALO_BURST];
-	uint32_t buffer, within, i;
 
 	while (slot->enabled && slot->bound - slot->outstanding >= HALO_BURST) {
 		uint32_t room = halo_ring_reserve(&slot->spare, HALO_BURST);
 
-		if (room == HALO_RING_BROKEN)
+		if (unlikely(room == HALO_RING_BROKEN))
 			return halo_slot_broken(slot);
-		if (room < HALO_BURST || rte_pktmbuf_alloc_bulk(driver->mempool, frame, HALO_BURST) != 0)
+		if (likely(room < HALO_BURST) || rte_pktmbuf_alloc_bulk(lcore->driver->mempool, frame, HALO_BURST) != 0)
 			return;
-		for (i = 0; i < HALO_BURST; i++) {
-			struct halo_descriptor descriptor = {
-				.offset =
-					(uint32_t)((uint8_t *)frame[i]->buf_addr - driver->pool) + HALO_HEADROOM_OCTETS,
-			};
-
-			halo_ring_put(&slot->spare, i, descriptor);
-		}
-		__atomic_store_n(&slot->spare.index->claim, slot->spare.head + HALO_BURST, __ATOMIC_RELEASE);
-		for (i = 0; i < HALO_BURST; i++)
-			if (halo_locate(driver, (uint32_t)((uint8_t *)frame[i]->buf_addr - driver->pool), &buffer,
-					&within))
-				__atomic_store_n(&driver->owner[buffer], slot->tag, __ATOMIC_RELAXED);
-		slot->outstanding += HALO_BURST;
-		halo_ring_submit(&slot->spare, HALO_BURST);
-		halo_count(&slot->count->spare_given, HALO_BURST);
-		halo_count(&slot->count->outstanding, slot->outstanding - slot->count->outstanding);
+		give_spares(lcore->driver, slot, frame);
 	}
 }

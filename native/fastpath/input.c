@@ -10,37 +10,67 @@ enum {
 	ETHERTYPE_IPV4 = 0x0800,
 	ETHERTYPE_ARP = 0x0806,
 	PROTOCOL_ICMP = 1,
+	PROTOCOL_UDP = 17,
+	ICMP_ECHO = 8,
 	FRAGMENT_MASK = 0x3fff,
-	PORT_DHCP_CLIENT = 68,
+	PORT_DHCP_SERVER = 67,
 };
 
-static bool martian_source(uint32_t address)
+/* One of the port's interfaces that is up. `first` and `count` span what lies between, too. */
+static bool is_up(const struct halo_interface *interface, const struct halo_packet *packet)
 {
-	uint32_t net = address >> 24;
+	return interface->port == packet->port && (interface->flags & HALO_INTERFACE_UP);
+}
 
-	return net == 0 || net == 127 || net >= 224; /* RFC 1812 5.3.7; 240/4 and broadcast are above 224 */
+/* All ones in the host part, on links that have a broadcast address (not /31 and /32: RFC 3021). */
+static bool is_subnet_broadcast(const struct halo_interface *interface, uint32_t address)
+{
+	uint32_t host = interface->prefix_length < 32 ? UINT32_MAX >> interface->prefix_length : 0;
+
+	return host > 1 && interface->address && (address & host) == host && !((address ^ interface->address) & ~host);
+}
+
+/* RFC 1812 5.3.7 and RFC 1122 3.2.1.3: sources that nobody can have, or that only we can. 240/4 is above 224. */
+static bool martian_source(const struct halo_worker *worker, const struct halo_packet *packet)
+{
+	const struct halo_port_entry *port = &worker->port[packet->port];
+	uint32_t address = packet->src[0];
+	uint32_t net = address >> 24;
+	uint16_t i;
+
+	/* RFC 2131: a client without an address asks from 0.0.0.0, everybody, on the server's port. */
+	if (address == 0)
+		return packet->ip_protocol != PROTOCOL_UDP || packet->dst_port != PORT_DHCP_SERVER ||
+		       packet->dst[0] != UINT32_MAX;
+	if (net == 0 || net == 127 || net >= 224)
+		return true;
+	for (i = port->first; i < port->first + port->count; i++) {
+		const struct halo_interface *interface = &worker->interfaces[i];
+
+		if (!is_up(interface, packet))
+			continue;
+		if (interface->address == address || is_subnet_broadcast(interface, address))
+			return true;
+	}
+	return false;
 }
 
 /* Find the interface of this port and VLAN whose address or broadcast address is `dst`; UINT16_MAX: none. */
-static uint16_t find_interface(const struct halo_worker *worker, const struct halo_packet *packet, uint32_t dst,
-			       bool *broadcast)
+static uint16_t find_interface(const struct halo_worker *worker, const struct halo_packet *packet, bool *broadcast)
 {
 	const struct halo_port_entry *port = &worker->port[packet->port];
+	uint32_t dst = packet->dst[0];
 	uint16_t i;
 
 	*broadcast = dst == UINT32_MAX;
 	for (i = port->first; i < port->first + port->count; i++) {
 		const struct halo_interface *interface = &worker->interfaces[i];
-		uint32_t host = interface->prefix_length < 32 ? UINT32_MAX >> interface->prefix_length : 0;
 
-		if (interface->vlan != packet->vlan)
+		if (!is_up(interface, packet) || interface->vlan != packet->vlan)
 			continue;
-		if (interface->address == dst)
+		if (*broadcast || interface->address == dst)
 			return i;
-		if (*broadcast)
-			return i;
-		/* All ones in the host part, on links that have a broadcast address (not /31, /32: RFC 3021). */
-		if (host > 1 && (dst & host) == host && (dst & ~host) == (interface->address & ~host)) {
+		if (is_subnet_broadcast(interface, dst)) {
 			*broadcast = true;
 			return i;
 		}
@@ -48,27 +78,22 @@ static uint16_t find_interface(const struct halo_worker *worker, const struct ha
 	return UINT16_MAX;
 }
 
-static bool own_address(const struct halo_worker *worker, const struct halo_packet *packet, uint32_t address)
+static void input_icmp(struct halo_worker *worker, struct halo_packet *packet, const uint8_t *frame, bool to_all)
 {
-	const struct halo_port_entry *port = &worker->port[packet->port];
-	uint16_t i;
-
-	for (i = port->first; i < port->first + port->count; i++)
-		if (worker->interfaces[i].address == address)
-			return true;
-	return false;
+	if (!to_all)
+		return halo_local_icmp(worker, packet);
+	if (packet->ip_length >= 28 && frame[packet->l4_offset] != ICMP_ECHO)
+		return halo_drop(packet, HALO_DROP_icmp_unhandled);
+	halo_drop(packet, HALO_DROP_icmp_broadcast_echo);
 }
 
-static void input_ipv4(struct halo_worker *worker, struct halo_packet *packet, bool group)
+static void input_ipv4(struct halo_worker *worker, struct halo_packet *packet, const uint8_t *frame, bool group)
 {
 	bool broadcast;
 
-	if (martian_source(packet->src[0]) || own_address(worker, packet, packet->src[0])) {
-		/* RFC 2131: a client without an address asks from 0.0.0.0; the Python stack may want that one. */
-		if (packet->src[0] != 0 || packet->dst_port != PORT_DHCP_CLIENT - 1)
-			return halo_drop(packet, HALO_DROP_ipv4_martian);
-	}
-	packet->interface = find_interface(worker, packet, packet->dst[0], &broadcast);
+	if (martian_source(worker, packet) || packet->dst[0] == 0)
+		return halo_drop(packet, HALO_DROP_ipv4_martian);
+	packet->interface = find_interface(worker, packet, &broadcast);
 	if (packet->interface == UINT16_MAX) {
 		bool multicast = packet->dst[0] >> 28 == 14;
 
@@ -76,11 +101,8 @@ static void input_ipv4(struct halo_worker *worker, struct halo_packet *packet, b
 	}
 	if (packet->fragment & FRAGMENT_MASK)
 		return halo_drop(packet, HALO_DROP_ipv4_fragment);
-	if (packet->ip_protocol == PROTOCOL_ICMP && packet->l4_offset == packet->l3_offset + 20) {
-		if (!broadcast && !group)
-			return halo_local_icmp(worker, packet);
-		return halo_drop(packet, HALO_DROP_icmp_broadcast_echo);
-	}
+	if (packet->ip_protocol == PROTOCOL_ICMP && packet->l4_offset == packet->l3_offset + 20)
+		return input_icmp(worker, packet, frame, broadcast || group);
 	packet->verdict = HALO_VERDICT_PUNT;
 }
 
@@ -90,7 +112,7 @@ static bool has_vlan(const struct halo_worker *worker, const struct halo_packet 
 	uint16_t i;
 
 	for (i = port->first; i < port->first + port->count; i++)
-		if (worker->interfaces[i].vlan == packet->vlan)
+		if (is_up(&worker->interfaces[i], packet) && worker->interfaces[i].vlan == packet->vlan)
 			return true;
 	return false;
 }
@@ -114,7 +136,7 @@ static void input_one(struct halo_worker *worker, struct halo_packet *packet)
 	if (!has_vlan(worker, packet))
 		return halo_drop(packet, HALO_DROP_vlan_unknown);
 	if (packet->ethertype == ETHERTYPE_IPV4)
-		return input_ipv4(worker, packet, group);
+		return input_ipv4(worker, packet, frame, group);
 	if (packet->ethertype == ETHERTYPE_ARP) {
 		packet->verdict = HALO_VERDICT_PUNT;
 		return;

@@ -63,11 +63,8 @@ void halo_local_icmp(struct halo_worker *worker, struct halo_packet *packet)
 void halo_macswap(struct halo_worker *worker, struct halo_packet *packet, uint16_t port)
 {
 	uint8_t *frame = worker->pool + packet->offset;
-	uint8_t dst[6];
 
-	memcpy(dst, frame, 6);
-	memcpy(frame, frame + 6, 6);
-	memcpy(frame + 6, dst, 6);
+	swap_macs(frame);
 	if (packet->ip_version == 4) {
 		if (packet->ttl <= 1)
 			return halo_drop(packet, HALO_DROP_ipv4_ttl);

@@ -95,13 +95,46 @@ static inline uint16_t checksum_update(uint16_t checksum, uint16_t old, uint16_t
 	return (uint16_t)~sum;
 }
 
-/* Decrement the TTL of an IPv4 header and mend its checksum. */
+/*
+ * Whether the checksum of a header without options is right. Five 32-bit words never overflow 64 bits, and the folded sum of a
+ * number is 0xffff exactly when the number is a multiple of 0xffff (0 is no header: its version would be 0).
+ */
+static inline int plain_header_is_right(const uint8_t *ipv4)
+{
+	uint32_t word[5];
+
+	memcpy(word, ipv4, sizeof(word));
+	return ((uint64_t)word[0] + word[1] + word[2] + word[3] + word[4]) % 0xffff == 0;
+}
+
+/*
+ * Decrement the TTL of an IPv4 header and mend its checksum: RFC 1624's equation 3 for a field that falls by 0x0100, in memory
+ * order, where the end-around carry is all that is left of it.
+ */
 static inline void decrement_ttl(uint8_t *ipv4)
 {
-	uint16_t old = load16(ipv4 + 8);
+	uint16_t checksum;
+	uint32_t sum;
 
-	store16(ipv4 + 8, (uint16_t)(old - 0x100));
-	store16(ipv4 + 10, checksum_update(load16(ipv4 + 10), old, (uint16_t)(old - 0x100)));
+	memcpy(&checksum, ipv4 + 10, sizeof(checksum));
+	sum = (uint32_t)checksum + __builtin_bswap16(0x0100);
+	checksum = (uint16_t)(sum + (sum >= 0xffff));
+	memcpy(ipv4 + 10, &checksum, sizeof(checksum));
+	ipv4[8]--;
+}
+
+/* Exchange the two MAC addresses at the start of a frame: twelve octets in two loads and two stores. */
+static inline void swap_macs(uint8_t *frame)
+{
+	uint64_t low, swapped_low;
+	uint32_t high, swapped_high;
+
+	memcpy(&low, frame, sizeof(low));
+	memcpy(&high, frame + 8, sizeof(high));
+	swapped_low = low >> 48 | (uint64_t)high << 16 | low << 48;
+	swapped_high = (uint32_t)(low >> 16);
+	memcpy(frame, &swapped_low, sizeof(swapped_low));
+	memcpy(frame + 8, &swapped_high, sizeof(swapped_high));
 }
 
 #endif

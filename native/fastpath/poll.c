@@ -14,6 +14,7 @@ enum {
 	FD_LOOK_NS = 1000000,
 	SLEEP_SLICE_MS = 250, /* a sleeper shows that it lives at least this often */
 	EVENTS = 8,
+	SPIN_PAUSES = 16, /* under a microsecond */
 };
 
 static void set_place(struct halo_worker *worker, enum halo_place place)
@@ -72,9 +73,25 @@ static uint32_t run_burst(struct halo_worker *worker)
 	return count;
 }
 
+static bool life_changed(const struct halo_worker *worker)
+{
+	const struct halo_slot_life *life = &worker->slot->life;
+
+	return (__atomic_load_n(&life->state, __ATOMIC_ACQUIRE) == HALO_SLOT_ENABLED) != worker->enabled;
+}
+
 static bool rx_waits(const struct halo_worker *worker)
 {
 	return worker->enabled && __atomic_load_n(&worker->slot->rx.producer, __ATOMIC_ACQUIRE) != worker->rx.tail;
+}
+
+/* Wait for a frame without taking the clock, or the other thread of our core, more time than needed. */
+static void spin_briefly(const struct halo_worker *worker)
+{
+	uint32_t i;
+
+	for (i = 0; i < SPIN_PAUSES && !rx_waits(worker); i++)
+		halo_pause();
 }
 
 /* Sleep until the doorbell, another fd, the deadline or the slice. Returns poll reasons. */
@@ -89,7 +106,7 @@ static uint32_t sleep_once(struct halo_worker *worker, int64_t left_ns)
 	__atomic_store_n(&worker->slot->status.epoch, 0, __ATOMIC_RELEASE);
 	set_place(worker, HALO_PLACE_ASLEEP);
 	halo_fall_asleep(flag); /* pairs with halo_must_ring in the driver */
-	if (!rx_waits(worker) && look_at_fds(worker, timeout_ms))
+	if (!rx_waits(worker) && !life_changed(worker) && look_at_fds(worker, timeout_ms))
 		reasons = HALO_POLL_FDS;
 	__atomic_store_n(flag, 0, __ATOMIC_RELAXED);
 	set_place(worker, HALO_PLACE_NATIVE);
@@ -125,7 +142,7 @@ static uint32_t turn(struct halo_worker *worker, int64_t deadline_ns, int64_t *i
 		   now - *idle_since_ns >= worker->spin_ns) {
 		return sleep_once(worker, deadline_ns == INT64_MAX ? -1 : deadline_ns - now);
 	} else {
-		halo_pause();
+		spin_briefly(worker);
 	}
 	if (now >= worker->next_fd_look_ns) {
 		worker->next_fd_look_ns = now + FD_LOOK_NS;

@@ -10,10 +10,13 @@
 
 static inline bool halo_tx_put(struct halo_worker *worker, struct halo_descriptor descriptor)
 {
-	uint32_t room = halo_ring_reserve(&worker->tx, worker->tx_pending + 1);
+	if (unlikely(worker->tx_pending == worker->tx_room)) {
+		uint32_t room = halo_ring_reserve(&worker->tx, worker->tx_pending + HALO_BURST);
 
-	if (unlikely(room == HALO_RING_BROKEN || room <= worker->tx_pending))
-		return false;
+		if (room == HALO_RING_BROKEN || room <= worker->tx_pending)
+			return false;
+		worker->tx_room = room;
+	}
 	halo_ring_put(&worker->tx, worker->tx_pending++, descriptor);
 	return true;
 }
@@ -22,8 +25,14 @@ void halo_tx_submit(struct halo_worker *worker)
 {
 	if (worker->tx_pending == 0)
 		return;
+	if (unlikely(__atomic_load_n(&worker->slot->life.generation, __ATOMIC_ACQUIRE) != worker->generation)) {
+		worker->tx_pending = 0; /* for rings that are no more: the driver has taken all buffers back */
+		worker->tx_room = 0;
+		return;
+	}
 	halo_ring_submit(&worker->tx, worker->tx_pending);
 	worker->tx_pending = 0;
+	worker->tx_room = 0;
 	worker->dirty = true;
 }
 
@@ -42,16 +51,9 @@ void halo_ring_doorbell(struct halo_worker *worker)
 	halo_count(&worker->slot->worker.doorbells, 1);
 }
 
-static struct halo_descriptor descriptor_of(const struct halo_packet *packet, uint8_t port, uint8_t action)
+static inline struct halo_descriptor descriptor_of(const struct halo_packet *packet, uint8_t port, uint8_t action)
 {
-	struct halo_descriptor descriptor = {
-		.offset = packet->offset,
-		.length = packet->length,
-		.port = port,
-		.flags = action,
-	};
-
-	return descriptor;
+	return halo_descriptor_make(packet->offset, packet->length, port, action);
 }
 
 static void punt(struct halo_worker *worker, const struct halo_packet *packet)
@@ -82,19 +84,10 @@ static inline bool put_or_lose(struct halo_worker *worker, struct halo_descripto
 	return put;
 }
 
-static void finish_one(struct halo_worker *worker, struct halo_packet *packet, struct tally *tally)
+/* Whatever is not transmitted. */
+static void finish_other(struct halo_worker *worker, struct halo_packet *packet, struct tally *tally)
 {
-	tally->rx_octets += packet->length;
-	tally->rx_handed += (packet->flags & HALO_DESCRIPTOR_HANDED) != 0;
-	if (worker->debug)
-		halo_debug_keep(worker, packet);
 	switch (packet->verdict) {
-	case HALO_VERDICT_TRANSMIT:
-		if (!put_or_lose(worker, descriptor_of(packet, (uint8_t)packet->tx_port, HALO_ACTION_TRANSMIT)))
-			return;
-		tally->tx_frames++;
-		tally->tx_octets += packet->length;
-		return;
 	case HALO_VERDICT_PUNT:
 		punt(worker, packet);
 		tally->punted++;
@@ -113,29 +106,45 @@ static void finish_one(struct halo_worker *worker, struct halo_packet *packet, s
 	halo_tx_put(worker, descriptor_of(packet, 0, HALO_ACTION_RELEASE));
 }
 
+static inline void finish_one(struct halo_worker *worker, struct halo_packet *packet, struct tally *tally)
+{
+	tally->rx_octets += packet->length;
+	tally->rx_handed += (packet->flags & HALO_DESCRIPTOR_HANDED) != 0;
+	if (unlikely(packet->verdict != HALO_VERDICT_TRANSMIT))
+		return finish_other(worker, packet, tally);
+	if (put_or_lose(worker, descriptor_of(packet, (uint8_t)packet->tx_port, HALO_ACTION_TRANSMIT))) {
+		tally->tx_frames++;
+		tally->tx_octets += packet->length;
+	}
+}
+
+/* Write a burst's sums to shared memory. */
+static void publish(struct halo_worker_counters *counters, const struct tally *tally, uint32_t count)
+{
+	halo_count(&counters->rx_frames, count);
+	halo_count(&counters->rx_octets, tally->rx_octets);
+	halo_count(&counters->rx_bursts, 1);
+	halo_count(&counters->tx_frames, tally->tx_frames);
+	halo_count(&counters->tx_octets, tally->tx_octets);
+	halo_count(&counters->rx_handed, tally->rx_handed);
+	halo_count(&counters->tx_handed, tally->tx_handed);
+	halo_count(&counters->consumed, tally->consumed);
+	halo_count(&counters->punted, tally->punted);
+	halo_count(&counters->held, tally->punted);
+}
+
 void halo_stage_finish(struct halo_worker *worker, uint32_t count)
 {
-	struct halo_worker_counters *counters = &worker->slot->worker;
 	struct tally tally = {0};
 	uint32_t i;
 
+	if (unlikely(worker->debug))
+		for (i = 0; i < count; i++)
+			halo_debug_keep(worker, &worker->burst[i]);
 	for (i = 0; i < count; i++)
 		finish_one(worker, &worker->burst[i], &tally);
 	halo_tx_submit(worker);
-	halo_count(&counters->rx_frames, count);
-	halo_count(&counters->rx_octets, tally.rx_octets);
-	halo_count(&counters->rx_handed, tally.rx_handed);
-	halo_count(&counters->rx_bursts, 1);
-	halo_count(&counters->tx_frames, tally.tx_frames);
-	halo_count(&counters->tx_octets, tally.tx_octets);
-	if (tally.tx_handed)
-		halo_count(&counters->tx_handed, tally.tx_handed);
-	if (tally.consumed)
-		halo_count(&counters->consumed, tally.consumed);
-	if (tally.punted) {
-		halo_count(&counters->punted, tally.punted);
-		halo_count(&counters->held, tally.punted);
-	}
+	publish(&worker->slot->worker, &tally, count);
 }
 
 /* ---- what Python does with punts ------------------------------------------------------------------------------ */
@@ -173,12 +182,13 @@ int halo_worker_finish_punt(struct halo_worker *worker, uint32_t i, int reason)
 
 int halo_worker_transmit_punt(struct halo_worker *worker, uint32_t i, uint32_t offset, uint32_t length, uint32_t port)
 {
-	struct halo_packet *packet = &worker->punts[i];
+	struct halo_packet *packet;
 	int error = i >= worker->punt_count || length > UINT16_MAX || port >= HALO_MAX_PORTS ? -EINVAL
 											     : take_punt(worker, i);
 
 	if (error)
 		return error;
+	packet = &worker->punts[i];
 	packet->offset = offset;
 	packet->length = (uint16_t)length;
 	send_frame(worker, descriptor_of(packet, (uint8_t)port, HALO_ACTION_TRANSMIT));

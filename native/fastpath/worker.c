@@ -49,8 +49,12 @@ void halo_attach_rings(struct halo_worker *worker)
 			     geometry.spare_size);
 	halo_producer_attach(&worker->tx, &slot->tx, descriptors(slot, geometry.tx_offset), geometry.tx_size);
 	worker->tx_pending = 0;
+	worker->tx_room = 0;
 	worker->punt_count = 0;
+	/* What Python held when its worker ended, or when the rings were made anew, is gone: the books say so. */
+	halo_count(&slot->worker.drops[HALO_DROP_punt_lost], slot->worker.held);
 	halo_count(&slot->worker.held, -slot->worker.held);
+	memset(worker->punt_open, 0, sizeof(worker->punt_open));
 	__atomic_store_n(&slot->status.ring_generation, worker->generation, __ATOMIC_RELEASE);
 }
 

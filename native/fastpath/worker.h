@@ -38,6 +38,7 @@ struct halo_worker {
 	struct halo_consumer spare;
 	struct halo_producer tx;
 	uint32_t tx_pending; /* put on tx, not yet submitted */
+	uint32_t tx_room;    /* reserved since the last submit */
 
 	uint64_t now_ns; /* of the current burst */
 	int64_t next_fd_look_ns;

@@ -16,6 +16,7 @@ struct halo_driver_setup {
 	uint32_t slot_count;
 	uint32_t lcore_count;
 	struct halo_slot *slot[HALO_MAX_SLOTS]; /* in the order of the numbers below */
+	uint64_t slot_octets[HALO_MAX_SLOTS];   /* of its file, as the kernel says */
 	uint32_t slot_number[HALO_MAX_SLOTS];
 	uint32_t slot_lcore[HALO_MAX_SLOTS]; /* index of the home lcore */
 	int slot_doorbell[HALO_MAX_SLOTS];

@@ -17,6 +17,8 @@
 
 #include <halo/layout.h>
 
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "halo_descriptor_make");
+
 #ifndef likely /* DPDK has them too */
 #define likely(condition) __builtin_expect(!!(condition), 1)
 #define unlikely(condition) __builtin_expect(!!(condition), 0)
@@ -48,14 +50,31 @@ static inline uint32_t halo_ring_reserve(struct halo_producer *ring, uint32_t wa
 	uint32_t used = ring->head - ring->peer;
 
 	if (ring->size - used < want) {
-		ring->peer = __atomic_load_n(&ring->index->consumer, __ATOMIC_ACQUIRE); /* pairs with release */
-		used = ring->head - ring->peer;
-		if (used > ring->size)
+		uint32_t peer = __atomic_load_n(&ring->index->consumer, __ATOMIC_ACQUIRE); /* pairs with release */
+
+		used = ring->head - peer;
+		if (unlikely(used > ring->size)) /* and is not taken over: broken it stays, until we attach anew */
 			return HALO_RING_BROKEN;
+		ring->peer = peer;
 		if (ring->size - used < want)
 			return ring->size - used;
 	}
 	return want;
+}
+
+/*
+ * One word, put together in a register: a struct that is filled field by field and then stored as a whole waits for its own
+ * stores. Octet order is the machine's, little-endian on all that DPDK 22.11 runs on.
+ */
+static inline struct halo_descriptor halo_descriptor_make(uint32_t offset, uint16_t length, uint8_t port, uint8_t flags)
+{
+	union {
+		uint64_t word;
+		struct halo_descriptor descriptor;
+	} made;
+
+	made.word = offset | (uint64_t)length << 32 | (uint64_t)port << 48 | (uint64_t)flags << 56;
+	return made.descriptor;
 }
 
 static inline void halo_ring_put(struct halo_producer *ring, uint32_t position, struct halo_descriptor descriptor)
@@ -75,10 +94,12 @@ static inline uint32_t halo_ring_peek(struct halo_consumer *ring, uint32_t want)
 	uint32_t ready = ring->peer - ring->tail;
 
 	if (ready < want) {
-		ring->peer = __atomic_load_n(&ring->index->producer, __ATOMIC_ACQUIRE); /* pairs with submit */
-		ready = ring->peer - ring->tail;
-		if (ready > ring->size)
+		uint32_t peer = __atomic_load_n(&ring->index->producer, __ATOMIC_ACQUIRE); /* pairs with submit */
+
+		ready = peer - ring->tail;
+		if (unlikely(ready > ring->size))
 			return HALO_RING_BROKEN;
+		ring->peer = peer;
 	}
 	return ready < want ? ready : want;
 }
@@ -111,7 +132,7 @@ static inline void halo_producer_attach(struct halo_producer *ring, struct halo_
 	ring->size = size;
 	ring->mask = size - 1;
 	ring->head = __atomic_load_n(&index->producer, __ATOMIC_ACQUIRE);
-	ring->peer = __atomic_load_n(&index->consumer, __ATOMIC_ACQUIRE);
+	ring->peer = ring->head - size; /* looks full, so that the first reserve looks for itself, and checks */
 }
 
 static inline void halo_consumer_attach(struct halo_consumer *ring, struct halo_ring_index *index,
