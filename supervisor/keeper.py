@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from halo_mp import logs
-from halo_mp.control.channel import Channel, ChannelClosed, ChannelError
+from halo_mp.control.channel import Channel, ChannelError, ProtocolError
 from halo_mp.control.frame import Message
 from halo_mp.control.inbox import close_all
 from halo_mp.control.messages import field
@@ -59,15 +59,19 @@ class Life:
         self.ended = asyncio.Event()
         self.drained = asyncio.Event()  # everything that it said was handled
         self.failure: str | None = None  # the child's own sentence on why it can not start
-        self.killed_for: str | None = None
+        self.blamed_for: str | None = None
         self.useful_since: float | None = None
         self._sending: set[asyncio.Task[None]] = set()
 
     def kill(self, reason: str) -> None:
         """End it now, for a reason that the log and perhaps a sentence will tell."""
-        if self.killed_for is None and not self.child.gone:
-            self.killed_for = reason
+        if not self.child.gone:
+            self.blame(reason)
             self.child.signal(signal.SIGKILL)
+
+    def blame(self, reason: str) -> None:
+        """Take note of why it will have ended; the first reason counts."""
+        self.blamed_for = self.blamed_for or reason
 
     def tell(self, message: Message) -> None:
         """Send a message without waiting; a child that is not there yet or any more misses it."""
@@ -79,7 +83,7 @@ class Life:
     @property
     def ending(self) -> str:
         """Why it ended, as the end of a sentence."""
-        return f"{self.killed_for}, and {self.child.ending}" if self.killed_for else self.child.ending
+        return f"{self.blamed_for}, and {self.child.ending}" if self.blamed_for else self.child.ending
 
     def close(self) -> None:
         """Let go of the channel and of what was still to be sent."""
@@ -226,7 +230,7 @@ class Keeper(ABC):
         self._boot_deaths += 1
         if life is not None and life.failure is not None:
             raise BootFailed(life.failure)
-        if life is not None and life.child.exit_code == _EXIT_BOOT_FAILED:
+        if life is not None and life.child.exit_code == _EXIT_BOOT_FAILED and life.blamed_for is None:
             raise BootFailed(f"{self.name} can not start; it has said why above.")
         if self._boot_deaths >= BOOT_ATTEMPTS:
             raise BootFailed(f"{self.name} {ending}, the third time before it was ready.")
@@ -236,10 +240,12 @@ class Keeper(ABC):
         try:
             life.channel = await self._hello(life)
             await self._serve(life, life.channel)
-            raise ChannelClosed("closed its control channel")
-        except ChannelError as error:
-            await asyncio.sleep(CLOSING_GRACE_S)  # most often because it is ending
-            life.kill(str(error))
+            await self._let_end(life)
+        except ProtocolError as error:
+            life.blame(str(error))
+            await self._let_end(life)
+        except ChannelError:
+            await self._let_end(life)
         except TimeoutError as error:
             life.kill(str(error))
         except HaloError as error:
@@ -250,6 +256,13 @@ class Keeper(ABC):
         except Exception:
             log.exception(f"{self.role}.talk", **self._fields)
             life.kill("met an error of the supervisor's")
+
+    async def _let_end(self, life: Life) -> None:
+        """Give a child without a channel a moment to end by itself; most often that is why it has none."""
+        if life.channel is not None:
+            life.channel.close()
+        await asyncio.sleep(CLOSING_GRACE_S)
+        life.kill("closed its control channel")
 
     async def _drain(self, life: Life) -> None:
         """Let what an ended child said last be handled: it may be why it ended."""

@@ -111,11 +111,11 @@ class DriverKeeper(Keeper):
         self._ready.set_result(message)
 
     def _on_ended(self, life: Life) -> None:
+        if self._up.done():
+            self._up = asyncio.get_running_loop().create_future()
         self._watches.clear()
         self._on_gone()
         forget_driver(self._regions.ports)
-        if self._up.done():
-            self._up = asyncio.get_running_loop().create_future()
 
 
 def parse_ready(message: Message) -> dict[int, ReadyPort]:
@@ -123,10 +123,10 @@ def parse_ready(message: Message) -> dict[int, ReadyPort]:
     found: dict[int, ReadyPort] = {}
     for entry in field(message, "ports", list):
         if not isinstance(entry, dict):
-            raise ProtocolError("ready has a port that is no map")
+            raise ProtocolError("sent a port that is no map")
         port: dict[str, Any] = {"type": "port", **entry}
         if len(field(port, "mac", bytes)) != 6:
-            raise ProtocolError("ready has a MAC that is none")
+            raise ProtocolError("sent a MAC that is none")
         found[field(port, "port", int)] = {
             "port": field(port, "port", int),
             "device": field(port, "device", str),

@@ -46,7 +46,7 @@ class ChannelClosed(ChannelError):  # noqa: N818
 
 
 class ProtocolError(ChannelError):
-    """The peer sent what it must not; the channel is closed."""
+    """The peer sent what it must not; `str()` is a sentence about it without its subject."""
 
 
 class RequestFailed(ChannelError):  # noqa: N818
@@ -289,7 +289,7 @@ class Channel:
         return reason
 
     def _refuse_peer(self, problem: object) -> ChannelError:
-        return self._shut(ProtocolError(f"process {self.peer.pid} sent {problem}"))
+        return self._shut(ProtocolError(f"sent {problem}"))
 
     def _raise_if_closed(self) -> None:
         if self._closed is not None:

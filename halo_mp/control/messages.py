@@ -179,7 +179,9 @@ def field(message: Message, name: str, kind: type[T]) -> T:
     """Return a field that must be there and of that type. Raises ProtocolError."""
     value = message.get(name)
     if type(value) is not kind:  # not isinstance: True is no int here
-        raise ProtocolError(f"{message.get('type')} has {name}={value!r:.80}, which is no {kind.__name__}")
+        raise ProtocolError(
+            f"sent {message.get('type')} with {name}={value!r:.80}, which is no {kind.__name__}"
+        )
     return value
 
 
@@ -195,4 +197,4 @@ def _neighbor(entry: object) -> Neighbor:
             0 <= port < 256 and 0 <= vlan < 4095 and 0 < address < 2**32 and len(mac) == 6
         ):
             return port, vlan, address, mac
-    raise ProtocolError(f"{entry!r:.80} is no neighbor")
+    raise ProtocolError(f"sent {entry!r:.80} as a neighbor")

@@ -66,7 +66,9 @@ class LcoreSnapshot(TypedDict):
     busy_turns: int
     sleeps: int
     naps: int
-    unclaimed_frames: int
+    passed_in: int
+    passed_sent: int
+    passed_dropped: int
 
 
 class PortSnapshot(TypedDict):
@@ -102,7 +104,7 @@ class PortsSnapshot(TypedDict):
 
 
 def _counter_names(struct: str) -> tuple[str, ...]:
-    """Return the fields in front of `drops`, all of 64 bits."""
+    """Return the fields in front of `drops`, in order, all of 64 bits."""
     return tuple(name for name, _ in ffi.typeof(f"struct {struct}").fields if name != "drops")
 
 
@@ -171,10 +173,9 @@ def read_ports(region: Region) -> PortsSnapshot:
 
 def _block(struct: Any, names: tuple[str, ...]) -> CounterBlock:
     words = ffi.unpack(ffi.cast("uint64_t *", ffi.addressof(struct)), len(names) + lib.HALO_DROP_LIMIT)
-    return {
-        "counters": dict(zip(names, words, strict=False)),
-        "drops": dict(zip(DROP_NAMES, words[len(names) :], strict=False)),
-    }
+    counters = dict(zip(names, words, strict=False))
+    counters.pop("reserved", None)
+    return {"counters": counters, "drops": dict(zip(DROP_NAMES, words[len(names) :], strict=False))}
 
 
 def _copy_port(status: Any) -> tuple[Any, bool]:
@@ -220,7 +221,9 @@ def _lcore(number: int, status: Any) -> LcoreSnapshot:
         "busy_turns": status.busy_turns,
         "sleeps": status.sleeps,
         "naps": status.naps,
-        "unclaimed_frames": status.unclaimed_frames,
+        "passed_in": status.passed_in,
+        "passed_sent": status.passed_sent,
+        "passed_dropped": status.passed_dropped,
     }
 
 

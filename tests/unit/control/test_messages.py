@@ -51,7 +51,7 @@ def test_neighbors_are_parsed() -> None:
     ],
 )
 def test_neighbor_that_is_none_is_refused(entry: object) -> None:
-    with pytest.raises(ProtocolError, match="is no neighbor"):
+    with pytest.raises(ProtocolError, match="as a neighbor"):
         parse_neighbors({"type": "learned", "neighbors": [entry]})
 
 

@@ -39,7 +39,11 @@ def test_drop_names_each_has_its_sentence_and_fits() -> None:
 def test_read_slot_each_counter_is_under_its_own_name(slot: Region) -> None:
     for side in ("worker", "driver"):
         struct = getattr(slot.pointer, side)
-        names = [name for name, _ in ffi.typeof(f"struct halo_{side}_counters").fields if name != "drops"]
+        names = [
+            name
+            for name, _ in ffi.typeof(f"struct halo_{side}_counters").fields
+            if name not in ("drops", "reserved")
+        ]
         for number, name in enumerate(names):
             setattr(struct, name, 1000 + number)
         found = read_slot(slot)[side]  # type: ignore[literal-required]
@@ -48,9 +52,11 @@ def test_read_slot_each_counter_is_under_its_own_name(slot: Region) -> None:
 
 @pytest.mark.parametrize("name", DROP_NAMES)
 def test_read_slot_each_drop_is_under_its_own_name(slot: Region, name: str) -> None:
-    slot.pointer.worker.drops[getattr(lib, f"HALO_DROP_{name}")] = 2**64 - 1
-    drops = read_slot(slot)["worker"]["drops"]
-    assert {reason: count for reason, count in drops.items() if count} == {name: 2**64 - 1}
+    index = getattr(lib, f"HALO_DROP_{name}")
+    slot.pointer.worker.drops[index] = slot.pointer.driver.drops[index] = 2**64 - 1
+    found = read_slot(slot)
+    for drops in (found["worker"]["drops"], found["driver"]["drops"]):
+        assert {reason: count for reason, count in drops.items() if count} == {name: 2**64 - 1}
 
 
 def test_read_slot_indices_that_wrapped_give_the_fill(slot: Region) -> None:
