@@ -18,6 +18,7 @@ from halo_mp.stack.outputs import AddressReady, Conflict, Drop, Forgotten, Learn
 from halo_mp.stack.stack import Stack
 from halo_mp.wire import ethernet, ipv4
 from halo_mp.workers.fastpath import CONSUMED, DROP_NUMBERS, FastPath, Punt
+from halo_mp.workers.settings import Settings
 
 log = logs.get("worker")
 
@@ -40,12 +41,14 @@ class StackHost:
         self,
         fastpath: FastPath,
         loop: asyncio.AbstractEventLoop,
-        ports: frozenset[int] | None,
+        settings: Settings,
         on_learned: Callable[[list[Neighbor]], None],
     ) -> None:
-        """`ports` are those that feed the slot, None for all: only their addresses are announced and answered for."""
+        """Only the addresses of ports that feed the slot are used, and of those, some are another worker's to claim."""
         self._fastpath = fastpath
-        self._ports = ports
+        self._ports = settings.ports
+        self._shared_ports = settings.shared_ports
+        self._debug = settings.debug_log
         self._running: list[Interface] | None = None
         self._loop = loop
         self._on_learned = on_learned
@@ -62,7 +65,7 @@ class StackHost:
         if wanted == self._running:
             return
         self._running = wanted
-        self._stack = Stack(wanted, rng=self._rng)
+        self._stack = Stack(wanted, rng=self._rng, shared_ports=self._shared_ports)
         for interface in wanted:
             log.info("interface.up", port=interface.port, vlan=interface.vlan, address=str(interface))
         self._act(self._stack.start(self._loop.time()))
@@ -135,6 +138,10 @@ class StackHost:
             match output:
                 case Transmit(port, frame):
                     self._fastpath.originate(port, frame)
+                    if self._debug:
+                        log.info(
+                            "frame", port=port, length=len(frame), verdict="originate", octets=frame.hex()
+                        )
                 case Drop(_, reason, _):
                     self._fastpath.count_drop(reason)
                 case Learned(port, vlan, address, mac):

@@ -39,6 +39,7 @@ class Settings:
     user: tuple[int, int] | None  # uid, gid
     macswap: tuple[tuple[int, int], ...]
     ports: frozenset[int] | None  # that feed the slot; None: all
+    shared_ports: frozenset[int]  # of those, the ones whose addresses another worker announces and defends
     orphan_timeout_s: float
 
 
@@ -70,5 +71,6 @@ def parse_settings(message: dict[str, Any]) -> Settings:
         user=None if user is None else (int(user["uid"]), int(user["gid"])),
         macswap=tuple((int(port), int(to)) for port, to in message.get("macswap", ())),
         ports=None if message.get("ports") is None else frozenset(int(port) for port in message["ports"]),
+        shared_ports=frozenset(int(port) for port in message.get("shared_ports", ())),
         orphan_timeout_s=float(message.get("orphan_timeout_s", ORPHAN_TIMEOUT_S)),
     )

@@ -29,7 +29,7 @@ from halo_mp.workers.settings import CommandLine, Settings, parse_settings
 log = logs.get("worker")
 
 PROTOCOL_VERSION = 1
-EXIT_BROKEN = 1
+EXIT_FAULT = 1
 EXIT_CANNOT_BOOT = 5
 _RECONNECT_S = (0.05, 2.0)  # first and longest pause
 
@@ -183,7 +183,7 @@ class Worker:
         )
         for port, to in settings.macswap:
             self._fastpath.set_macswap(port, to)
-        self._host = StackHost(self._fastpath, self._loop, settings.ports, self._tell_learned)
+        self._host = StackHost(self._fastpath, self._loop, settings, self._tell_learned)
         status.pid = os.getpid()
         status.state = WorkerState.ATTACHED
         self._selector.attach(self._fastpath, regions.doorbell_fd, self._on_work)
@@ -197,11 +197,18 @@ class Worker:
             log.error(
                 "worker.broken", reason="the rings' indices make no sense; ending, to be started on new ones"
             )
-            self.stop(EXIT_BROKEN)
+            self.stop(EXIT_FAULT)
             return
         self._loop.call_soon(self._work, reasons)
 
     def _work(self, reasons: int) -> None:
+        try:
+            self._do_work(reasons)
+        except Exception:  # what is wrong here would be wrong again: end, say why, and be started anew
+            log.exception("worker.fault")
+            self.stop(EXIT_FAULT)
+
+    def _do_work(self, reasons: int) -> None:
         if self._fastpath is None or self._host is None:
             return
         if reasons & PollReason.DISABLED:

@@ -5,6 +5,8 @@
 state        event                                 action                               next
 ============ ===================================== ==================================== ============
 IDLE         start, the interface has no address   nothing, for good                    IDLE
+IDLE         start, another worker claims it       AddressReady                         SHARED
+SHARED       anything heard                        nothing: that worker defends it      SHARED
 IDLE         start                                 AddressReady, announce               ANNOUNCING
 IDLE         start, probing                        wait 0 to 1 s                        PROBING
 PROBING      time                                  probe; 3 of them, 1 to 2 s apart     PROBING
@@ -50,6 +52,7 @@ DEFEND_INTERVAL_S: Final = 10.0
 
 class ClaimState(Enum):
     IDLE = auto()
+    SHARED = auto()
     PROBING = auto()
     ANNOUNCING = auto()
     OWNED = auto()
@@ -59,13 +62,17 @@ class ClaimState(Enum):
 class AddressClaim:
     """The state machine above for the address of one interface."""
 
-    def __init__(self, interface: Interface, *, rng: random.Random, probe: bool, yields: bool) -> None:
+    def __init__(
+        self, interface: Interface, *, rng: random.Random, probe: bool, yields: bool, shared: bool = False
+    ) -> None:
+        """``shared``: another worker of the same port announces and defends the address, we only use it."""
         self.state = ClaimState.IDLE
         self.conflicts = 0
         self._interface = interface
         self._rng = rng
         self._probe = probe
         self._yields = yields
+        self._shared = shared
         self._probes_sent = 0
         self._contested_at: float | None = None
         self._deadline: float | None = None
@@ -73,11 +80,14 @@ class AddressClaim:
     @property
     def usable(self) -> bool:
         """Whether the address may be answered for and sent from."""
-        return self.state in (ClaimState.ANNOUNCING, ClaimState.OWNED)
+        return self.state in (ClaimState.SHARED, ClaimState.ANNOUNCING, ClaimState.OWNED)
 
     def start(self, now: float) -> list[NeighborOutput]:
         if not self._interface.address:
             return []
+        if self._shared:
+            self.state = ClaimState.SHARED
+            return [AddressReady(*self._interface.key, self._interface.address)]
         if not self._probe:
             return self._take(now)
         self._start_probing(now)
@@ -95,7 +105,7 @@ class AddressClaim:
 
     def receive(self, packet: arp.ArpPacket, now: float) -> list[NeighborOutput]:
         """Act on a packet that `contradicts` our claim."""
-        if self.state in (ClaimState.IDLE, ClaimState.WAITING):
+        if self.state in (ClaimState.IDLE, ClaimState.SHARED, ClaimState.WAITING):
             return []
         self.conflicts += 1
         again = self._contested_at is not None and now - self._contested_at < DEFEND_INTERVAL_S

@@ -79,6 +79,7 @@ class NeighborTable:
         rng: random.Random,
         settings: NeighborSettings | None = None,
         probe: bool = False,
+        shared: bool = False,
         drops: Counter[str] | None = None,
         events: Counter[str] | None = None,
     ) -> None:
@@ -87,7 +88,7 @@ class NeighborTable:
         self.events: Counter[str] = Counter() if events is None else events
         self._settings = settings or NeighborSettings()
         self._rng = rng
-        self._claim = AddressClaim(interface, rng=rng, probe=probe, yields=probe)
+        self._claim = AddressClaim(interface, rng=rng, probe=probe, yields=probe, shared=shared)
         self._cache = NeighborCache(
             capacity=self._settings.capacity, pending_capacity=self._settings.pending_capacity
         )

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from halo_mp.stack import icmp
@@ -61,6 +61,7 @@ class Stack:
 
     ``route`` says where a destination is that no interface has on its link; without one, or when it returns
     None, the packet is dropped as `ipv4_no_route`. ``probe`` asks for RFC 5227's probing before an address is
+    used. ``shared_ports`` are ports whose addresses another worker announces and defends; here they are only
     used.
     """
 
@@ -71,6 +72,7 @@ class Stack:
         rng: random.Random,
         settings: NeighborSettings | None = None,
         probe: bool = False,
+        shared_ports: Collection[int] = (),
         route: Callable[[int], Hop | None] | None = None,
     ) -> None:
         self.counters: Counter[str] = Counter()
@@ -82,7 +84,13 @@ class Stack:
             if interface.key in self._tables:
                 raise ValueError(f"port {interface.port}, VLAN {interface.vlan} has two interfaces")
             self._tables[interface.key] = NeighborTable(
-                interface, rng=rng, settings=settings, probe=probe, drops=self.counters, events=self.events
+                interface,
+                rng=rng,
+                settings=settings,
+                probe=probe,
+                shared=interface.port in shared_ports,
+                drops=self.counters,
+                events=self.events,
             )
         self._ports = {port for port, _ in self._tables}
         self._owners = {

@@ -160,8 +160,10 @@ int halo_driver_launch(struct halo_driver *driver)
 	uint32_t i;
 	int error = 0;
 
-	for (i = 0; i < driver->lcore_count && !error; i++)
+	for (i = 0; i < driver->lcore_count && !error; i++) {
+		halo_choose_tx_queues(driver->lcore[i]);
 		error = halo_lcore_watch(driver->lcore[i]);
+	}
 	for (i = 0; i < driver->lcore_count && !error; i++)
 		error = rte_eal_remote_launch(halo_lcore_main, driver->lcore[i], driver->lcore[i]->id);
 	driver->running = !error;
@@ -185,6 +187,7 @@ static int64_t remove_feed(struct halo_lcore *lcore, void *argument)
 		if (lcore->feed[i].port_number != wanted->port || lcore->feed[i].queue != wanted->queue)
 			continue;
 		lcore->feed[i] = lcore->feed[--lcore->feed_count];
+		halo_choose_tx_queues(lcore);
 		return halo_lcore_watch(lcore);
 	}
 	return 0;
@@ -202,6 +205,7 @@ static int64_t add_feed(struct halo_lcore *lcore, void *argument)
 	feed->queue = (uint16_t)wanted->queue;
 	feed->slot = wanted->slot;
 	lcore->feed_count++;
+	halo_choose_tx_queues(lcore);
 	return halo_lcore_watch(lcore);
 }
 

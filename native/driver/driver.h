@@ -44,6 +44,8 @@ struct halo_slot_home {
 	int doorbell_fd;
 	uint32_t bound;
 	uint32_t outstanding;
+	uint16_t tx_queue
+		[HALO_MAX_PORTS]; /* of each port, for this slot's frames; HALO_NO_PORT: pass to another lcore */
 	struct halo_lcore *home;
 	struct halo_producer rx;
 	struct halo_consumer tx;
@@ -206,5 +208,8 @@ void halo_lcore_wake(struct halo_lcore *lcore);
 /* sleep.c */
 void halo_lcore_sleep(struct halo_lcore *lcore);
 int halo_lcore_watch(struct halo_lcore *lcore);
+
+/* port.c */
+void halo_choose_tx_queues(struct halo_lcore *lcore);
 
 #endif

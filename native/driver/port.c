@@ -20,6 +20,7 @@ enum {
 	DESCRIPTORS = 1024, /* of each hardware queue, before the PMD adjusts it */
 	COPY_BUFFERS = 8192,
 	COPY_CACHE = 256,
+	XDP_HEADROOM = 256, /* the kernel keeps so much in front of a frame */
 	FRAME_OVERHEAD = RTE_ETHER_HDR_LEN + 2 * RTE_VLAN_HLEN,
 };
 
@@ -85,11 +86,13 @@ static int configure(struct halo_driver *driver, struct halo_port *port, const s
 
 static int make_copy_pool(struct halo_port *port, struct halo_port_setup *setup)
 {
+	uint32_t room = RTE_PKTMBUF_HEADROOM + XDP_HEADROOM + setup->mtu + FRAME_OVERHEAD;
 	char name[RTE_MEMPOOL_NAMESIZE];
 
 	snprintf(name, sizeof(name), "halo_copy_%u", setup->port);
 	port->copy_pool = rte_pktmbuf_pool_create(name, COPY_BUFFERS * setup->queues, COPY_CACHE, 0,
-						  RTE_MBUF_DEFAULT_BUF_SIZE, rte_socket_id());
+						  (uint16_t)RTE_MAX(room, (uint32_t)RTE_MBUF_DEFAULT_BUF_SIZE),
+						  (int)rte_socket_id());
 	port->copy = true;
 	return port->copy_pool ? 0 : fail(setup, -rte_errno, "making a mempool for copy mode");
 }
@@ -125,6 +128,25 @@ static void assign_tx(struct halo_driver *driver, uint32_t number)
 	}
 }
 
+/*
+ * A slot's frames leave by the queue that has the number of the one it is fed from, where this lcore may use it: the kernel's
+ * tun steers a flow to the queue that its last answer came by, and would pile all flows up on queue 0 otherwise. Queue q is
+ * lcore q % lcore_count's, so no queue has two users.
+ */
+void halo_choose_tx_queues(struct halo_lcore *lcore)
+{
+	uint32_t i;
+
+	for (i = 0; i < lcore->slot_count; i++)
+		memcpy(lcore->slot[i]->tx_queue, lcore->tx_queue, sizeof(lcore->tx_queue));
+	for (i = 0; i < lcore->feed_count; i++) {
+		const struct halo_feed *feed = &lcore->feed[i];
+
+		if (feed->queue < feed->port->tx_queues && feed->queue % lcore->driver->lcore_count == lcore->index)
+			feed->slot->tx_queue[feed->port_number] = feed->queue;
+	}
+}
+
 /* What ethdev itself allows: an MTU whose frame does not exceed max_rx_pktlen, which PMDs set more honestly than max_mtu. */
 static uint32_t largest_mtu(const struct rte_eth_dev_info *info)
 {
@@ -153,6 +175,16 @@ static int set_mtu(struct halo_port *port, const struct rte_eth_dev_info *info, 
 	return error;
 }
 
+static bool has_rx_fds(const struct halo_port *port)
+{
+	uint16_t queue;
+
+	for (queue = 0; queue < port->rx_queues; queue++)
+		if (rte_eth_dev_rx_intr_ctl_q_get_fd(port->device, queue) < 0)
+			return false;
+	return true;
+}
+
 static int start(struct halo_port *port, struct halo_port_setup *setup)
 {
 	int error = rte_eth_dev_start(port->device);
@@ -166,6 +198,7 @@ static int start(struct halo_port *port, struct halo_port_setup *setup)
 	if (error && error != -ENOTSUP)
 		return fail(setup, error, "setting promiscuous mode");
 	port->started = true;
+	port->rx_fd = port->rx_fd && has_rx_fds(port);
 	return 0;
 }
 

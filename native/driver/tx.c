@@ -62,7 +62,8 @@ static void flush_port(struct halo_lcore *lcore, struct halo_slot_home *slot, ui
 	if (buffer->count == 0)
 		return;
 	if (likely(port->started))
-		sent = rte_eth_tx_burst(port->device, lcore->tx_queue[number], buffer->frame, buffer->count);
+		sent = rte_eth_tx_burst(port->device, slot ? slot->tx_queue[number] : lcore->tx_queue[number],
+					buffer->frame, buffer->count);
 	tally->sent += sent;
 	if (unlikely(sent < buffer->count))
 		drop_unsent(lcore, slot, port, buffer->frame + sent, buffer->count - sent, tally);
@@ -140,7 +141,7 @@ static void transmit(struct halo_lcore *lcore, struct halo_slot_home *slot, stru
 	frame->ol_flags = 0;
 	if ((descriptor.flags & HALO_DESCRIPTOR_METADATA) && driver->tx_checksum && !request_checksums(frame))
 		return drop_owned(slot, frame, HALO_DROP_tx_bad_length);
-	if (lcore->tx_queue[descriptor.port] != HALO_NO_PORT)
+	if (slot->tx_queue[descriptor.port] != HALO_NO_PORT)
 		return buffer_frame(lcore, slot, descriptor.port, frame, tally);
 	if (pass(lcore->tx_lcore[descriptor.port], frame, HALO_NOTE_TRANSMIT, descriptor))
 		tally->passed++;
@@ -248,7 +249,7 @@ static inline bool serve_plain(struct halo_lcore *lcore, struct halo_slot_home *
 	out = &lcore->tx[descriptor.port];
 	note = halo_note_of(driver, frame);
 	if (note->owner != slot->tag || !port->present || out->count == HALO_BURST ||
-	    lcore->tx_queue[descriptor.port] == HALO_NO_PORT)
+	    slot->tx_queue[descriptor.port] == HALO_NO_PORT)
 		return false;
 	if (within < HALO_METADATA_OCTETS || descriptor.length < HALO_MIN_FRAME_OCTETS ||
 	    within + descriptor.length > driver->locator.stride_octets || descriptor.length > port->max_frame)

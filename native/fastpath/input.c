@@ -22,12 +22,16 @@ static bool is_up(const struct halo_interface *interface, const struct halo_pack
 	return interface->port == packet->port && (interface->flags & HALO_INTERFACE_UP);
 }
 
-/* All ones in the host part, on links that have a broadcast address (not /31 and /32: RFC 3021). */
+/*
+ * All ones in the host part, or all zeros, the obsolete form (RFC 1122 3.3.6), on links that have a broadcast address (not
+ * /31 and /32: RFC 3021).
+ */
 static bool is_subnet_broadcast(const struct halo_interface *interface, uint32_t address)
 {
 	uint32_t host = interface->prefix_length < 32 ? UINT32_MAX >> interface->prefix_length : 0;
 
-	return host > 1 && interface->address && (address & host) == host && !((address ^ interface->address) & ~host);
+	return host > 1 && interface->address && !((address ^ interface->address) & ~host) &&
+	       ((address & host) == host || (address & host) == 0);
 }
 
 /* RFC 1812 5.3.7 and RFC 1122 3.2.1.3: sources that nobody can have, or that only we can. 240/4 is above 224. */
@@ -117,6 +121,14 @@ static bool has_vlan(const struct halo_worker *worker, const struct halo_packet 
 	return false;
 }
 
+/* A source that no other station can have: a group, nobody, or ourselves (a loop, or a forgery). */
+static bool bad_source(const uint8_t *frame, uint64_t own_mac)
+{
+	uint64_t source = load_mac(frame + 6);
+
+	return (frame[6] & 1) || source == 0 || source == own_mac;
+}
+
 static void input_one(struct halo_worker *worker, struct halo_packet *packet)
 {
 	const struct halo_port_entry *port;
@@ -133,6 +145,8 @@ static void input_one(struct halo_worker *worker, struct halo_packet *packet)
 	group = frame[0] & 1;
 	if (!group && load_mac(frame) != port->mac)
 		return halo_drop(packet, HALO_DROP_not_for_us);
+	if (bad_source(frame, port->mac))
+		return halo_drop(packet, HALO_DROP_ethernet_source);
 	if (!has_vlan(worker, packet))
 		return halo_drop(packet, HALO_DROP_vlan_unknown);
 	if (packet->ethertype == ETHERTYPE_IPV4)

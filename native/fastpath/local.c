@@ -49,8 +49,6 @@ void halo_local_icmp(struct halo_worker *worker, struct halo_packet *packet)
 		packet->verdict = HALO_VERDICT_PUNT;
 		return;
 	}
-	if (frame[6] & 1) /* an answer to a group-addressed source would be a broadcast */
-		return halo_drop(packet, HALO_DROP_ipv4_martian);
 	turn_around(frame, ip, worker->port[packet->port].mac);
 	set_ttl(ip, REPLY_TTL);
 	icmp[0] = ICMP_ECHO_REPLY;

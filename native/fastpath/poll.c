@@ -67,7 +67,11 @@ static uint32_t run_burst(struct halo_worker *worker)
 	if (count == 0 || count == HALO_RING_BROKEN)
 		return count;
 	halo_stage_parse(worker, count);
+	if (unlikely(worker->debug))
+		halo_debug_keep(worker, count);
 	halo_stage_input(worker, count);
+	if (unlikely(worker->debug))
+		halo_debug_conclude(worker);
 	halo_stage_finish(worker, count);
 	__atomic_store_n(&worker->slot->status.last_burst_ns, worker->now_ns, __ATOMIC_RELAXED);
 	return count;

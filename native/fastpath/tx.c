@@ -138,9 +138,6 @@ void halo_stage_finish(struct halo_worker *worker, uint32_t count)
 	struct tally tally = {0};
 	uint32_t i;
 
-	if (unlikely(worker->debug))
-		for (i = 0; i < count; i++)
-			halo_debug_keep(worker, &worker->burst[i]);
 	for (i = 0; i < count; i++)
 		finish_one(worker, &worker->burst[i], &tally);
 	halo_tx_submit(worker);

@@ -55,6 +55,7 @@ struct halo_worker {
 	bool debug;
 	uint32_t debug_count;
 	uint32_t debug_missed;
+	uint32_t debug_first; /* of the burst that is under way */
 	struct halo_debug_frame debug_frames[HALO_MAX_DEBUG];
 };
 
@@ -87,7 +88,8 @@ void halo_stage_finish(struct halo_worker *worker, uint32_t count);
 void halo_local_icmp(struct halo_worker *worker, struct halo_packet *packet);
 void halo_macswap(struct halo_worker *worker, struct halo_packet *packet, uint16_t port);
 bool halo_interfaces_refresh(struct halo_worker *worker);
-void halo_debug_keep(struct halo_worker *worker, const struct halo_packet *packet);
+void halo_debug_keep(struct halo_worker *worker, uint32_t count);
+void halo_debug_conclude(struct halo_worker *worker);
 
 void halo_attach_rings(struct halo_worker *worker);
 
