@@ -31,7 +31,7 @@ def announce(config: Config, ready: Mapping[int, ReadyPort]) -> str:
 
 def _port(config: Config, port: PortConfig, told: ReadyPort) -> str:
     addresses = [f"{IPv4Address(entry.address)}/{entry.prefix_length}" for entry in port.addresses]
-    words = [f"  port {port.number}: {port.device}", stack_mac(config.instance, port, told["mac"]).hex(":")]
+    words = [f"  port {port.number}: {port.device}", stack_mac(config.instance, port, told).hex(":")]
     words += addresses or ["no address"]
     if port.tap is not None:
         kernel = f"{IPv4Address(port.tap.kernel_address)}/{port.tap.prefix_length}"

@@ -62,7 +62,7 @@ def add_addresses(known: argparse.ArgumentParser) -> None:
         metavar="PORT=ADDRESS/LENGTH",
         action="append",
         default=[],
-        help="an IPv4 address of a port, such as 0=10.1.2.3/24; repeatable, also for one port. A TAP made "
+        help="an IPv4 address of a port, such as 0=10.1.2.3/24; repeatable, one for each port. A TAP made "
         "here has 10.77.PORT.1/24, and the kernel's side of it the first other address of the subnet; a "
         "second instance in the same network namespace needs other subnets. Other devices have none by "
         "default, and the stack then only sees frames",

@@ -122,6 +122,9 @@ def _addresses(
             )
             reader.refuse("--address", f"{sentence}; name an address once.")
         elif _listed("--address", number, numbers, reader):
+            if found[number]:
+                sentence = f"--address: port {number} gets {found[number][0].ip} and {interface.ip}"
+                reader.refuse("--address", f"{sentence}; a port has one address for now, so name one.")
             found[number].append(interface)
         owners[interface.ip] = number
     if len(owners) > MAX_INTERFACES:

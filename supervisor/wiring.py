@@ -69,10 +69,14 @@ def worker_configure(
         "orphan_timeout_s": config.orphan_timeout_s,
         "macswap": sorted(config.macswap.items()),
         "ports": sorted({port for port, _ in slot.feeds}),
+        # One worker of a port claims its addresses: the one that queue 0 feeds.
+        "shared_ports": sorted(
+            {port for port, _ in slot.feeds} - {port for port, queue in slot.feeds if queue == 0}
+        ),
     }
 
 
-def stack_mac(instance: str, port: PortConfig, device_mac: bytes) -> bytes:
+def stack_mac(instance: str, port: PortConfig, told: ReadyPort) -> bytes:
     """Return the MAC that our stack uses on a port.
 
     The kernel's side of a TAP carries the device's, so there ours is another one: locally administered, and the same
@@ -80,8 +84,8 @@ def stack_mac(instance: str, port: PortConfig, device_mac: bytes) -> bytes:
     """
     if port.mac is not None:
         return port.mac
-    if port.tap is None:
-        return device_mac
+    if told["driver"] != "net_tap":
+        return told["mac"]
     digest = bytearray(hashlib.sha256(f"{instance}:{port.number}".encode()).digest()[:6])
     digest[0] = digest[0] & 0xFE | 0x02  # an individual address, locally administered
     return bytes(digest)
@@ -94,7 +98,7 @@ def interfaces(config: Config, ready: Mapping[int, ReadyPort]) -> list[Interface
         if port.number not in ready:
             continue
         told = ready[port.number]
-        mac = stack_mac(config.instance, port, told["mac"])
+        mac = stack_mac(config.instance, port, told)
         for address, prefix_length in _addresses(port):
             found.append(
                 Interface(

@@ -135,6 +135,7 @@ class WorkerConfigure(TypedDict):
     orphan_timeout_s: float
     macswap: list[tuple[int, int]]
     ports: list[int]  # that feed the slot: the worker answers for their addresses
+    shared_ports: list[int]  # of those, the ones whose addresses another worker announces and defends
 
 
 class SlotRequest(TypedDict):

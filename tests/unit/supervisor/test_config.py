@@ -84,7 +84,6 @@ def test_tap_of_a_named_instance_carries_its_name_within_15_characters() -> None
     [
         (["10.1.2.3/24"], "10.1.2.1"),
         (["10.1.2.1/24"], "10.1.2.2"),
-        (["10.1.2.1/24", "10.1.2.2/24"], "10.1.2.3"),
         (["10.1.2.2/31"], "10.1.2.3"),
         (["10.1.2.3/31"], "10.1.2.2"),
         (["10.1.2.2/30"], "10.1.2.1"),
@@ -97,9 +96,9 @@ def test_tap_kernel_side_is_the_first_other_host(given: list[str], kernel: str) 
     assert tap.prefix_length == address(given[0]).prefix_length
 
 
-def test_address_several_on_one_port_are_kept_in_order() -> None:
-    found = built("--vdev net_null0 --address 0=10.0.0.1/8 --address 0=192.168.0.1/16")
-    assert found.ports[0].addresses == (address("10.0.0.1/8"), address("192.168.0.1/16"))
+def test_address_second_on_one_port_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"port 0 gets 10\.1\.2\.3 and 10\.9\.0\.1; a port has one address"):
+        built("--address 0=10.1.2.3/24 --address 0=10.9.0.1/16")
 
 
 def test_mac_is_six_octets_of_that_port() -> None:
