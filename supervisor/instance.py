@@ -109,7 +109,10 @@ def _open_lock(directory: Path) -> int:
     while True:
         try:
             directory.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            directory.mkdir(exist_ok=True)
+            with contextlib.suppress(
+                FileExistsError
+            ):  # unlike exist_ok this does not look again, when it may be gone
+                directory.mkdir()
             directory.chmod(0o711)
             return os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:
@@ -134,5 +137,5 @@ def _running(name: str, pid: int | None) -> InstanceRunning:
     who = f"as process {pid}" if pid else "already"
     stop = f"Stop it with `kill {pid}`" if pid else "Stop it"
     return InstanceRunning(
-        f"instance {name!r} is running {who}. {stop}, or give this one another name.", pid=pid
+        f"instance {name!r} is running {who}. {stop}, or give this one another --name.", pid=pid
     )

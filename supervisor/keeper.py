@@ -157,6 +157,8 @@ class Keeper(ABC):
         else:
             await self._end(self.life)
         await asyncio.wait([self._task])
+        if not self._task.cancelled():
+            self._task.exception()  # the first failure ends the instance; those behind it are of no interest
 
     def kill(self) -> None:
         """End the child at once and start no other."""

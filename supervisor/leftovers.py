@@ -93,7 +93,7 @@ def _remove(instance: str, name: str) -> None:
     if not is_stale(name):
         raise InstanceRunning(
             f"shared memory {name} is in use by another instance named {instance!r}, with other runtime files. "
-            "Give this one another name."
+            "Give this one another --name."
         )
     unlink(name)
     log.info("leftover.region", name=name)

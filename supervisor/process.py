@@ -91,8 +91,13 @@ class Child(Process):
             start_new_session=True,
             env={**os.environ, **environment},
         )
-        pin(process.pid, cores)
-        return cls(process)
+        try:
+            pin(process.pid, cores)
+            return cls(process)
+        except BaseException:  # out of descriptors: nobody would know of it
+            process.kill()
+            process.wait()
+            raise
 
     @property
     def ending(self) -> str:

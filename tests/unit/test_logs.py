@@ -40,17 +40,16 @@ def reader() -> Iterator[Reader]:
     yield made
     os.close(made.fd)  # a writer that is blocked ends with EPIPE
     logs.flush(5.0)
-    logs.configure("test", "warning")
-    for thread in threading.enumerate():
-        if thread.name == "halo-mp-log" and thread is not logs_thread():
-            thread.join(5.0)
-    os.close(made.writing)
-
-
-def logs_thread() -> threading.Thread:
     writer = logs._writer
     assert writer is not None
-    return writer._thread
+    logging.getLogger().removeHandler(writer)
+    logging.getLogger(logs.ROOT).setLevel(logging.NOTSET)
+    logs._writer = None
+    writer.close()
+    for thread in threading.enumerate():
+        if thread.name == "halo-mp-log":
+            thread.join(5.0)
+    os.close(made.writing)
 
 
 def test_text_line_has_time_level_process_event_and_fields(reader: Reader) -> None:

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What driver, workers and tables are told, and what a person reads."""
+
+import dataclasses
+import os
+
+import pytest
+
+from halo_mp.control import frame
+from halo_mp.control.channel import ProtocolError
+from halo_mp.control.messages import ReadyPort
+from halo_mp.supervisor import arguments, config
+from halo_mp.supervisor.announce import announce
+from halo_mp.supervisor.config import Config
+from halo_mp.supervisor.keeper_driver import parse_ready
+from halo_mp.supervisor.regions import Regions
+from halo_mp.supervisor.wiring import driver_configure, interfaces, stack_mac, worker_configure
+from tests.unit.supervisor.tree import build_config
+
+DEVICE_MAC = bytes.fromhex("001122334455")
+
+
+def tap_config(*flags: str) -> Config:
+    return config.build(arguments.parse(["--name", "x", "--ports", "0,1", "--hugepages", "off", *flags]))
+
+
+def ready(*ports: int, driver: str = "net_tap") -> dict[int, ReadyPort]:
+    return {
+        port: {
+            "port": port,
+            "device": f"net_tap{port}",
+            "driver": driver,
+            "mac": DEVICE_MAC,
+            "mtu": 1500,
+            "mode": "direct",
+            "rx_queues": 1,
+            "tx_queues": 1,
+            "link_up": True,
+        }
+        for port in ports
+    }
+
+
+def test_stack_mac_on_a_tap_is_local_and_stays() -> None:
+    first, second = tap_config().ports
+    told = ready(0)[0]
+    mac = stack_mac("x", first, told)
+    assert mac[0] & 3 == 2
+    assert mac == stack_mac("x", first, {**told, "mac": bytes(6)})
+    assert len({mac, stack_mac("y", first, told), stack_mac("x", second, told)}) == 3
+
+
+def test_stack_mac_of_another_port_is_the_devices_unless_named() -> None:
+    port, told = build_config().ports[0], ready(0, driver="net_null")[0]
+    assert stack_mac("x", port, told) == DEVICE_MAC
+    named = dataclasses.replace(port, mac=b"\2\0\0\0\0\7")
+    for driver in ("net_null", "net_tap"):
+        assert stack_mac("x", named, ready(0, driver=driver)[0]) == b"\2\0\0\0\0\7"
+
+
+def test_interfaces_one_for_each_address_and_one_for_none() -> None:
+    built = build_config("--address", "0=10.1.2.3/24")
+    (address,) = built.ports[0].addresses
+    second = dataclasses.replace(address, address=0x0A010303, prefix_length=25)
+    wanted = dataclasses.replace(
+        built, ports=(dataclasses.replace(built.ports[0], addresses=(address, second)), built.ports[1])
+    )
+    found = interfaces(wanted, ready(0, 1, driver="net_null"))
+    assert [(entry.port, entry.address, entry.prefix_length) for entry in found] == [
+        (0, 0x0A010203, 24),
+        (0, 0x0A010303, 25),
+        (1, 0, 0),
+    ]
+    assert {entry.mac for entry in found} == {DEVICE_MAC}
+    assert {entry.port for entry in interfaces(wanted, ready(1))} == {1}
+
+
+def test_interfaces_mtu_is_the_smaller_one() -> None:
+    wanted = build_config("--mtu", "9000")
+    assert {entry.mtu for entry in interfaces(wanted, ready(0))} == {1500}
+
+
+def test_driver_configure_largest_instance_fits_in_one_frame() -> None:
+    flags = [word for number in range(64) for word in ("--vdev", f"net_null{number}")]
+    largest = config.build(arguments.parse([*flags, "--ring-size", "64", "--hugepages", "off"]))
+    message = driver_configure(largest)
+    assert len(message["slots"]) == 64
+    assert len(frame.emit({**message, "fds": frame.MAX_FDS})) < frame.MAX_FRAME_OCTETS
+
+
+def test_driver_configure_has_a_descriptor_for_each_thing() -> None:
+    wanted = build_config(name=f"u{os.getpid() % 100000}")
+    regions = Regions(wanted, generation=1)
+    fds = regions.driver_fds()
+    assert len(fds) == len(set(fds)) == 3 + 2 * len(wanted.slots) + len(wanted.driver_cores)
+    assert len(set(regions.worker_fds(1))) == 5
+    assert regions.worker_fds(1)[4] == fds[3 + 2 * len(wanted.slots) + wanted.slots[1].lcore]
+    regions.close()
+
+
+def test_worker_configure_names_what_feeds_the_slot() -> None:
+    wanted = tap_config("--macswap", "0=1")
+    message = worker_configure(wanted, wanted.slots[1], "setuid", {"uid": 65534, "gid": 65534})
+    assert (message["slot"], message["ports"], message["privileges"]) == (1, [1], "setuid")
+    assert (0, 1) in message["macswap"]
+    assert frame.parse_body(frame.emit(message)[4:])["user"] == {"uid": 65534, "gid": 65534}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ports": None},
+        {"ports": [1]},
+        {"ports": [{}]},
+        {"ports": [ready(0)[0] | {"mac": b"12345"}]},
+        {"ports": [ready(0)[0] | {"mtu": "1500"}]},
+        {"ports": [ready(0)[0] | {"link_up": 1}]},
+    ],
+)
+def test_parse_ready_that_makes_no_sense_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(ProtocolError):
+        parse_ready({"type": "ready", "withheld": 0, **change})
+
+
+def test_parse_ready_gives_ports_by_number() -> None:
+    assert parse_ready({"type": "ready", "ports": list(ready(0, 3).values())}) == ready(0, 3)
+
+
+def test_announce_tap_says_what_to_type() -> None:
+    text = announce(tap_config(), ready(0, 1))
+    assert "Try it:  ping 10.77.0.1\n" in text
+    assert "(the kernel is 10.77.0.2/24 on x.0)" in text
+    assert text.endswith("Stop it: Ctrl-C\n")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--address", "0=10.1.2.3/24"), "ping 10.1.2.3 (from a host on that network)"),
+        (("--macswap", "0=1"), "no stack runs"),
+        ((), "no address"),
+    ],
+)
+def test_announce_says_what_is_there(flags: tuple[str, ...], words: str) -> None:
+    assert words in announce(build_config(*flags), ready(0, 1))
