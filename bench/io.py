@@ -54,7 +54,7 @@ def compare(metric: str, octets: int, *, huge: bool, least: float, rounds: int) 
         for _ in range(rounds):
             ours.append(measure(vdevs, huge=huge))
             for burst, rates in theirs.items():
-                rates.append(testpmd.tx_rate(vdevs, mode="macswap", burst=burst, huge=huge, seconds=2))
+                rates.append(testpmd.tx_rate(vdevs, mode="macswap", burst=burst, huge=huge))
     best = max(theirs, key=lambda burst: statistics.median(theirs[burst]))
     peer_value = statistics.median(theirs[best])
     mpps = metric.replace("ratio_testpmd", "mpps")

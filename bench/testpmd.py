@@ -9,13 +9,14 @@ import signal
 import statistics
 import subprocess
 import tempfile
-import time
 from collections.abc import Sequence
+from pathlib import Path
 
-from bench.machine import pick_cores
+from bench.machine import pick_cores, wait_until
 
 PROGRAM = "dpdk-testpmd"
 MEMORY_MB = 512
+START_TIMEOUT_S = 20.0
 _RATE = re.compile(r"Tx-pps:\s+(\d+)")
 
 
@@ -37,25 +38,29 @@ def command(vdevs: Sequence[str], *, mode: str, burst: int, huge: bool, period_s
     ]
 
 
-def tx_rate(vdevs: Sequence[str], *, mode: str, burst: int, huge: bool, seconds: int) -> float:
-    """Run it and return the median of the frames per second that it prints, its first second left out."""
-    with tempfile.TemporaryFile("w+") as output:
+def tx_rate(vdevs: Sequence[str], *, mode: str, burst: int, huge: bool, periods: int = 3) -> float:
+    """Run it and return the median of the frames per second that it prints, its first period left out."""
+    with tempfile.NamedTemporaryFile("w") as output:
         process = subprocess.Popen(
             command(vdevs, mode=mode, burst=burst, huge=huge),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
         )
+        path = Path(output.name)
         try:
-            time.sleep(seconds + 2)
+            wait_until(
+                lambda: len(_rates(path)) > periods, START_TIMEOUT_S + 2 * periods, f"{PROGRAM}'s rates"
+            )
         finally:
             stop(process)
-        output.seek(0)
-        text = output.read()
-    rates = [int(rate) for rate in _RATE.findall(text) if int(rate) > 0]
-    if len(rates) < 2:
-        raise RuntimeError(f"{PROGRAM} printed no rates:\n{text}")
-    return float(statistics.median(rates[1:]))
+        return float(statistics.median(_rates(path)[1 : periods + 1]))
+
+
+def _rates(path: Path) -> list[int]:
+    """Return the rates that are not 0: one port only sends."""
+    text = path.read_text(errors="replace")
+    return [int(rate) for rate in _RATE.findall(text) if int(rate) > 0]
 
 
 def stop(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
