@@ -59,6 +59,7 @@ class DriverPorts:
         for port in self._message["ports"]:
             self._add_port(port, eal_log)
         self.set_feeds(self._slots)
+        self._drain_the_rest()
         self.update_status()
         _check(lib.halo_driver_launch(self._driver), "starting the lcores")
 
@@ -68,6 +69,15 @@ class DriverPorts:
             for port, queue in slot["feeds"]:
                 what = f"feeding slot {slot['slot']} from port {port}, queue {queue}"
                 _check(lib.halo_driver_feed(self._driver, port, queue, slot["slot"]), what)
+
+    def _drain_the_rest(self) -> None:
+        """Have queues that feed no slot emptied, so that the device does not stop over them."""
+        fed = {(port, queue) for slot in self._slots for port, queue in slot["feeds"]}
+        for port in self._message["ports"]:
+            for queue in range(port["queues"]):
+                if (port["port"], queue) not in fed:
+                    what = f"draining port {port['port']}, queue {queue}"
+                    _check(lib.halo_driver_feed(self._driver, port["port"], queue, lib.HALO_MAX_SLOTS), what)
 
     def enable_slot(self, slot: int) -> None:
         """Let frames flow. Raises BootFailed when there is no such slot or it must be reset first."""

@@ -66,6 +66,7 @@ class LcoreSnapshot(TypedDict):
     busy_turns: int
     sleeps: int
     naps: int
+    unclaimed_frames: int
     passed_in: int
     passed_sent: int
     passed_dropped: int
@@ -221,6 +222,7 @@ def _lcore(number: int, status: Any) -> LcoreSnapshot:
         "busy_turns": status.busy_turns,
         "sleeps": status.sleeps,
         "naps": status.naps,
+        "unclaimed_frames": status.unclaimed_frames,
         "passed_in": status.passed_in,
         "passed_sent": status.passed_sent,
         "passed_dropped": status.passed_dropped,

@@ -212,6 +212,7 @@ static int64_t add_feed(struct halo_lcore *lcore, void *argument)
 int halo_driver_feed(struct halo_driver *driver, uint32_t port, uint32_t queue, uint32_t slot)
 {
 	struct feed_argument argument = {.port = port, .queue = queue};
+	struct halo_lcore *home;
 	uint32_t i;
 	int error = 0;
 
@@ -222,12 +223,13 @@ int halo_driver_feed(struct halo_driver *driver, uint32_t port, uint32_t queue, 
 	/* Off first, everywhere, so that a queue is never polled by two lcores. */
 	for (i = 0; i < driver->lcore_count && !error; i++)
 		error = (int)halo_lcore_call(driver->lcore[i], remove_feed, &argument);
-	if (error || slot >= HALO_MAX_SLOTS)
+	if (error)
 		return error;
-	argument.slot = driver->by_number[slot];
-	if (!argument.slot)
+	argument.slot = slot < HALO_MAX_SLOTS ? driver->by_number[slot] : NULL;
+	if (slot < HALO_MAX_SLOTS && !argument.slot)
 		return -EINVAL;
-	return (int)halo_lcore_call(argument.slot->home, add_feed, &argument);
+	home = argument.slot ? argument.slot->home : driver->lcore[queue % driver->lcore_count];
+	return (int)halo_lcore_call(home, add_feed, &argument);
 }
 
 int halo_driver_enable_slot(struct halo_driver *driver, uint32_t slot)

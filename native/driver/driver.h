@@ -56,7 +56,7 @@ struct halo_feed { /* an rx queue that this lcore polls */
 	struct halo_port *port;
 	uint16_t queue;
 	uint8_t port_number;
-	struct halo_slot_home *slot;
+	struct halo_slot_home *slot; /* NULL: drained, counted, released */
 };
 
 struct halo_tx_buffer {

@@ -142,7 +142,8 @@ void halo_choose_tx_queues(struct halo_lcore *lcore)
 	for (i = 0; i < lcore->feed_count; i++) {
 		const struct halo_feed *feed = &lcore->feed[i];
 
-		if (feed->queue < feed->port->tx_queues && feed->queue % lcore->driver->lcore_count == lcore->index)
+		if (feed->slot && feed->queue < feed->port->tx_queues &&
+		    feed->queue % lcore->driver->lcore_count == lcore->index)
 			feed->slot->tx_queue[feed->port_number] = feed->queue;
 	}
 }

@@ -135,6 +135,11 @@ uint32_t halo_rx_serve(struct halo_lcore *lcore, struct halo_feed *feed)
 
 	if (received == 0)
 		return 0;
+	if (unlikely(!slot)) {
+		rte_pktmbuf_free_bulk(frame, received);
+		halo_count(&lcore->status->unclaimed_frames, received);
+		return received;
+	}
 	if (!slot->enabled) {
 		drop_frames(slot, frame, received, HALO_DROP_rx_slot_disabled);
 		return received;

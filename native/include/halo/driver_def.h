@@ -47,7 +47,7 @@ int halo_driver_create(struct halo_driver_setup *setup, struct halo_driver **dri
 int halo_driver_add_port(struct halo_driver *driver, struct halo_port_setup *setup);
 /* Start the lcores. From here on the functions below act at a burst boundary of the lcore concerned. */
 int halo_driver_launch(struct halo_driver *driver);
-/* Let queue `queue` of port `port` feed slot `slot`; slot HALO_MAX_SLOTS or above: nobody. */
+/* Let queue `queue` of port `port` feed slot `slot`; slot HALO_MAX_SLOTS or above: nobody, it is drained. */
 int halo_driver_feed(struct halo_driver *driver, uint32_t port, uint32_t queue, uint32_t slot);
 int halo_driver_enable_slot(struct halo_driver *driver, uint32_t slot);
 /* Walk the life cycle: disable, reclaim by owner, indices to 0, generation + 1. Returns the buffers reclaimed. */

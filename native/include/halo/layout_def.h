@@ -332,12 +332,12 @@ struct halo_lcore_status { /* writer: that lcore, progress and place on each tur
 	uint64_t progress;
 	uint32_t place; /* enum halo_place */
 	uint32_t running;
-	uint64_t turns;      /* of the loop */
-	uint64_t busy_turns; /* that moved at least one frame */
-	uint64_t sleeps;     /* waits on the doorbell and the ports' rx fds */
-	uint64_t naps;       /* timed sleeps, where a port has no rx fd */
-	uint64_t reserved;   /* frames of queues that feed no slot, released */
-	uint64_t passed_in;  /* frames from other lcores: passed_in == passed_sent + passed_dropped */
+	uint64_t turns;            /* of the loop */
+	uint64_t busy_turns;       /* that moved at least one frame */
+	uint64_t sleeps;           /* waits on the doorbell and the ports' rx fds */
+	uint64_t naps;             /* timed sleeps, where a port has no rx fd */
+	uint64_t unclaimed_frames; /* frames of queues that feed no slot, released */
+	uint64_t passed_in;        /* frames from other lcores: passed_in == passed_sent + passed_dropped */
 	uint64_t passed_sent;
 	uint64_t passed_dropped;
 	uint8_t pad[48];
