@@ -8,8 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.leftovers import leftovers
+from tests.support.leftovers import leftovers, mark_this_run
 from tests.support.namespace import Namespace
+
+mark_this_run()
 
 _GRACE_S = 2.0  # a process that was told to end may need a moment
 
