@@ -15,9 +15,8 @@ from halo_mp.shm.layout import Place
 
 INTERVAL_S = 0.1
 NATIVE_LIMIT_S = 1.0
-ASLEEP_LIMIT_S = (
-    1.25  # sleepers wake at least each 250 ms: one that is stopped for a second may just have slept
-)
+# Sleepers wake at least each 250 ms, so one that is stopped for a second may have been still for that much longer.
+ASLEEP_LIMIT_S = 1.25
 START_GRACE_S = 10.0  # until the first sign of life
 _STARVED_FACTOR = 10
 _PLACE_WORDS = {

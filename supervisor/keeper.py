@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Sequence
@@ -26,6 +25,7 @@ from halo_mp.control.messages import field
 from halo_mp.errors import BootFailed, HaloError
 from halo_mp.supervisor.greeter import Greeter
 from halo_mp.supervisor.hang import START_GRACE_S
+from halo_mp.supervisor.life import Life
 from halo_mp.supervisor.process import Child
 from halo_mp.supervisor.restart import Restart, RestartPolicy
 from halo_mp.supervisor.wiring import role_name
@@ -48,50 +48,6 @@ class Launch:
     driver: Sequence[str] = (sys.executable, "-P", "-m", "halo_mp.supervisor.driver")
     worker: Sequence[str] = (sys.executable, "-P", "-m", "halo_mp.workers")
     start_grace_s: float = START_GRACE_S
-
-
-class Life:
-    """One process of a keeper, from spawn to end."""
-
-    def __init__(self, child: Child) -> None:
-        self.child = child
-        self.channel: Channel | None = None
-        self.ended = asyncio.Event()
-        self.drained = asyncio.Event()  # everything that it said was handled
-        self.failure: str | None = None  # the child's own sentence on why it can not start
-        self.blamed_for: str | None = None
-        self.useful_since: float | None = None
-        self._sending: set[asyncio.Task[None]] = set()
-
-    def kill(self, reason: str) -> None:
-        """End it now, for a reason that the log and perhaps a sentence will tell."""
-        if not self.child.gone:
-            self.blame(reason)
-            self.child.signal(signal.SIGKILL)
-
-    def blame(self, reason: str) -> None:
-        """Take note of why it will have ended; the first reason counts."""
-        self.blamed_for = self.blamed_for or reason
-
-    def tell(self, message: Message) -> None:
-        """Send a message without waiting; a child that is not there yet or any more misses it."""
-        if self.channel is not None and not self.channel.closed:
-            task = asyncio.create_task(_send(self.channel, message))
-            self._sending.add(task)
-            task.add_done_callback(self._sending.discard)
-
-    @property
-    def ending(self) -> str:
-        """Why it ended, as the end of a sentence."""
-        return f"{self.blamed_for}, and {self.child.ending}" if self.blamed_for else self.child.ending
-
-    def close(self) -> None:
-        """Let go of the channel and of what was still to be sent."""
-        for task in self._sending:
-            task.cancel()
-        if self.channel is not None:
-            self.channel.close()
-        self.ended.set()
 
 
 class Keeper(ABC):
@@ -134,11 +90,9 @@ class Keeper(ABC):
     async def _on_message(self, life: Life, message: Message) -> None:
         """Handle a message other than `failed`."""
 
-    def _on_spawned(self) -> None:  # noqa: B027
-        """Take note that there is a new process."""
-
-    def _on_ended(self, life: Life) -> None:  # noqa: B027
-        """Take note that the process has ended."""
+    @abstractmethod
+    def _on_ended(self) -> None:
+        """Take note that the process has ended, before there is another."""
 
     # ---- the same for both
 
@@ -189,7 +143,6 @@ class Keeper(ABC):
         except OSError as error:
             return self._after(None, f"could not be started ({error.strerror})", loop.time())
         life = self.life = Life(child)
-        self._on_spawned()
         log.info(f"{self.role}.spawned", **self._fields, pid=child.pid)
         talk = asyncio.create_task(self._talk(life), name=f"talk to {self.name}")
         try:
@@ -201,7 +154,7 @@ class Keeper(ABC):
             self._greeter.forget(child.pid)
             life.close()
             self.life = None
-            self._on_ended(life)
+            self._on_ended()
         if self._stop_asked.is_set():
             log.info(f"{self.role}.stopped", **self._fields, pid=child.pid)
             return None
@@ -312,8 +265,3 @@ class Keeper(ABC):
         life.useful_since = asyncio.get_running_loop().time()
         self._was_useful = True
         log.info(f"{self.role}.ready", **self._fields, pid=life.child.pid)
-
-
-async def _send(channel: Channel, message: Message) -> None:
-    with contextlib.suppress(ChannelError):  # the end of the channel is noticed elsewhere
-        await channel.send(message)

@@ -15,7 +15,8 @@ from halo_mp.shm.ports import forget_driver
 from halo_mp.supervisor.config import Config
 from halo_mp.supervisor.greeter import Greeter
 from halo_mp.supervisor.hang import HangWatch, read_activity
-from halo_mp.supervisor.keeper import Keeper, Launch, Life
+from halo_mp.supervisor.keeper import Keeper, Launch
+from halo_mp.supervisor.life import Life
 from halo_mp.supervisor.process import Child
 from halo_mp.supervisor.regions import Regions
 from halo_mp.supervisor.restart import RestartPolicy
@@ -110,7 +111,7 @@ class DriverKeeper(Keeper):
             raise ProtocolError(f"sent {message['type']!r:.40} when nothing like that was due")
         self._ready.set_result(message)
 
-    def _on_ended(self, life: Life) -> None:
+    def _on_ended(self) -> None:
         if self._up.done():
             self._up = asyncio.get_running_loop().create_future()
         self._watches.clear()

@@ -22,8 +22,9 @@ from halo_mp.shm.layout import SlotState
 from halo_mp.supervisor.config import Config, SlotConfig
 from halo_mp.supervisor.greeter import Greeter
 from halo_mp.supervisor.hang import HangWatch, read_activity
-from halo_mp.supervisor.keeper import Keeper, Launch, Life
+from halo_mp.supervisor.keeper import Keeper, Launch
 from halo_mp.supervisor.keeper_driver import DriverKeeper
+from halo_mp.supervisor.life import Life
 from halo_mp.supervisor.process import Child
 from halo_mp.supervisor.regions import Regions
 from halo_mp.supervisor.restart import RestartPolicy
@@ -67,8 +68,8 @@ class WorkerKeeper(Keeper):
 
     @property
     def epoch(self) -> int:
-        """The epoch of the tables that the worker reads; 0 while it reads none, or there is no worker."""
-        return int(self._slot.status.epoch) if self._attached.is_set() else 0
+        """The epoch of the tables that the worker reads; 0 while it reads none, or can not read any."""
+        return int(self._slot.status.epoch) if self.life is not None and self._touched else 0
 
     def check_progress(self, now: float) -> None:
         """Kill a worker that makes no progress, or whose rings make no sense."""
@@ -128,7 +129,7 @@ class WorkerKeeper(Keeper):
             case other:
                 raise ProtocolError(f"sent {other!r:.40}, which is nothing a worker says")
 
-    def _on_ended(self, life: Life) -> None:
+    def _on_ended(self) -> None:
         self._watch = None
         self._attached.clear()
         if self._touched and not self._stop_asked.is_set() and (self._reset is None or self._reset.done()):

@@ -25,9 +25,10 @@ from halo_mp.supervisor.config import Config, SlotConfig
 from halo_mp.supervisor.greeter import Greeter
 from halo_mp.supervisor.hang import INTERVAL_S
 from halo_mp.supervisor.instance import Instance
-from halo_mp.supervisor.keeper import Keeper, Launch, Life
+from halo_mp.supervisor.keeper import Keeper, Launch
 from halo_mp.supervisor.keeper_driver import DriverKeeper
 from halo_mp.supervisor.keeper_worker import WorkerKeeper
+from halo_mp.supervisor.life import Life
 from halo_mp.supervisor.neighbors import NeighborTable, chunks
 from halo_mp.supervisor.process import Child
 from halo_mp.supervisor.regions import Regions

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One process of a keeper, from spawn to end: its channel, what it said, and why it will have ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+
+from halo_mp.control.channel import Channel, ChannelError
+from halo_mp.control.frame import Message
+from halo_mp.supervisor.process import Child
+
+
+class Life:
+    """Everything that goes with the process when it goes."""
+
+    def __init__(self, child: Child) -> None:
+        self.child = child
+        self.channel: Channel | None = None
+        self.ended = asyncio.Event()
+        self.drained = asyncio.Event()  # everything that it said was handled
+        self.failure: str | None = None  # the child's own sentence on why it can not start
+        self.blamed_for: str | None = None
+        self.useful_since: float | None = None
+        self._sending: set[asyncio.Task[None]] = set()
+
+    def kill(self, reason: str) -> None:
+        """End it now, for a reason that the log and perhaps a sentence will tell."""
+        if not self.child.gone:
+            self.blame(reason)
+            self.child.signal(signal.SIGKILL)
+
+    def blame(self, reason: str) -> None:
+        """Take note of why it will have ended; the first reason counts."""
+        self.blamed_for = self.blamed_for or reason
+
+    def tell(self, message: Message) -> None:
+        """Send a message without waiting; a child that is not there yet or any more misses it."""
+        if self.channel is not None and not self.channel.closed:
+            task = asyncio.create_task(_send(self.channel, message))
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+
+    @property
+    def ending(self) -> str:
+        """Why it ended, as the end of a sentence."""
+        return f"{self.blamed_for}, and {self.child.ending}" if self.blamed_for else self.child.ending
+
+    def close(self) -> None:
+        """Let go of the channel and of what was still to be sent."""
+        for task in self._sending:
+            task.cancel()
+        if self.channel is not None:
+            self.channel.close()
+        self.ended.set()
+
+
+async def _send(channel: Channel, message: Message) -> None:
+    with contextlib.suppress(ChannelError):  # the end of the channel is noticed elsewhere
+        await channel.send(message)
