@@ -214,8 +214,8 @@ class Worker:
         if reasons & PollReason.DISABLED:
             self._enabled = False
         if reasons & PollReason.PUNTS:
+            self._host.write_debug_log()  # first: what came in before the answers to it
             self._host.handle_punts()
-            self._host.write_debug_log()
         if reasons & PollReason.ENABLED:
             self._enabled = True
             log.info("worker.ready")
