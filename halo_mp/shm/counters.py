@@ -56,20 +56,8 @@ class SlotSnapshot(TypedDict):
     driver: CounterBlock
 
 
-class LcoreSnapshot(TypedDict):
-    """What a forwarding lcore says of itself."""
-
-    lcore: int
-    progress: int
-    place: str
-    turns: int
-    busy_turns: int
-    sleeps: int
-    naps: int
-    unclaimed_frames: int
-    passed_in: int
-    passed_sent: int
-    passed_dropped: int
+# What a forwarding lcore says of itself: `lcore` and `place`, and its counters by name.
+LcoreSnapshot = dict[str, Any]
 
 
 class PortSnapshot(TypedDict):
@@ -111,6 +99,11 @@ def _counter_names(struct: str) -> tuple[str, ...]:
 
 _WORKER_NAMES = _counter_names("halo_worker_counters")
 _DRIVER_NAMES = _counter_names("halo_driver_counters")
+_LCORE_NAMES = tuple(
+    name
+    for name, field in ffi.typeof("struct halo_lcore_status").fields
+    if field.type.cname == "uint64_t" and name != "reserved"
+)
 _PORT_STATS = (
     "rx_frames",
     "tx_frames",
@@ -214,19 +207,8 @@ def _port(number: int, status: Any, whole: bool) -> PortSnapshot:
 
 
 def _lcore(number: int, status: Any) -> LcoreSnapshot:
-    return {
-        "lcore": number,
-        "progress": status.progress,
-        "place": _name(Place, status.place),
-        "turns": status.turns,
-        "busy_turns": status.busy_turns,
-        "sleeps": status.sleeps,
-        "naps": status.naps,
-        "unclaimed_frames": status.unclaimed_frames,
-        "passed_in": status.passed_in,
-        "passed_sent": status.passed_sent,
-        "passed_dropped": status.passed_dropped,
-    }
+    counters = {name: getattr(status, name) for name in _LCORE_NAMES}
+    return {"lcore": number, "place": _name(Place, status.place), **counters}
 
 
 def _fill(index: Any) -> int:
