@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """docs/shared-memory.md says what the layout header and the compiled module say."""
 
 from __future__ import annotations

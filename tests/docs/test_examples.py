@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each example does what it says, as a person would run it."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from halo_mp.wire import arp, ethernet, icmpv4, ipv4, udp
+from tests.support.instance import Instance
+from tests.support.namespace import Namespace
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = sorted(path for path in (ROOT / "examples").iterdir() if path.is_file())
+MACS = bytes.fromhex("020000000001"), bytes.fromhex("020000000002")
+SRC, DST = ipv4.parse_address("192.0.2.1"), ipv4.parse_address("192.0.2.2")
+
+
+def command(example: str, *arguments: str) -> list[str]:
+    program = [sys.executable] if example.endswith(".py") else ["bash"]
+    return [*program, str(ROOT / "examples" / example), *arguments]
+
+
+def run(example: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(example, *map(str, arguments)), capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def instance() -> Iterator[Instance]:
+    with Namespace() as namespace, Instance(namespace) as started:
+        assert namespace.ping("10.77.0.1") == 3
+        yield started
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_example_is_short_and_explains_itself(path: Path) -> None:
+    assert len(path.read_text().splitlines()) < 100
+    helped = run(path.name, "--help")
+    assert helped.returncode == 0, helped.stderr
+    assert "usage" in helped.stdout.lower()
+
+
+def test_counters_of_a_running_instance(instance: Instance) -> None:
+    shown = run("counters.py", instance.name)
+    assert shown.returncode == 0, shown.stderr
+    port, slot = (line.split() for line in shown.stdout.splitlines() if line.startswith("0 "))
+    assert port[1:3] == ["net_tap0", "direct"]
+    assert slot[1] == "enabled"
+    assert slot[5] == "3", "echo replies"
+
+
+def test_counters_as_json(instance: Instance) -> None:
+    found = json.loads(run("counters.py", instance.name, "--json").stdout)
+    assert found["instance"] == instance.name
+    assert found["slots"][0]["worker"]["counters"]["echo_replies"] == 3
+    assert found["ports"][0]["driver"] == "net_tap"
+
+
+def test_counters_of_no_instance_say_so() -> None:
+    refused = run("counters.py", "not-there")
+    assert refused.returncode == 3
+    assert (
+        refused.stderr
+        == "counters: there is no shared memory /halo-mp.not-there.ports: is the instance running?\n"
+    )
+
+
+def test_ping_report_pings_both_ports(namespace: Namespace) -> None:
+    words = command("ping_report.py", "--count", "4", "--name", f"r{os.getpid() % 10**9}")
+    report = namespace.run(*words, check=False)
+    assert report.returncode == 0, report.stderr
+    first, second = report.stdout.splitlines()
+    assert first.startswith("port 0 10.77.0.1 ")
+    assert second.startswith("port 1 10.77.1.1 ")
+    for line in (first, second):
+        assert ": 4 of 4 replies, min/median/max " in line
+        assert line.endswith(", counted 4")
+
+
+def test_ping_report_that_can_not_start_has_its_exit_code(instance: Instance) -> None:
+    refused = run("ping_report.py", "--name", instance.name)
+    assert refused.returncode == 4
+    assert "is running" in refused.stderr
+
+
+def test_veth_answers_the_kernel(namespace: Namespace) -> None:
+    done = namespace.run("env", f"PYTHON={sys.executable}", *command("veth.sh"), check=False)
+    assert done.returncode == 0, done.stderr
+    assert "3 packets transmitted, 3 received" in done.stdout
+    assert "net_af_packet0" in done.stdout
+    assert "hv-" not in namespace.run("ip", "link").stdout
+
+
+def frame(ethertype: int, payload: bytes, *tags: ethernet.VlanTag) -> bytes:
+    return ethernet.EthernetFrame(MACS[0], MACS[1], ethertype, payload, tags).emit()
+
+
+def packet(protocol: int, payload: bytes) -> bytes:
+    return ipv4.Ipv4Packet(src=SRC, dst=DST, protocol=protocol, payload=payload).emit()
+
+
+def pcap(
+    frames: list[bytes], *, order: str = "<", magic: int = 0xA1B2C3D4, link: int = 1, fraction: int = 500
+) -> bytes:
+    records = (struct.pack(f"{order}IIII", 7, fraction, len(each), len(each)) + each for each in frames)
+    return struct.pack(f"{order}IHHiIII", magic, 2, 4, 0, 0, 65535, link) + b"".join(records)
+
+
+def decode(tmp_path: Path, octets: bytes) -> tuple[int, list[str]]:
+    file = tmp_path / "frames.pcap"
+    file.write_bytes(octets)
+    done = run("decode.py", file)
+    return done.returncode, (done.stdout or done.stderr).splitlines()
+
+
+def test_decode_says_what_each_frame_is(tmp_path: Path) -> None:
+    request = arp.ArpPacket(
+        operation=arp.REQUEST, sender_mac=MACS[1], sender_address=SRC, target_mac=bytes(6), target_address=DST
+    )
+    datagram = udp.UdpDatagram(53, 4000, b"halo").emit(src=SRC, dst=DST)
+    echo = icmpv4.Icmpv4Message(icmpv4.ECHO_REQUEST, 0, 1, b"abc").emit()
+    status, lines = decode(
+        tmp_path,
+        pcap(
+            [
+                frame(ethernet.ETHERTYPE_ARP, request.emit()),
+                frame(ethernet.ETHERTYPE_IPV4, packet(ipv4.PROTOCOL_UDP, datagram), ethernet.VlanTag(7)),
+                frame(ethernet.ETHERTYPE_IPV4, packet(ipv4.PROTOCOL_ICMP, echo)),
+                frame(0x86DD, bytes(40)),
+            ]
+        ),
+    )
+    head = "7.000500 02:00:00:00:00:02 > 02:00:00:00:00:01"
+    assert lines == [
+        f"{head} ARP who has 192.0.2.2, tell 192.0.2.1",
+        f"{head} vlan 7 192.0.2.1 > 192.0.2.2 ttl 64 UDP 53 > 4000, 4 octets",
+        f"{head} 192.0.2.1 > 192.0.2.2 ttl 64 ICMP type 8 code 0, 3 octets",
+        f"{head} ethertype 0x86dd, 40 octets",
+    ]
+    assert status == 0
+
+
+def test_decode_names_what_is_wrong(tmp_path: Path) -> None:
+    spoiled = bytearray(packet(ipv4.PROTOCOL_UDP, b"12345678"))
+    spoiled[8] ^= 1
+    status, lines = decode(tmp_path, pcap([b"short", frame(ethernet.ETHERTYPE_IPV4, bytes(spoiled))]))
+    assert (status, [line.split(", ")[1] for line in lines]) == (
+        1,
+        ["dropped: runt", "dropped: ipv4_checksum"],
+    )
+
+
+def test_decode_reads_either_order_and_nanoseconds(tmp_path: Path) -> None:
+    octets = pcap([frame(0x86DD, b"")], order=">", magic=0xA1B23C4D, fraction=500_000)
+    status, [line] = decode(tmp_path, octets)
+    assert (status, line.split()[0]) == (0, "7.000500")
+
+
+@pytest.mark.parametrize(
+    ("octets", "sentence"),
+    [
+        (b"\x0a\x0d\x0d\x0a" + bytes(40), "no pcap file of the classic format"),
+        (pcap([], link=113), "not Ethernet"),
+        (b"", "no pcap file"),
+    ],
+)
+def test_decode_refuses_other_files(tmp_path: Path, octets: bytes, sentence: str) -> None:
+    status, [line] = decode(tmp_path, octets)
+    assert status == 2
+    assert sentence in line
