@@ -6,6 +6,7 @@ All calls are made by the main thread. Errors of the C side arrive as BootFailed
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -118,6 +119,10 @@ class DriverPorts:
         result = lib.halo_eal_start(
             len(self._argv), self._argv_array, eal_log.write_fd, error, lib.HALO_ERROR_OCTETS
         )
+        if result == -errno.EACCES and self._message["hugepages"]:
+            raise BootFailed(
+                "EAL found no free hugepage for its own memory, beside the pool's: reserve more, or --hugepages off."
+            )
         if result < 0:
             raise BootFailed(f"{_text(error)} ({eal_log.reason() or 'it gave no reason'})")
         self._eal_started = True

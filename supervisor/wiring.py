@@ -69,11 +69,16 @@ def worker_configure(
         "orphan_timeout_s": config.orphan_timeout_s,
         "macswap": sorted(config.macswap.items()),
         "ports": sorted({port for port, _ in slot.feeds}),
-        # One worker of a port claims its addresses: the one that queue 0 feeds.
         "shared_ports": sorted(
-            {port for port, _ in slot.feeds} - {port for port, queue in slot.feeds if queue == 0}
+            port for port in {port for port, _ in slot.feeds} if not _claims(config, slot, port)
         ),
     }
+
+
+def _claims(config: Config, slot: SlotConfig, port: int) -> bool:
+    """Whether the worker of a slot announces and defends a port's address: one does, whom the lowest queue feeds."""
+    first = min(feed for each in config.slots for feed in each.feeds if feed[0] == port)
+    return first in slot.feeds
 
 
 def stack_mac(instance: str, port: PortConfig, told: ReadyPort) -> bytes:

@@ -38,6 +38,7 @@ void halo_local_icmp(struct halo_worker *worker, struct halo_packet *packet)
 	uint8_t *ip = frame + packet->l3_offset;
 	uint8_t *icmp = frame + packet->l4_offset;
 	uint32_t length = packet->ip_length - 20u;
+	uint16_t checksum;
 
 	if (length < 8)
 		return halo_drop(packet, HALO_DROP_icmp_truncated);
@@ -52,7 +53,8 @@ void halo_local_icmp(struct halo_worker *worker, struct halo_packet *packet)
 	turn_around(frame, ip, worker->port[packet->port].mac);
 	set_ttl(ip, REPLY_TTL);
 	icmp[0] = ICMP_ECHO_REPLY;
-	store16(icmp + 2, checksum_update(load16(icmp + 2), ICMP_ECHO << 8, ICMP_ECHO_REPLY << 8));
+	checksum = checksum_update(load16(icmp + 2), ICMP_ECHO << 8, ICMP_ECHO_REPLY << 8);
+	store16(icmp + 2, checksum ? checksum : 0xffff); /* a reply of nothing but zeros does not verify with 0 */
 	halo_count(&worker->slot->worker.echo_replies, 1);
 	halo_send(packet, packet->port);
 }

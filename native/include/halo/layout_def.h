@@ -314,6 +314,7 @@ struct halo_port_status {
 	uint8_t promiscuous;
 	uint8_t has_rx_fd; /* can be slept on */
 	uint32_t xstat_count;
+	uint32_t reserved;
 	uint64_t updates; /* +1 before and after each update: odd while one is under way */
 	char device[64];
 	char driver[32];

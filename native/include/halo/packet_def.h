@@ -37,9 +37,9 @@ struct halo_packet {
 	uint16_t reserved0;
 	uint32_t adjacency;
 	uint32_t hash;
-	uint64_t timestamp_ns; /* CLOCK_MONOTONIC, once a burst */
 	uint32_t mark;         /* for hooks; starts as 0 */
-	uint32_t reserved1;
+	uint64_t timestamp_ns; /* CLOCK_MONOTONIC, once a burst */
+	uint64_t reserved1;
 	/* second 64 octets */
 	uint32_t src[4]; /* IPv4: the first word */
 	uint32_t dst[4];
