@@ -193,8 +193,8 @@ class Driver(Child):
             | {"mtu": port["mtu"], "mode": "direct", "rx_queues": 1, "tx_queues": 1, "link_up": True}
             for port in message["ports"]
         ]
-        await self.channel.send({"type": "ready", "ports": ready, "withheld": 0})
         self.note("ready")
+        await self.channel.send({"type": "ready", "ports": ready, "withheld": 0})
         await self.stage("ready")
         self.soon_task = asyncio.create_task(self.soon())
 
@@ -241,8 +241,8 @@ class Worker(Child):
             status.epoch = self.tables.pointer.epoch
             if not ready and life.state == SlotState.ENABLED:
                 ready = True
+                self.note("ready")  # first: who is up may be killed at once
                 await self.channel.send({"type": "ready"})
-                self.note("ready")
                 await self.stage("ready")
                 self.soon_task = asyncio.create_task(self.soon())
             await asyncio.sleep(0.02)
