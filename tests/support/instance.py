@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -88,17 +89,21 @@ class Instance:
 
     def slot(self, number: int = 0) -> SlotSnapshot:
         """Counters and state of a slot."""
-        region = Region.attach(region_name(self.name, f"slot.{number}"), RegionKind.SLOT, writable=False)
-        try:
+        with self.region(f"slot.{number}", RegionKind.SLOT) as region:
             return read_slot(region)
-        finally:
-            region.close()
 
     def ports(self) -> PortsSnapshot:
         """What the driver says of ports, lcores and the pool."""
-        region = Region.attach(region_name(self.name, "ports"), RegionKind.PORTS, writable=False)
-        try:
+        with self.region("ports", RegionKind.PORTS) as region:
             return read_ports(region)
+
+    @contextmanager
+    def region(self, name: str, kind: RegionKind) -> Iterator[Region]:
+        """Map a region of its shared memory, to be read."""
+        file = self.namespace.shared_memory / region_name(self.name, name).lstrip("/")
+        region = Region.attach(os.open(file, os.O_RDONLY | os.O_CLOEXEC), kind, writable=False)
+        try:
+            yield region
         finally:
             region.close()
 

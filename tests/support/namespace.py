@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Self
 
 COMMAND_TIMEOUT_S = 60.0
@@ -16,9 +18,12 @@ COMMAND_TIMEOUT_S = 60.0
 class Namespace:
     """A network namespace, held by a process of its own; it and all its interfaces end with `close`."""
 
+    shared_memory = Path("/dev/shm")
+    """Where shared memory that was made inside is found from outside."""
+
     def __init__(self) -> None:
         # The holder says when it is inside: before that, a command would run in the namespace that we came from.
-        holder = ["unshare", "--net", "--", "sh", "-c", "echo inside; exec sleep 3600"]
+        holder = [*self._entering(), "sh", "-c", "echo inside; exec sleep 3600"]
         self._holder = subprocess.Popen(holder, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
         assert self._holder.stdout is not None
         if self._holder.stdout.readline() != b"inside\n":
@@ -40,6 +45,10 @@ class Namespace:
     def pid(self) -> int:
         """The pid whose namespace it is, for `ip link set ... netns`."""
         return self._holder.pid
+
+    def _entering(self) -> list[str]:
+        """Return the command that makes the namespace and runs another in it, without a process in between."""
+        return ["unshare", "--net", "--"]
 
     def inside(self, command: Sequence[str]) -> list[str]:
         """Return the command that runs `command` inside."""
@@ -83,6 +92,32 @@ class Namespace:
             if "packets transmitted" in line:
                 return int(line.split(",")[1].split()[0])
         raise AssertionError(f"ping said nothing of replies:\n{output}")
+
+    def pinged(
+        self,
+        address: str,
+        *,
+        count: int = 3,
+        size: int = 56,
+        interval_s: float = 0.02,
+        options: Sequence[str] = (),
+    ) -> int:
+        """Ping until `count` replies came; return how many requests were sent. Fail after 20 s.
+
+        Where every reply should come this is the call: `ping` alone waits for its last reply no longer than the
+        interval or twice the longest round trip. Here a late one costs another request.
+        """
+        command = ["ping", "-n", "-q", "-c", str(count), "-i", str(interval_s), "-w", "20", "-s", str(size)]
+        output = self.run(*command, *options, address, check=False).stdout
+        found = re.search(r"(\d+) packets transmitted, (\d+) received", output)
+        assert found, f"ping said nothing of replies:\n{output}"
+        assert int(found[2]) >= count, output
+        return int(found[1])
+
+    def silence(self) -> None:
+        """Have the kernel send nothing of its own accord (IPv6 does): what is heard is then the test's doing."""
+        for which in ("all", "default"):
+            self.run("sh", "-c", f"echo 1 > /proc/sys/net/ipv6/conf/{which}/disable_ipv6")
 
     def close(self) -> None:
         """End the namespace. May be called twice."""
