@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,10 +24,12 @@ OTHERS = {"--bind", "--force", "--membind", "--check", "--json"}
 by_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 
 
+@cache
 def supervisor_flags() -> set[str]:
     return {name for action in arguments.parser()._actions for name in action.option_strings}
 
 
+@cache
 def bench_flags() -> set[str]:
     return _flags_in(ROOT / "bench/__main__.py")
 
