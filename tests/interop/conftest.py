@@ -16,9 +16,7 @@ from tests.support.leftovers import leftovers
 from tests.support.namespace import Namespace, wait_until
 from tests.support.station import Heard, Station
 
-_IN_FLIGHT = (
-    64  # frames sent before the stack's answer is waited for: the kernel's queue to a TAP has a bound
-)
+_IN_FLIGHT = 64  # frames sent before the stack's answer is waited for: the queues on both ways are bounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +59,13 @@ class Tap:
         """Send frames to our stack; return what happened to them, and what was heard meanwhile."""
         before = self.tally()
         self.station.heard()
+        heard = []
         for first in range(0, len(octets), _IN_FLIGHT):
             for each in octets[first : first + _IN_FLIGHT]:
                 self.station.send(each)
             self.since(before, min(first + _IN_FLIGHT, len(octets)))
-        return self.since(before), self.station.heard()
+            heard += self.station.heard()
+        return self.since(before), heard
 
     def frame(
         self,

@@ -42,3 +42,13 @@ def test_instance_of_an_ordinary_user_outside_is_refused_with_what_to_type() -> 
     assert ended.returncode == 3
     assert "belongs to another user namespace" in ended.stderr
     assert "unshare -n" in ended.stderr
+
+
+def test_xdp_of_an_ordinary_user_is_refused_with_what_to_use_instead() -> None:
+    with UserNamespace() as namespace:
+        namespace.run("ip", "link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
+        command = (sys.executable, "-m", "halo_mp.supervisor", "--vdev", "net_af_xdp0,iface=veth0")
+        ended = namespace.run(*command, check=False)
+    assert ended.returncode == 3
+    assert "net_af_xdp0 loads an XDP program" in ended.stderr
+    assert "net_af_packet" in ended.stderr

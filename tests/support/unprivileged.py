@@ -9,6 +9,9 @@ from pathlib import Path
 
 from tests.support.namespace import Namespace
 
+IN_FIRST_USER_NAMESPACE = Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]
+"""Whether the tests run where the kernel asks for nobody's leave: XDP programs, for one, are loaded only there."""
+
 ENTER = Path(__file__).parents[2] / "tools" / "enter-namespace"
 NOBODY = 65534
 
@@ -21,7 +24,7 @@ class UserNamespace(Namespace):
     """
 
     def __init__(self) -> None:
-        self.is_whole = Path("/proc/self/uid_map").read_text().split()[2] != "1"
+        self.is_whole = IN_FIRST_USER_NAMESPACE
         super().__init__()
         if self.is_whole:
             self.root = Path(f"/proc/{self.pid}/root")
