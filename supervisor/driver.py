@@ -133,8 +133,6 @@ class DriverHost:
                 return {"reclaimed": ports.reset_slot(int(message["slot"]))}
             case "feeds":
                 ports.set_feeds(message["slots"])
-            case "status":
-                ports.update_status()
             case "stop":
                 pass
             case unknown:

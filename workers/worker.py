@@ -62,6 +62,8 @@ class Worker:
 
     def stop(self, status: int = 0) -> None:
         """End `run` with that status."""
+        if self._regions is not None and self._fastpath is not None:
+            self._regions.slot.pointer.status.state = WorkerState.STOPPING
         if not self._end.done():
             self._end.set_result(status)
 
@@ -209,8 +211,9 @@ class Worker:
             self.stop(EXIT_FAULT)
 
     def _do_work(self, reasons: int) -> None:
-        if self._fastpath is None or self._host is None:
+        if self._fastpath is None or self._host is None or self._regions is None:
             return
+        self._regions.slot.pointer.worker.logs_dropped = logs.dropped()
         if reasons & PollReason.DISABLED:
             self._enabled = False
         if reasons & PollReason.PUNTS:

@@ -13,11 +13,10 @@
 #include <rte_dev.h>
 #include <rte_errno.h>
 #include <rte_malloc.h>
-#include <rte_mbuf_pool_ops.h>
 
 #include "driver.h"
 
-enum { CACHE_SIZE = 256 };
+enum { CACHE_SIZE = 512 };
 
 static int fail(struct halo_driver_setup *setup, int error, const char *what)
 {
@@ -139,7 +138,11 @@ static int create_mempool(struct halo_driver *driver)
 
 	prepare(driver, RTE_MIN((uint32_t)CACHE_SIZE, count / 2));
 	mempool = driver->mempool;
-	if (!mempool || rte_mempool_set_ops_byname(mempool, rte_mbuf_best_mempool_ops(), NULL) != 0)
+	/*
+	 * Last in, first out, also behind the lcores' caches: a backlog that comes and goes would otherwise take its buffers
+	 * from one end of the pool and give them back at the other, and each frame would meet a cold one.
+	 */
+	if (!mempool || rte_mempool_set_ops_byname(mempool, "stack", NULL) != 0)
 		return -ENOMEM;
 	driver->header_offset = mempool->header_size;
 	driver->header_octets = mempool->header_size + mempool->elt_size + mempool->trailer_size;
