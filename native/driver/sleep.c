@@ -51,11 +51,24 @@ static void drain_doorbell(struct halo_lcore *lcore)
 		return;
 }
 
+/* A device that went away leaves an fd that is always ready: without it we nap, and go on serving the others. */
+static void forget_dead_fd(struct halo_lcore *lcore, const struct epoll_event *event)
+{
+	if (!(event->events & (EPOLLERR | EPOLLHUP)) || event->data.fd == lcore->doorbell_fd)
+		return;
+	if (epoll_ctl(lcore->epoll_fd, EPOLL_CTL_DEL, event->data.fd, NULL) == 0)
+		lcore->fds_complete = false;
+}
+
 static void block(struct halo_lcore *lcore)
 {
 	struct epoll_event events[EVENTS];
+	int count = epoll_wait(lcore->epoll_fd, events, EVENTS, SLEEP_SLICE_MS);
+	int i;
 
-	if (epoll_wait(lcore->epoll_fd, events, EVENTS, SLEEP_SLICE_MS) > 0)
+	for (i = 0; i < count; i++)
+		forget_dead_fd(lcore, &events[i]);
+	if (count > 0)
 		drain_doorbell(lcore);
 	halo_count(&lcore->status->sleeps, 1);
 }
