@@ -51,12 +51,13 @@ def tally(instance: Instance, *slots: int) -> Tally:
 def tally_after(instance: Instance, earlier: Tally, frames: int, *slots: int) -> Tally:
     """Wait until so many frames have arrived since `earlier`, and return what happened from there on."""
 
-    def came() -> bool:
-        now = _sum([instance.slot(number) for number in slots or (0,)])
-        return now.since(earlier).arrived >= frames
-
-    wait_until(came, what=f"{frames} frames from the port")
+    wait_until(lambda: arrived(instance, earlier, *slots) >= frames, what=f"{frames} frames from the port")
     return tally(instance, *slots).since(earlier)
+
+
+def arrived(instance: Instance, earlier: Tally, *slots: int) -> int:
+    """Return how many frames have arrived since `earlier`, whatever is under way."""
+    return _sum([instance.slot(number) for number in slots or (0,)]).since(earlier).arrived
 
 
 def balanced(instance: Instance, *slots: int) -> list[SlotSnapshot]:
