@@ -9,11 +9,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import idle, io, ping, ring, start
+from bench import idle, io, ping, ring, start, worker
 from bench.rows import Row, as_json, as_table
 
 BENCHMARKS: dict[str, tuple[Callable[[int], list[Row]], str]] = {
     "ring": (ring.run, "descriptors per second through a bare ring between two pinned processes"),
+    "worker": (worker.run, "nanoseconds per frame in a worker alone, without driver and second core"),
     "io": (io.run, "frames per second, port to worker to port, against dpdk-testpmd macswap"),
     "idle": (idle.run, "processor time of an idle instance"),
     "ping": (ping.run, "round trip time over TAP, against dpdk-testpmd icmpecho"),

@@ -13,12 +13,12 @@ _PCAP_HEADER = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
 _HEADERS_OCTETS = 14 + 20 + 8
 
 
-def udp_frame(number: int, octets: int) -> bytes:
+def udp_frame(number: int, octets: int, *, ttl: int = 64) -> bytes:
     """Return frame `number`, `octets` long, with addresses and ports that depend on its number."""
     src, dst = ipv4.parse_address("10.0.0.2"), ipv4.parse_address("10.0.1.0") + number % 256
     payload = bytes(octets - _HEADERS_OCTETS)
     datagram = udp.UdpDatagram(1024 + number, 2000, payload).emit(src=src, dst=dst)
-    packet = ipv4.Ipv4Packet(src=src, dst=dst, protocol=ipv4.PROTOCOL_UDP, payload=datagram).emit()
+    packet = ipv4.Ipv4Packet(src=src, dst=dst, protocol=ipv4.PROTOCOL_UDP, ttl=ttl, payload=datagram).emit()
     return ethernet.EthernetFrame(_DST_MAC, _SRC_MAC, ethernet.ETHERTYPE_IPV4, packet).emit()
 
 
