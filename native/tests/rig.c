@@ -22,6 +22,14 @@ enum {
 };
 
 struct rig rig;
+const struct halo_interface rig_interface = {
+	.port = 0,
+	.prefix_length = 24,
+	.address = OWN_ADDRESS,
+	.mac = OWN_MAC,
+	.mtu = 1500,
+	.flags = HALO_INTERFACE_UP,
+};
 bool reason_seen[HALO_DROP_LIMIT];
 
 static void *map(uint64_t octets)

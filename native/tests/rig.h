@@ -53,7 +53,8 @@ struct rig {
 };
 
 extern struct rig rig;
-extern bool reason_seen[HALO_DROP_LIMIT]; /* in any row */
+extern const struct halo_interface rig_interface; /* OWN_ADDRESS/24 on port 0, untagged */
+extern bool reason_seen[HALO_DROP_LIMIT];         /* in any row */
 
 /* A worker attached and enabled, with these interfaces. rig_close checks the books. */
 void rig_open(const struct halo_interface *interfaces, uint32_t count);

@@ -14,15 +14,6 @@
 
 #include "rig.h"
 
-static const struct halo_interface plain = {
-	.port = 0,
-	.prefix_length = 24,
-	.address = OWN_ADDRESS,
-	.mac = OWN_MAC,
-	.mtu = 1500,
-	.flags = HALO_INTERFACE_UP,
-};
-
 static struct frame request; /* is answered */
 static struct frame arp;     /* is punted */
 
@@ -33,7 +24,7 @@ static void open_plain(void)
 	frame_make(&plan, &request);
 	plan.ethertype = TYPE_ARP;
 	frame_make(&plan, &arp);
-	rig_open(&plain, 1);
+	rig_open(&rig_interface, 1);
 }
 
 static void punt(uint32_t count)
@@ -136,7 +127,7 @@ static void poll_reasons(void)
 	rig_set_state(HALO_SLOT_ENABLED);
 	CHECK(rig_poll() & HALO_POLL_ENABLED);
 	CHECK(!(rig_poll() & HALO_POLL_ENABLED));
-	rig_set_interfaces(&plain, 1);
+	rig_set_interfaces(&rig_interface, 1);
 	CHECK(rig_poll() & HALO_POLL_EPOCH);
 	CHECK(!(rig_poll() & HALO_POLL_EPOCH));
 	CHECK_EQUAL(epoll_ctl(rig.setup.epoll_fd, EPOLL_CTL_ADD, other, &event), 0);
@@ -206,10 +197,13 @@ static void broken_rx(uint32_t index)
 {
 	open_plain();
 	rig_check_reply(&request, 0);
+	rig_give_spares(1);
 	rig.slot->rx.producer = index;
 	CHECK(rig_poll() & HALO_POLL_BROKEN, "producer %u, consumer %u", index, rig.slot->rx.consumer);
 	CHECK_EQUAL(rig.slot->worker.rx_frames, 1);
 	CHECK_EQUAL(rig.slot->rx.consumer, 1);
+	CHECK_EQUAL(halo_worker_originate(rig.worker, 0, request.octets, 60),
+		    -ENOBUFS); /* no ring is touched any more */
 	CHECK(rig_poll() & HALO_POLL_BROKEN);
 	rig.slot->rx.producer = 1;
 	rig_close();
@@ -523,7 +517,7 @@ static void sleeper_is_woken(uint32_t idle_policy)
 
 	open_plain();
 	rig_close();
-	rig_open_idle(&plain, 1, idle_policy);
+	rig_open_idle(&rig_interface, 1, idle_policy);
 	sleeper.descriptor = rig_fill(&arp, 0, 0);
 	CHECK(pthread_create(&thread, NULL, wake_with_a_frame, &sleeper) == 0);
 	CHECK_EQUAL(halo_worker_poll(rig.worker, -1, &rig.result), 1);
@@ -550,7 +544,7 @@ static void sleep_ends_with_the_deadline(void)
 {
 	open_plain();
 	rig_close();
-	rig_open_idle(&plain, 1, HALO_IDLE_SLEEP);
+	rig_open_idle(&rig_interface, 1, HALO_IDLE_SLEEP);
 	CHECK_EQUAL(halo_worker_poll(rig.worker, 3000000, &rig.result), 0);
 	CHECK_EQUAL(rig.result.reasons, HALO_POLL_DEADLINE);
 	CHECK(rig.slot->worker.wakeups > 0);
@@ -661,7 +655,7 @@ static void tables_beyond_their_limits(void)
 
 	open_plain();
 	for (i = 0; i < HALO_MAX_INTERFACES; i++) {
-		many[i] = plain;
+		many[i] = rig_interface;
 		many[i].address = IPV4(10, 1, i, 1);
 		many[i].port = (uint8_t)(i / 4);
 	}
