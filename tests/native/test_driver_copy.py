@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from halo_mp.shm.layout import DATA_OCTETS
-from tests.native.rig import BURST, DROPS, Descriptor, Plan, PortPlan, Rig, SlotPlan, wait_until
+from tests.native.rig import Plan, PortPlan, Rig
+from tests.native.slot import BURST, DROPS, Descriptor, SlotPlan, wait_until
 
 INSIDE = (
     'ip link add halo0 type veth peer name peer0 && ip link set halo0 up && ip link set peer0 up && exec "$@"'

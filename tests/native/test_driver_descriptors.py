@@ -11,22 +11,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from halo_mp.shm.layout import CHUNK_OCTETS, HEADROOM_OCTETS, METADATA_OCTETS
-from tests.native.rig import (
-    DROPS,
-    FRAME_OVERHEAD,
-    HAND,
-    METADATA,
-    MTU,
-    RELEASE,
-    TRANSMIT,
-    Descriptor,
-    Plan,
-    PortPlan,
-    Rig,
-    Slot,
-    SlotPlan,
-    wait_until,
-)
+from tests.native.rig import FRAME_OVERHEAD, MTU, Plan, PortPlan, Rig
+from tests.native.slot import DROPS, HAND, METADATA, RELEASE, TRANSMIT, Descriptor, Slot, SlotPlan, wait_until
 
 LOOP, SINK = 0, 1
 ROOM_MTU = 2048 - FRAME_OVERHEAD  # of the loop: whatever fits in a buffer may be sent

@@ -10,18 +10,8 @@ from pathlib import Path
 import pytest
 
 from halo_mp.shm.layout import HEADROOM_OCTETS, SlotState, ffi
-from tests.native.rig import (
-    HAND,
-    HANDED,
-    METADATA,
-    Descriptor,
-    Plan,
-    PortPlan,
-    Rig,
-    Slot,
-    SlotPlan,
-    wait_until,
-)
+from tests.native.rig import Plan, PortPlan, Rig
+from tests.native.slot import HAND, HANDED, METADATA, Descriptor, Slot, SlotPlan, wait_until
 
 LOOP, CAPTURE = 3, 7
 

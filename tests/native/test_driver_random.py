@@ -14,19 +14,8 @@ from pathlib import Path
 
 from halo_mp.shm.layout import CHUNK_OCTETS, METADATA_OCTETS
 from halo_mp.shm.pool import PoolGeometry
-from tests.native.rig import (
-    DROPS,
-    FRAME_OVERHEAD,
-    HAND,
-    MTU,
-    RELEASE,
-    Descriptor,
-    Plan,
-    PortPlan,
-    Rig,
-    SlotPlan,
-    wait_until,
-)
+from tests.native.rig import FRAME_OVERHEAD, MTU, Plan, PortPlan, Rig
+from tests.native.slot import DROPS, HAND, RELEASE, Descriptor, SlotPlan, wait_until
 
 COUNT = int(os.environ.get("HALO_MP_TEST_DESCRIPTORS", "2000000"))
 SEED = int(os.environ.get("HALO_MP_TEST_SEED", "20260524"))

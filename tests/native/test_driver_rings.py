@@ -12,17 +12,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from halo_mp.shm.layout import SlotState, ffi
-from tests.native.rig import (
-    BURST,
-    Descriptor,
-    Plan,
-    PortPlan,
-    RefusalError,
-    Rig,
-    Slot,
-    SlotPlan,
-    wait_until,
-)
+from tests.native.rig import Plan, PortPlan, RefusalError, Rig
+from tests.native.slot import BURST, Descriptor, Slot, SlotPlan, wait_until
 
 RING = 128
 SEED = 20260525
@@ -53,6 +44,12 @@ def slot(rig: Rig) -> Iterator[Slot]:
 
 def content(number: int) -> bytes:
     return number.to_bytes(8, "big") * 8
+
+
+def number_of(octets: bytes) -> int:
+    number = int.from_bytes(octets[:8], "big")
+    assert octets == content(number)
+    return number
 
 
 def loop(slot: Slot, port: int, count: int) -> None:
@@ -296,6 +293,36 @@ def test_reset_when_nothing_is_wrong(rig: Rig, slot: Slot) -> None:
     for _ in range(20):
         walk(rig, slot)
         loop(slot, 0, 10)
+
+
+def test_descriptors_scribbled_while_they_are_read(rig: Rig, slot: Slot) -> None:
+    """Each entry turns to and fro between a frame of the slot's and one of the bystander's, which must never leave."""
+    bystander = rig.slots[7]
+    secret = b"secret of another worker" * 2
+    mine = slot.frames([content(i) for i in range(BURST)], port=0)
+    theirs = bystander.frames([secret] * BURST, port=0)
+    right, wrong = (b"".join(frame.pack() for frame in frames) for frames in (mine, theirs))
+    before = slot.counters()
+    sent = 0
+    for _ in range(300):
+        position = slot.tx.index.producer
+        slot.submit(mine)
+        while slot.tx.fill:
+            slot.tx.write(position, wrong)
+            slot.tx.write(position, right)
+        counters = rig.sync(slot)
+        sent = counters["tx_sent"] - before["tx_sent"] - sent
+        back = slot.receive(sent)
+        assert {number_of(slot.look(frame)) for frame in back} <= set(range(BURST))
+        sent = counters["tx_sent"] - before["tx_sent"]
+    after = slot.counters()
+    refused = after["tx_bad_owner"] - before["tx_bad_owner"]
+    print(f"{sent} sent, {refused} refused")
+    assert sent + refused == 300 * BURST
+    assert [bystander.look(frame) for frame in theirs] == [secret] * BURST
+    bystander.release(theirs)
+    slot.release(mine)
+    bystander_goes_on(rig)
 
 
 def test_slot_that_is_not_there(rig: Rig) -> None:

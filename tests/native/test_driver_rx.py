@@ -14,20 +14,8 @@ from pathlib import Path
 import pytest
 
 from halo_mp.shm.layout import SlotState
-from tests.native.rig import (
-    BURST,
-    DROPS,
-    FRAME_OVERHEAD,
-    HAND,
-    MTU,
-    Descriptor,
-    Plan,
-    PortPlan,
-    Rig,
-    Slot,
-    SlotPlan,
-    wait_until,
-)
+from tests.native.rig import FRAME_OVERHEAD, MTU, Plan, PortPlan, Rig
+from tests.native.slot import BURST, DROPS, HAND, Descriptor, Slot, SlotPlan, wait_until
 
 LOOP, UNREAD, SINK = 0, 1, 2
 RING = 64
