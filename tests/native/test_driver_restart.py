@@ -291,11 +291,8 @@ def test_update_cut_short(rig: Rig) -> None:
 SCRIBBLED = {
     "rx offset": ("rx_offset", 0xFFFFFFF8),
     "huge tx ring": ("tx_size", 0x80000000),
-    "no rx ring": ("ring_size", 0),
-    "spare ring of 3": ("spare_size", 3),
     "another slot": ("slot", 1),
     "endless bound": ("buffer_bound", 0xFFFFFFFF),
-    "bound of 0": ("buffer_bound", 0),
 }
 
 
@@ -319,7 +316,7 @@ def test_header_scribbled_before_a_restart(rig: Rig) -> None:
     slot = rig.slots[0]
     header = ffi.buffer(slot.region.pointer, 64)
     right = bytes(header)
-    for start, octets in ((0, b"x"), (8, b"\2"), (12, b"\1"), (16, b"\0\1"), (24, b"another boot")):
+    for start, octets in ((0, b"x"), (12, b"\1"), (16, b"\0\1")):
         rig.kill_driver()
         header[start : start + len(octets)] = octets
         assert "refused" in rig.start_driver(expect_error=True)
