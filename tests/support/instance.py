@@ -28,19 +28,31 @@ _numbers = itertools.count()
 class Instance:
     """`python -m halo_mp.supervisor` in a namespace. Use as a context manager; `events` are its log lines."""
 
-    def __init__(self, namespace: Namespace, *flags: str, name: str | None = None, wait: bool = True) -> None:
+    def __init__(
+        self,
+        namespace: Namespace,
+        *flags: str,
+        name: str | None = None,
+        wait: bool = True,
+        via: Sequence[str] = (),
+        **options: Any,
+    ) -> None:
+        """`via` is a command that starts the supervisor in its own place, as taskset(1); options are Popen's."""
         self.namespace = namespace
         self.name = name or f"t{os.getpid() % 100000}-{next(_numbers)}"  # short: TAPs are named after it
         self._flags = flags
         self._wait = wait
+        self._via = via
+        self._options = options
         self._log = tempfile.NamedTemporaryFile(prefix="halo-mp-test-", suffix=".log")  # noqa: SIM115
         self._text = ""  # the log, once the instance has ended
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         flags = ["--name", self.name, "--log-format", "json", *self._flags]
-        command = [sys.executable, "-m", "halo_mp.supervisor", *flags]
-        self.process = self.namespace.popen(*command, stdout=self._log, stderr=self._log)
+        command = [*self._via, sys.executable, "-m", "halo_mp.supervisor", *flags]
+        options = {"stdout": self._log, "stderr": self._log, **self._options}
+        self.process = self.namespace.popen(*command, **options)
         if self._wait:
             try:
                 self.wait_for("instance.up", timeout_s=START_TIMEOUT_S)
@@ -56,6 +68,11 @@ class Instance:
     def runtime(self) -> Path:
         """Its runtime directory."""
         return Path("/run/halo-mp") / self.name
+
+    @property
+    def log_path(self) -> str:
+        """The file that its processes write to, unless an option said otherwise."""
+        return self._log.name
 
     def text(self) -> str:
         """Everything that its processes wrote."""
