@@ -20,8 +20,8 @@ from halo_mp.shm.layout import RegionKind
 from halo_mp.shm.region import Region, region_name
 from tests.support.namespace import Namespace, wait_until
 
-START_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 60.0
 _numbers = itertools.count()
 
 
