@@ -293,6 +293,7 @@ SCRIBBLED = {
     "huge tx ring": ("tx_size", 0x80000000),
     "another slot": ("slot", 1),
     "endless bound": ("buffer_bound", 0xFFFFFFFF),
+    "bound below what it has": ("buffer_bound", 600),
 }
 
 
@@ -303,12 +304,14 @@ def test_geometry_scribbled_before_a_restart(rig: Rig, name: str) -> None:
     field, value = SCRIBBLED[name]
     geometry = slot.region.pointer.geometry
     right = getattr(geometry, field)
+    kept = slot.spares(1000)
     rig.kill_driver()
     setattr(geometry, field, value)
     assert rig.start_driver(expect_error=True) != ""
     setattr(geometry, field, right)
     rig.start_driver()
     slot.release(loop(slot, 0, 100))
+    slot.release(Descriptor(offset) for offset in kept)
     rig.check_books(laws=False)
 
 
