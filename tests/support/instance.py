@@ -50,7 +50,9 @@ class Instance:
 
     def __enter__(self) -> Self:
         flags = ["--name", self.name, "--log-format", "json", *self._flags]
-        command = [*self._via, sys.executable, "-m", "halo_mp.supervisor", *flags]
+        # Whoever runs the tests may ignore a signal (nohup does), and children inherit that.
+        clean = ("env", "--default-signal")
+        command = [*clean, *self._via, sys.executable, "-m", "halo_mp.supervisor", *flags]
         options = {"stdout": self._log, "stderr": self._log, **self._options}
         self.process = self.namespace.popen(*command, **options)
         if self._wait:
