@@ -40,7 +40,9 @@ def main() -> int:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
     if options.rounds < 1:
         parser.error("--rounds is at least 1")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that instances, testpmd and hugepages are cleaned up
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143)
+    )  # so that instances, testpmd and hugepages are cleaned up
     rows = [row for name in options.names or BENCHMARKS for row in BENCHMARKS[name][0](options.rounds)]
     if options.json is None:
         print(

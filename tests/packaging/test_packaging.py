@@ -115,7 +115,11 @@ def test_wheel_without_dpdk_has_no_driver_and_no_sources(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "halo_mp/py.typed" in names
     assert [name for name in names if name.startswith("halo_mp/_native.")]
-    assert not [name for name in names if name.endswith((".c", ".h")) or name.startswith("halo_mp/_driver.") and not name.endswith(".pyi")]
+    assert not [
+        name
+        for name in names
+        if name.endswith((".c", ".h")) or (name.startswith("halo_mp/_driver.") and not name.endswith(".pyi"))
+    ]
     assert {name.partition("/")[0] for name in names} == {"halo_mp", f"halo_mp-{version(wheel)}.dist-info"}
 
 

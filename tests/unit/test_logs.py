@@ -152,7 +152,7 @@ def test_library_record_becomes_an_event(reader: Reader) -> None:
 
 
 def test_pipe_nobody_reads_costs_lines_and_the_caller_nothing(reader: Reader) -> None:
-    logs.configure("t", "info", fd=reader.writing, queue_lines=64)
+    logs.configure("t", "info", fd=reader.writing, queue_lines=512)
     log = logs.get("x")
     for number in range(5_000):  # a caller that waited would wait for ever
         log.info("e", number=number, filling="x" * 200)
