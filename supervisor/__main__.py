@@ -13,6 +13,7 @@ from halo_mp import logs
 from halo_mp.control.messages import WorkerUser
 from halo_mp.errors import EXIT_STOPPED, HaloError
 from halo_mp.supervisor import arguments, config, leftovers
+from halo_mp.supervisor.adoption import adopt
 from halo_mp.supervisor.checks import check, privileges_plan
 from halo_mp.supervisor.instance import Instance
 from halo_mp.supervisor.signals import StopSignals
@@ -43,16 +44,28 @@ async def _run(configuration: config.Config) -> int:
     # First the lock: what the others look at may be there because the instance runs.
     instance = Instance.acquire(configuration.instance)
     try:
-        await leftovers.clean(instance)
-        check(configuration)
-        plan = privileges_plan(configuration)
+        try:
+            plan = privileges_plan(configuration)
+            user = WorkerUser(uid=plan.uid, gid=plan.gid) if plan.mode == "setuid" else None
+            adopted = await adopt(instance, configuration, user["uid"] if user else None)
+        except BaseException:
+            instance.leave()
+            raise
+        if adopted is None:
+            await leftovers.clean(instance)
+            check(configuration)
         if plan.warning:
             log.warning("config.warning", text=plan.warning)
-        user = WorkerUser(uid=plan.uid, gid=plan.gid) if plan.mode == "setuid" else None
-        supervisor = Supervisor(configuration, instance, signals, privileges=(plan.mode, user), on_up=_print)
+        supervisor = Supervisor(
+            configuration, instance, signals, privileges=(plan.mode, user), on_up=_print, adopted=adopted
+        )
         gc.collect()
         gc.freeze()  # what is there now stays
-        return EXIT_STOPPED if signals.requested.is_set() else await supervisor.run()
+        if adopted is None and signals.requested.is_set():
+            return EXIT_STOPPED
+        return (
+            await supervisor.run()
+        )  # also when it is to stop at once: what was adopted is to be stopped in order
     finally:
         instance.release()
 

@@ -199,6 +199,14 @@ def add_supervision(known: argparse.ArgumentParser) -> None:
         " to 30 seconds; the others run on (default %(default)s)",
     )
     group.add_argument(
+        "--spare",
+        metavar="auto|COUNT",
+        default="auto",
+        help="how many workers to keep ready beside the ones that run, to take the place of one that dies within"
+        " milliseconds; each has some 15 MB. auto is one, while the machine has memory to spare (default "
+        "%(default)s)",
+    )
+    group.add_argument(
         "--hang-timeout",
         metavar="SECONDS",
         default="10",
@@ -209,8 +217,13 @@ def add_supervision(known: argparse.ArgumentParser) -> None:
         "--orphan-timeout",
         metavar="SECONDS",
         default="60",
-        help="how long driver and workers go on forwarding after the supervisor has died; 0 ends them with "
-        "it (default %(default)s)",
+        help="how long driver and workers go on forwarding after the supervisor has died, for the next of its name"
+        " to take them over; 0 ends them with it (default %(default)s)",
+    )
+    group.add_argument(
+        "--no-adopt",
+        action="store_true",
+        help="end what a dead supervisor of this name left running, and start anew, instead of taking it over",
     )
 
 

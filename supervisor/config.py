@@ -47,6 +47,7 @@ LOG_FORMATS = ("text", "json")
 HUGEPAGES = ("off", "auto", *pool.PAGE_SIZES)
 LEAST_RING_SIZE = 64
 MOST_RING_SIZE = 1 << 20
+MOST_SPARES = 8
 LEAST_HANG_TIMEOUT_S = 1.0
 """A worker shows a sign of life at least each 250 ms; a limit near that would kill healthy ones."""
 
@@ -75,6 +76,7 @@ def build(flags: argparse.Namespace, machine: Machine | None = None) -> Config:
         pool_size=memory.pool_size,
         ring_size=memory.ring_size,
         hugepages=memory.hugepages,
+        hugepages_auto=flags.hugepages == "auto",
         data_octets=memory.data_octets,
         rx_checksum=flags.rx_checksum,
         tx_checksum=flags.tx_checksum,
@@ -88,7 +90,9 @@ def build(flags: argparse.Namespace, machine: Machine | None = None) -> Config:
         restart_limit=reader.one("--restart-limit", values.restart_limit, otherwise=(0, 1.0)),
         hang_timeout_s=reader.seconds("--hang-timeout", LEAST_HANG_TIMEOUT_S, example="10", otherwise=1.0),
         orphan_timeout_s=reader.seconds("--orphan-timeout", 0.0, example="60", otherwise=0.0),
+        adopt=not flags.no_adopt,
         macswap=_macswap(reader, ports, flags.tx_only),
+        spares=_spares(reader),
         warnings=(*slots.warnings, *memory.warnings),
     )
     reader.report()
@@ -160,6 +164,12 @@ def _pool_size(
             f"{sentence} can take the buffers that others need; --pool-size {default} prevents that.",
         )
     return min(max(size, least), most), ()
+
+
+def _spares(reader: FlagReader) -> int | None:
+    """Return how many spare workers are asked for; None: as memory allows."""
+    parser = partial(values.spares, high=MOST_SPARES)
+    return reader.one("--spare", parser, otherwise=None)
 
 
 def _macswap(reader: FlagReader, ports: PortPlan, tx_only: bool) -> dict[int, int]:

@@ -82,6 +82,8 @@ class Config:
     """Entries of a slot's rx ring."""
     hugepages: int | None
     """Octets of a page, or None."""
+    hugepages_auto: bool
+    """Whether that is what the machine had, and not what a flag said."""
     data_octets: int
     """Room for the frame in each buffer."""
     rx_checksum: bool
@@ -99,8 +101,12 @@ class Config:
     """Restarts of one worker, in seconds, before it counts as failed."""
     hang_timeout_s: float
     orphan_timeout_s: float
+    adopt: bool
+    """Whether to take over what a dead supervisor of this name left running, or to end it."""
     macswap: dict[int, int]
     """Port in to port out; empty: the stack runs."""
+    spares: int | None
+    """Workers that are kept ready to take the place of one that dies; None: one, while memory allows."""
     warnings: tuple[str, ...]
     """Sentences about what is allowed but costs something; the supervisor logs them at start."""
 

@@ -118,6 +118,11 @@ def restart_limit(flag: str, text: str) -> tuple[int, float]:
     return number(flag, count, 0, 1_000_000, "5/10"), seconds(flag, period, 0.1, "5/10")
 
 
+def spares(flag: str, text: str, high: int) -> int | None:
+    """Return a number of spare workers, None for `auto`."""
+    return None if text == "auto" else number(flag, text, 0, high, "auto")
+
+
 def port_address(flag: str, text: str) -> tuple[int, ipaddress.IPv4Interface]:
     """Return the port and the host address with its prefix of `PORT=ADDRESS/LENGTH`."""
     port, rest = _port_and_rest(flag, text, "0=10.1.2.3/24")

@@ -32,7 +32,7 @@ PROTOCOL_VERSION = 1
 EXIT_CANNOT_BOOT = 5
 ORPHAN_TIMEOUT_S = 60.0
 STATUS_INTERVAL_S = 0.5
-_RECONNECT_S = (0.05, 2.0)
+_RECONNECT_S = (0.05, 0.25)  # first and longest pause
 
 
 class DriverHost:
@@ -116,6 +116,10 @@ class DriverHost:
         if self._ports is None:
             await self._channel.refuse(message, "the driver is not configured yet")
             return
+        if message["type"] == "adopt":
+            self._orphan_timeout_s = float(message["orphan_timeout_s"])
+            await self._tell_ready(self._ports, self._ports.fds)
+            return
         try:
             reply = self._command(self._ports, message)
         except HaloError as error:
@@ -150,8 +154,13 @@ class DriverHost:
             ports.close()
             raise
         self._ports = ports
-        await self._channel.send({"type": "ready", "ports": ports.describe(), "withheld": ports.withheld})
+        await self._tell_ready(ports)
         log.info("driver.ready", ports=len(message["ports"]), withheld=ports.withheld)
+
+    async def _tell_ready(self, ports: DriverPorts, fds: Sequence[int] = ()) -> None:
+        assert self._channel is not None
+        ready = {"type": "ready", "ports": ports.describe(), "withheld": ports.withheld}
+        await self._channel.send(ready, fds)
 
     async def _fail(self, error: HaloError) -> None:
         assert self._channel is not None

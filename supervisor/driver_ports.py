@@ -42,11 +42,16 @@ class DriverPorts:
         self._ports = Region.attach(ports_fd, RegionKind.PORTS, writable=True)
         self._regions = [Region.attach(fd, RegionKind.SLOT, writable=True) for fd in slot_fds[::2]]
         self._pool = PoolMapping(pool_fd, self._owners.pointer.pool.size_octets)
-        os.close(pool_fd)
+        self._pool_fd = pool_fd  # for a later supervisor: the pool has no name
         for region in (self._owners, self._ports, *self._regions):
             region.close_fd()
         self._driver: Any = ffi.NULL
         self._eal_started = False
+
+    @property
+    def fds(self) -> list[int]:
+        """What has no name and lives as long as somebody has it: the pool, the slots' doorbells, the lcores'."""
+        return [self._pool_fd, *self._slot_doorbells, *self._lcore_doorbells]
 
     @property
     def withheld(self) -> int:
@@ -107,9 +112,8 @@ class DriverPorts:
         for region in (self._owners, self._ports, *self._regions):
             region.close()
         self._pool.close()
-        for fd in (*self._slot_doorbells, *self._lcore_doorbells):
+        for fd in self.fds:
             os.close(fd)
-        self._slot_doorbells, self._lcore_doorbells = [], []
 
     def _start_eal(self, arguments: Sequence[str], eal_log: EalLog) -> None:
         # EAL keeps pointers into argv, so it lives as long as this object.

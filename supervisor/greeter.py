@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who connects to the private socket, and whether it is a child that we wait for.
+"""Who connects to the private socket, and whether it is a process that we wait for.
 
-The kernel says pid and uid; a child that is not reaped keeps its pid, so the pid is proof. Anybody else is
-closed.
+The kernel says pid and uid. A child that is not reaped keeps its pid, and of a process that we adopted we hold a pidfd
+and know that it lives: the pid is proof. Anybody else is closed.
 """
 
 from __future__ import annotations
@@ -34,13 +34,20 @@ class _Expected:
 
 
 class Greeter:
-    """Listens at the private socket. Children connect before they give up root, so only our user may."""
+    """Listens at the private socket, for our user, and for the one that workers become.
 
-    def __init__(self, path: Path) -> None:
+    Children connect before they give up root; when a supervisor has died, its workers connect to the next as who they
+    are by then.
+    """
+
+    def __init__(self, path: Path, worker_uid: int | None = None) -> None:
         """Raises EnvironmentProblem."""
+        self._uids = {os.geteuid()} if worker_uid is None else {os.geteuid(), worker_uid}
         self._expected: dict[int, _Expected] = {}
         self._strangers: dict[Channel, asyncio.Task[None]] = {}
         self._listener = Listener(path, 0o600, self._on_channel)
+        if worker_uid is not None:
+            os.chown(path, worker_uid, -1)
 
     def expect(self, pid: int, role: str, slot: int | None) -> asyncio.Future[Channel]:
         """Return what becomes the channel of that child; ProtocolError when it greets wrongly."""
@@ -90,7 +97,7 @@ class Greeter:
     def _admit(self, channel: Channel, message: Message) -> None:
         """Give the channel to who waits for it. Raises ProtocolError."""
         expected = self._expected.get(channel.peer.pid)
-        if expected is None or channel.peer.uid != os.geteuid():
+        if expected is None or channel.peer.uid not in self._uids:
             raise ProtocolError("not a child of this supervisor")
         if expected.channel.done():
             raise ProtocolError("greeted before")

@@ -3,7 +3,7 @@
 
     <directory>/lock          locked (flock) by the supervisor for life; holds its pid
     <directory>/private.sock  for driver and workers
-    <directory>/state         what the run has started and made
+    <directory>/state         what the run is to be, has started and made
     <directory>/dpdk          what EAL keeps while the driver runs
 
 The lock is the kernel's: it can not be left behind. Whoever holds it may clean up what the name left
@@ -93,8 +93,16 @@ class Instance:
             elif entry.name != "lock":
                 entry.unlink(missing_ok=True)
 
+    def leave(self) -> None:
+        """Give the name free, and keep what a dead supervisor left: what runs may still be adopted."""
+        if not (self.directory / "state").exists():
+            self.release()
+        elif self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
     def release(self) -> None:
-        """Remove the files and give the name free. May be called twice."""
+        """Remove the files and give the name free. May be called twice, and after `leave`."""
         if self._lock_fd < 0:
             return
         self.empty()

@@ -26,7 +26,6 @@ from halo_mp.errors import BootFailed, HaloError
 from halo_mp.supervisor.greeter import Greeter
 from halo_mp.supervisor.hang import START_GRACE_S
 from halo_mp.supervisor.life import Life
-from halo_mp.supervisor.process import Child
 from halo_mp.supervisor.restart import Restart, RestartPolicy
 from halo_mp.supervisor.wiring import role_name
 
@@ -71,16 +70,22 @@ class Keeper(ABC):
         self._greeter = greeter
         self._policy = policy
         self._start_grace_s = start_grace_s
+        self._first: Life | None = None
         self._was_useful = False
         self._boot_deaths = 0
         self._stop_asked = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def is_useful(self) -> bool:
+        """Whether there is a process that does its work."""
+        return self.life is not None and self.life.useful_since is not None
+
     # ---- what differs
 
     @abstractmethod
-    def _spawn(self) -> Child:
-        """Start the process. Raises OSError."""
+    def _begin(self) -> Life:
+        """Start the process, or take one that is ready. Raises OSError."""
 
     @abstractmethod
     async def _make_useful(self, life: Life, channel: Channel) -> None:
@@ -96,6 +101,11 @@ class Keeper(ABC):
 
     # ---- the same for both
 
+    def adopt(self, life: Life) -> None:
+        """Begin with a life that another supervisor started. Before `start`."""
+        self._first = life
+        self._was_useful = True
+
     def start(self) -> asyncio.Task[None]:
         """Start keeping; the task ends after `stop`, or with BootFailed."""
         self._task = asyncio.create_task(self._run(), name=f"keep {self.name}")
@@ -106,10 +116,13 @@ class Keeper(ABC):
         self._stop_asked.set()
         if self._task is None:
             return
-        if self.life is None:
-            self._task.cancel()
-        else:
+        if self.life is not None:
             await self._end(self.life)
+        else:
+            self._task.cancel()
+            if self._first is not None:  # adopted, and not even begun
+                await self._first.child.end()
+                self._first.close()
         await asyncio.wait([self._task])
         if not self._task.cancelled():
             self._task.exception()  # the first failure ends the instance; those behind it are of no interest
@@ -139,11 +152,11 @@ class Keeper(ABC):
         if self._stop_asked.is_set():
             return None
         try:
-            child = self._spawn()
+            life = self.life = self._take_first() or self._begin()
         except OSError as error:
             return self._after(None, f"could not be started ({error.strerror})", loop.time())
-        life = self.life = Life(child)
-        log.info(f"{self.role}.spawned", **self._fields, pid=child.pid)
+        child = life.child
+        log.info(f"{self.role}.{'adopted' if life.adopted else 'spawned'}", **self._fields, pid=child.pid)
         talk = asyncio.create_task(self._talk(life), name=f"talk to {self.name}")
         try:
             await child.wait()
@@ -159,6 +172,10 @@ class Keeper(ABC):
             log.info(f"{self.role}.stopped", **self._fields, pid=child.pid)
             return None
         return self._after(life, life.ending, loop.time())
+
+    def _take_first(self) -> Life | None:
+        life, self._first = self._first, None
+        return life
 
     def _after(self, life: Life | None, ending: str, now: float) -> Restart:
         """Take stock of an end that nobody asked for."""
@@ -193,7 +210,7 @@ class Keeper(ABC):
     async def _talk(self, life: Life) -> None:
         """Speak with the child until its channel ends. Whatever goes wrong, it is killed for."""
         try:
-            life.channel = await self._hello(life)
+            life.channel = life.channel or await self._hello(life)
             await self._serve(life, life.channel)
             await self._let_end(life)
         except ProtocolError as error:

@@ -17,7 +17,7 @@ from halo_mp.supervisor.greeter import Greeter
 from halo_mp.supervisor.hang import HangWatch, read_activity
 from halo_mp.supervisor.keeper import Keeper, Launch
 from halo_mp.supervisor.life import Life
-from halo_mp.supervisor.process import Child
+from halo_mp.supervisor.process import Child, Process
 from halo_mp.supervisor.regions import Regions
 from halo_mp.supervisor.restart import RestartPolicy
 from halo_mp.supervisor.wiring import driver_configure
@@ -92,13 +92,20 @@ class DriverKeeper(Keeper):
         self._watches[number] = watch = HangWatch(self._config.hang_timeout_s, lambda: read_activity(pid))
         return watch
 
-    def _spawn(self) -> Child:
+    def adopt_driver(self, child: Process, channel: Channel, ready: Message) -> None:
+        """Begin with a driver that runs, and has said what its ports are."""
         self._ready = asyncio.get_running_loop().create_future()
-        return self._spawn_process()
+        self._ready.set_result(ready)
+        self.adopt(Life(child, channel, adopted=True))
+
+    def _begin(self) -> Life:
+        self._ready = asyncio.get_running_loop().create_future()
+        return Life(self._spawn_process())
 
     async def _make_useful(self, life: Life, channel: Channel) -> None:
         assert self._ready is not None
-        await channel.send(driver_configure(self._config), self._regions.driver_fds())
+        if not life.adopted:
+            await channel.send(driver_configure(self._config), self._regions.driver_fds())
         message = await self.within_grace(self._ready, "did not get its ports ready")
         self.ports = parse_ready(message)
         log.info("ports.ready", ports=len(self.ports), withheld=message.get("withheld", 0))

@@ -13,11 +13,7 @@ from collections.abc import Callable
 from halo_mp import logs
 from halo_mp.control.channel import Channel, ProtocolError
 from halo_mp.control.frame import Message
-from halo_mp.control.messages import (
-    Neighbor,
-    WorkerConfigure,
-    parse_neighbors,
-)
+from halo_mp.control.messages import Adopt, Neighbor, WorkerConfigure, parse_neighbors
 from halo_mp.shm.layout import SlotState
 from halo_mp.supervisor.config import Config, SlotConfig
 from halo_mp.supervisor.greeter import Greeter
@@ -25,9 +21,10 @@ from halo_mp.supervisor.hang import HangWatch, read_activity
 from halo_mp.supervisor.keeper import Keeper, Launch
 from halo_mp.supervisor.keeper_driver import DriverKeeper
 from halo_mp.supervisor.life import Life
-from halo_mp.supervisor.process import Child
+from halo_mp.supervisor.process import Child, Process
 from halo_mp.supervisor.regions import Regions
 from halo_mp.supervisor.restart import RestartPolicy
+from halo_mp.supervisor.spares import Spares
 
 log = logs.get("supervisor")
 
@@ -43,6 +40,7 @@ class WorkerKeeper(Keeper):
         greeter: Greeter,
         driver: DriverKeeper,
         launch: Launch,
+        spares: Spares,
         spawn: Callable[[], Child],
         configuration: WorkerConfigure,
         on_ready: Callable[[Life], None],
@@ -56,6 +54,8 @@ class WorkerKeeper(Keeper):
         self._fds = regions.worker_fds(slot.number)
         self._hang_timeout_s = config.hang_timeout_s
         self._driver = driver
+        self._core = slot.core
+        self._spares = spares
         self._spawn_process = spawn
         self._configuration = configuration
         self._on_ready = on_ready
@@ -82,16 +82,31 @@ class WorkerKeeper(Keeper):
         if self._slot.life.state == SlotState.BROKEN:
             life.kill("broke its rings")
 
-    def _spawn(self) -> Child:
+    def adopt_worker(self, child: Process) -> None:
+        """Begin with a worker that runs."""
+        self.adopt(Life(child, adopted=True))
+        self._touched = True
+
+    def adopt_slot(self) -> None:
+        """Begin with a slot whose worker died while there was no supervisor."""
+        self._was_useful = self._touched = True
+        self._begin_reset()
+
+    def _begin(self) -> Life:
         self._attached.clear()
         self._ready.clear()
-        return self._spawn_process()
+        if spare := self._spares.take(self._core):
+            return Life(spare.child, spare.channel)
+        return Life(self._spawn_process())
 
     async def _make_useful(self, life: Life, channel: Channel) -> None:
         if self._reset is not None:
             await asyncio.shield(self._reset)
         self._touched = True
-        await channel.send(self._configuration, self._fds)
+        if life.adopted:
+            await channel.send(Adopt(type="adopt", orphan_timeout_s=self._configuration["orphan_timeout_s"]))
+        else:
+            await channel.send(self._configuration, self._fds)
         await self.within_grace(self._attached.wait(), "did not attach")
         pid = life.child.pid
         self._watch = HangWatch(self._hang_timeout_s, lambda: read_activity(pid))
@@ -132,7 +147,11 @@ class WorkerKeeper(Keeper):
     def _on_ended(self) -> None:
         self._watch = None
         self._attached.clear()
-        if self._touched and not self._stop_asked.is_set() and (self._reset is None or self._reset.done()):
+        if self._touched and not self._stop_asked.is_set():
+            self._begin_reset()
+
+    def _begin_reset(self) -> None:
+        if self._reset is None or self._reset.done():
             self._reset = asyncio.create_task(self._reset_slot(), name=f"reset slot {self.number}")
 
     async def stop(self) -> None:

@@ -9,7 +9,6 @@ when its creator is dead.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from halo_mp.shm.identity import start_ticks
 from halo_mp.shm.region import DIRECTORY, is_stale, unlink
 from halo_mp.supervisor import tap
 from halo_mp.supervisor.instance import Instance
-from halo_mp.supervisor.process import Process
+from halo_mp.supervisor.process import Orphan
 from halo_mp.supervisor.state import Member, State
 
 MODULES = {"halo_mp.supervisor.driver": "driver", "halo_mp.workers": "worker"}
@@ -72,15 +71,10 @@ def _follows(argv: list[bytes], flag: bytes, value: bytes) -> bool:
 
 
 async def _end(member: Member) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process = Process(member.pid)
-        try:
-            # The pidfd is of whoever has the pid now; only behind it do the start ticks prove who that is.
-            if member.is_alive:
-                log.info("leftover.process", role=member.role, pid=member.pid)
-                await process.end()
-        finally:
-            process.close()
+    process = Orphan.take(member.pid, member.start_ticks)
+    if process is not None:
+        log.info("leftover.process", role=member.role, pid=member.pid)
+        await process.end()
 
 
 def _regions(instance: str) -> list[str]:

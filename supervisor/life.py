@@ -9,15 +9,17 @@ import signal
 
 from halo_mp.control.channel import Channel, ChannelError
 from halo_mp.control.frame import Message
-from halo_mp.supervisor.process import Child
+from halo_mp.supervisor.process import Process
 
 
 class Life:
     """Everything that goes with the process when it goes."""
 
-    def __init__(self, child: Child) -> None:
+    def __init__(self, child: Process, channel: Channel | None = None, *, adopted: bool = False) -> None:
+        """`channel` where the process has greeted before; `adopted` when another supervisor configured it."""
         self.child = child
-        self.channel: Channel | None = None
+        self.channel = channel
+        self.adopted = adopted
         self.ended = asyncio.Event()
         self.drained = asyncio.Event()  # everything that it said was handled
         self.failure: str | None = None  # the child's own sentence on why it can not start

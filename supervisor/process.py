@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 
 from halo_mp import logs
-from halo_mp.shm.identity import start_ticks
+from halo_mp.shm.identity import is_alive, start_ticks
 
 TERM_GRACE_S = 2.0  # between SIGTERM and SIGKILL
 
@@ -24,9 +24,10 @@ log = logs.get("supervisor")
 class Process:
     """A process that is ours to end, child or not."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, start_ticks: int = 0) -> None:
         """Raises ProcessLookupError when it is gone."""
         self.pid = pid
+        self.start_ticks = start_ticks
         self._loop = asyncio.get_running_loop()
         self._pidfd = os.pidfd_open(pid)
         self._gone = asyncio.Event()
@@ -42,6 +43,16 @@ class Process:
         if not self.gone:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, number)
+
+    @property
+    def ending(self) -> str:
+        """How it ended, as the end of a sentence that starts with its name."""
+        return "ended, and only its parent, which is dead, could have known how" if self.gone else "runs"
+
+    @property
+    def exit_code(self) -> int | None:
+        """Its exit code; None while it runs, when a signal killed it, and when only its parent could know."""
+        return None
 
     async def wait(self) -> None:
         """Return when it has ended."""
@@ -73,13 +84,33 @@ class Process:
         self.close()
 
 
+class Orphan(Process):
+    """A process that an earlier supervisor of this instance started, and that outlived it."""
+
+    @classmethod
+    def take(cls, pid: int, start_ticks: int) -> Orphan | None:
+        """Return the process that has this pid and started then; None when it is gone."""
+        try:
+            process = cls(pid, start_ticks)
+        except ProcessLookupError:
+            return None
+        # The pidfd is of whoever has the pid now; only behind it do the start ticks prove who that is.
+        if is_alive(pid, start_ticks):
+            return process
+        process.close()
+        return None
+
+    def _on_gone(self) -> None:
+        _end_group(self.pid)
+        super()._on_gone()
+
+
 class Child(Process):
     """A process that we started, in a session of its own, so that a Ctrl-C at the terminal is ours alone."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
-        self.start_ticks = start_ticks(process.pid) or 0  # 0: it has ended already
-        super().__init__(process.pid)
+        super().__init__(process.pid, start_ticks(process.pid) or 0)  # 0: it has ended already
 
     @classmethod
     def spawn(cls, argv: Sequence[str], environment: Mapping[str, str], cores: Iterable[int]) -> Child:
@@ -111,11 +142,15 @@ class Child(Process):
         return None if code is None or code < 0 else code
 
     def _on_gone(self) -> None:
-        # What it started itself. Its pid still names its process group until we reap it.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+        _end_group(self.pid)
         self._process.wait()  # returns at once: the pidfd says that it has ended
         super()._on_gone()
+
+
+def _end_group(leader: int) -> None:
+    """End what a process has started itself. Its pid names its process group until it is reaped, at least."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
 
 
 def pin(pid: int, cores: Iterable[int]) -> None:

@@ -10,14 +10,18 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Self
 
+from halo_mp.control.inbox import close_all
+from halo_mp.errors import EnvironmentProblem
+from halo_mp.shm.layout import RegionKind
 from halo_mp.shm.owners import create_owners
 from halo_mp.shm.pool import create_pool
 from halo_mp.shm.ports import create_ports
-from halo_mp.shm.region import Region
+from halo_mp.shm.region import Region, region_name
 from halo_mp.shm.slot import SlotGeometry, create_slot
 from halo_mp.shm.tables import create_tables
-from halo_mp.supervisor.config import Config, pool_geometry
+from halo_mp.supervisor.config import Config, SlotConfig, pool_geometry
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,38 +36,85 @@ class SlotMemory:
 class Regions:
     """The memory of one run. `close` removes it all."""
 
-    def __init__(self, config: Config, generation: int) -> None:
+    owners: Region
+    ports: Region
+    tables: Region
+
+    def __init__(self, stack: ExitStack, generation: int, pool_fd: int, lcore_doorbells: list[int]) -> None:
+        """For `create` and `adopt`."""
+        self._stack = stack
+        self.generation = generation
+        self.pool_fd = pool_fd
+        self.lcore_doorbells = lcore_doorbells
+        self.slots: dict[int, SlotMemory] = {}
+
+    @classmethod
+    def create(cls, config: Config, generation: int) -> Self:
         """Create it. Raises EnvironmentProblem, and leaves nothing behind then."""
         with ExitStack() as stack:
             geometry = pool_geometry(config)
-            self.pool_fd = create_pool(geometry, config.hugepages)
-            stack.callback(os.close, self.pool_fd)
-
-            def keep(region: Region) -> Region:
-                stack.callback(_remove, region)
-                return region
+            pool_fd = create_pool(geometry, config.hugepages)
+            stack.callback(os.close, pool_fd)
 
             def doorbell() -> int:
                 fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
                 stack.callback(os.close, fd)
                 return fd
 
+            regions = cls(stack, generation, pool_fd, [doorbell() for _ in config.driver_cores])
             name = config.instance
-            self.owners = keep(create_owners(name, geometry, generation=generation))
-            self.ports = keep(create_ports(name, generation=generation))
-            self.tables = keep(create_tables(name, generation=generation))
-            self.tables_readonly_fd = self.tables.readonly_fd()
-            stack.callback(os.close, self.tables_readonly_fd)
-            self.lcore_doorbells = [doorbell() for _ in config.driver_cores]
-            self.slots: dict[int, SlotMemory] = {}
+            regions.owners = regions._keep(create_owners(name, geometry, generation=generation))
+            regions.ports = regions._keep(create_ports(name, generation=generation))
+            regions.tables = regions._keep(create_tables(name, generation=generation))
+            regions._open_tables()
             for slot in config.slots:
                 region = create_slot(
                     name, SlotGeometry(slot.number, geometry, config.ring_size), generation=generation
                 )
-                self.slots[slot.number] = SlotMemory(
-                    keep(region), doorbell(), self.lcore_doorbells[slot.lcore]
-                )
-            self._stack = stack.pop_all()
+                regions._keep_slot(slot, region, doorbell())
+            regions._stack = stack.pop_all()
+        return regions
+
+    @classmethod
+    def adopt(cls, config: Config, generation: int, fds: list[int]) -> Self:
+        """Attach to what a dead supervisor created; `fds` are what a driver has of it without a name, and ours now.
+
+        Raises EnvironmentProblem when something is not there, or not what it was; the names stay then.
+        """
+        with ExitStack() as stack:
+            stack.callback(close_all, fds)
+            if len(fds) != 1 + len(config.slots) + len(config.driver_cores):
+                raise EnvironmentProblem(f"{len(fds)} descriptors came back from the driver")
+            slot_doorbells, lcore_doorbells = fds[1 : 1 + len(config.slots)], fds[1 + len(config.slots) :]
+            regions = cls(stack, generation, fds[0], lcore_doorbells)
+            owners, ports, tables = (
+                _attach(stack, config, kind.name.lower(), kind, generation)
+                for kind in (RegionKind.OWNERS, RegionKind.PORTS, RegionKind.TABLES)
+            )
+            slots = [
+                _attach(stack, config, f"slot.{slot.number}", RegionKind.SLOT, generation)
+                for slot in config.slots
+            ]
+            # All is there: from here on it is ours, and goes with us.
+            regions.owners, regions.ports, regions.tables = map(regions._keep, (owners, ports, tables))
+            regions._open_tables()
+            for slot, region, doorbell in zip(config.slots, slots, slot_doorbells, strict=True):
+                regions._keep_slot(slot, region, doorbell)
+            for region in (owners, ports, tables, *slots):
+                region.take_over()
+            regions._stack = stack.pop_all()
+        return regions
+
+    def _keep(self, region: Region) -> Region:
+        self._stack.callback(_remove, region)
+        return region
+
+    def _open_tables(self) -> None:
+        self.tables_readonly_fd = self.tables.readonly_fd()
+        self._stack.callback(os.close, self.tables_readonly_fd)
+
+    def _keep_slot(self, slot: SlotConfig, region: Region, doorbell: int) -> None:
+        self.slots[slot.number] = SlotMemory(self._keep(region), doorbell, self.lcore_doorbells[slot.lcore])
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -90,6 +141,14 @@ class Regions:
     def close(self) -> None:
         """Unmap and remove everything. May be called twice."""
         self._stack.close()
+
+
+def _attach(stack: ExitStack, config: Config, name: str, kind: RegionKind, generation: int) -> Region:
+    region = Region.attach(region_name(config.instance, name), kind, writable=True)
+    stack.callback(region.close)
+    if region.header.generation != generation:
+        raise EnvironmentProblem(f"region {region.name} is of another run.")
+    return region
 
 
 def _remove(region: Region) -> None:

@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The state file: what a run has started and made, so that the next one can clean up after its sudden death.
+"""The state file: what a run is to be, has started and made, so that the next one can go on with it, or clean up.
 
 Written whole and renamed into place, so that there is never half of one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgpack
 
 from halo_mp.shm.identity import boot_id, is_alive
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,12 @@ class State:
     members: tuple[Member, ...] = ()
     taps: tuple[str, ...] = ()
     regions: tuple[str, ...] = ()
+    generation: int = 0
+    """Of the regions; each run makes its own."""
+    desired: Any = None
+    """The configuration as `desired.to_plain` has it."""
+    kept: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """What dead drivers' ports had counted; see `Statistics.kept`."""
 
 
 def save(path: Path, state: State) -> None:
@@ -49,6 +57,9 @@ def save(path: Path, state: State) -> None:
             "members": [[m.role, m.slot, m.pid, m.start_ticks] for m in state.members],
             "taps": list(state.taps),
             "regions": list(state.regions),
+            "generation": state.generation,
+            "desired": state.desired,
+            "kept": {name: dict(counters) for name, counters in state.kept.items()},
         }
     )
     new = path.with_suffix(".new")
@@ -68,6 +79,9 @@ def load(path: Path) -> State:
             ),
             taps=tuple(str(name) for name in found["taps"]),
             regions=tuple(str(name) for name in found["regions"]),
+            generation=int(found["generation"]),
+            desired=found["desired"],
+            kept={str(name): dict(counters) for name, counters in found["kept"].items()},
         )
-    except (OSError, ValueError, TypeError, KeyError, msgpack.UnpackException):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, msgpack.UnpackException):
         return State()

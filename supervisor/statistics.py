@@ -33,6 +33,15 @@ class Totals:
             self._last[name] = value
         return {name: value + self._kept[name] for name, value in self._last.items()}
 
+    @property
+    def kept(self) -> dict[str, int]:
+        """What sources before the present one have counted."""
+        return dict(self._kept)
+
+    def keep(self, counters: Mapping[str, int]) -> None:
+        """Go on from what another had kept."""
+        self._kept.update(counters)
+
     def restarted(self) -> None:
         """Take note that the source is a new one, which counts from zero."""
         for name, value in self._last.items():
@@ -77,6 +86,15 @@ class Statistics:
         self._update_ports(read_ports(self._regions.ports))
         for totals in self._ports.values():
             totals.restarted()
+
+    def kept(self) -> dict[str, dict[str, int]]:
+        """Return what the ports of drivers before this one have counted, for who goes on after us."""
+        return {str(number): totals.kept for number, totals in self._ports.items()}
+
+    def keep(self, kept: Mapping[str, Mapping[str, int]]) -> None:
+        """Go on from there."""
+        for number, totals in self._ports.items():
+            totals.keep(kept.get(str(number), {}))
 
     def sample(self, now: float) -> list[PortLine]:
         """Return a line per port; rates are 0 in the first."""

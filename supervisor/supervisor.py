@@ -2,8 +2,9 @@
 """The process tree: starting in order, watching, and stopping in order.
 
 Start: regions → private socket → driver and workers at once → driver ready → tables → kernel side of TAPs →
-slots enabled → workers ready → up. Stop: workers → driver → TAPs → socket → regions. Whatever happens in
-between, the stop is gone through once, so that nothing outlives it.
+slots enabled → workers ready → up → spares. Stop: spares → workers → driver → TAPs → socket → regions. Whatever
+happens in between, the stop is gone through once, so that nothing outlives it. What was adopted goes through the same
+steps, and most find that they were taken.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from halo_mp import logs
 from halo_mp.control.messages import Neighbor, Privileges, ReadyPort, WorkerUser
 from halo_mp.errors import EXIT_FORCED, EXIT_STOPPED, HaloError, RuntimeFailure
 from halo_mp.shm.identity import own_start_ticks
-from halo_mp.shm.tables import Interface, TablesWriter
+from halo_mp.shm.tables import Interface, TablesWriter, read_interfaces
 from halo_mp.supervisor import tap
+from halo_mp.supervisor.adoption import Adopted
 from halo_mp.supervisor.announce import announce
 from halo_mp.supervisor.config import Config, SlotConfig
+from halo_mp.supervisor.desired import to_plain
 from halo_mp.supervisor.greeter import Greeter
 from halo_mp.supervisor.hang import INTERVAL_S
 from halo_mp.supervisor.instance import Instance
@@ -33,6 +36,7 @@ from halo_mp.supervisor.neighbors import NeighborTable, chunks
 from halo_mp.supervisor.process import Child
 from halo_mp.supervisor.regions import Regions
 from halo_mp.supervisor.signals import StopSignals
+from halo_mp.supervisor.spares import Spares
 from halo_mp.supervisor.state import Member, State
 from halo_mp.supervisor.statistics import Statistics
 from halo_mp.supervisor.wiring import interfaces, worker_configure
@@ -54,8 +58,10 @@ class Supervisor:
         privileges: tuple[Privileges, WorkerUser | None] = ("keep", None),
         launch: Launch | None = None,
         on_up: Callable[[str], None] | None = None,
+        adopted: Adopted | None = None,
     ) -> None:
-        self._config = config
+        self._config = adopted.config if adopted else config
+        self._adopted = adopted
         self._instance = instance
         self._signals = signals
         self._privileges = privileges
@@ -73,11 +79,14 @@ class Supervisor:
         """
         for warning in self._config.warnings:
             log.warning("config.warning", text=warning)
-        self._regions = Regions(self._config, generation=secrets.randbits(63))
+        if self._adopted is None:
+            self._regions = Regions.create(self._config, generation=secrets.randbits(63))
+        else:
+            self._regions = self._adopted.regions
         try:
             self._tables = TablesWriter(self._regions.tables)
             self._statistics = Statistics(self._config, self._regions)
-            self._greeter = Greeter(self._instance.socket_path)
+            self._greeter = self._adopted.greeter if self._adopted else self._listen()
             try:
                 await self._start_and_wait()
             finally:
@@ -90,6 +99,10 @@ class Supervisor:
 
     # ---- start
 
+    def _listen(self) -> Greeter:
+        _, user = self._privileges
+        return Greeter(self._instance.socket_path, user["uid"] if user else None)
+
     async def _start_and_wait(self) -> None:
         """Start everything, then wait for a signal, or for what can not go on."""
         self._driver = DriverKeeper(
@@ -101,8 +114,13 @@ class Supervisor:
             on_ready=self._on_driver_ready,
             on_ended=self._statistics.driver_died,
         )
+        self._spares = Spares(
+            self._config.spares, self._greeter, self._spawn_spare, self._is_calm, self._launch.start_grace_s
+        )
         for slot in self._config.slots:
             self._workers[slot.number] = self._worker(slot)
+        if self._adopted is not None:
+            self._resume(self._adopted)
         jobs = [keeper.start() for keeper in self._keepers()]
         self._tasks = [
             asyncio.create_task(job) for job in (self._watch(), self._announce(), self._log_statistics())
@@ -117,6 +135,24 @@ class Supervisor:
         finally:
             stop.cancel()
 
+    def _resume(self, adopted: Adopted) -> None:
+        """Let everything begin where the dead supervisor left it."""
+        self._tables.resume()
+        self._interfaces = list(read_interfaces(self._regions.tables))
+        self._statistics.keep(adopted.left.kept)
+        self._driver.adopt_driver(adopted.driver, adopted.channel, adopted.ready)
+        for number, keeper in self._workers.items():
+            if number in adopted.workers:
+                keeper.adopt_worker(adopted.workers[number])
+            else:
+                keeper.adopt_slot()
+        log.info(
+            "instance.adopted",
+            instance=self._config.instance,
+            driver=adopted.driver.pid,
+            workers=len(adopted.workers),
+        )
+
     def _keepers(self) -> list[Keeper]:
         return [self._driver, *self._workers.values()]
 
@@ -129,9 +165,10 @@ class Supervisor:
             self._greeter,
             self._driver,
             self._launch,
+            self._spares,
             lambda: self._spawn((*self._launch.worker, "--slot", str(slot.number)), [slot.core]),
             worker_configure(self._config, slot, privileges, user),
-            on_ready=self._tell_all_neighbors,
+            on_ready=self._on_worker_ready,
             on_learned=self._on_learned,
         )
 
@@ -145,15 +182,30 @@ class Supervisor:
         asyncio.get_running_loop().call_soon(self._record)
         return child
 
+    def _spawn_spare(self) -> Child:
+        return self._spawn((*self._launch.worker, "--spare"), self._config.main_cores)
+
+    def _is_calm(self) -> bool:
+        """Whether nobody is starting whom another process on these cores would hold up."""
+        return all(keeper.is_useful or keeper.failed_because is not None for keeper in self._keepers())
+
     def _record(self) -> None:
-        """Write down what a successor has to clean up if we die suddenly."""
+        """Write down what a successor needs to go on, or to clean up, if we die suddenly."""
         members = [Member("supervisor", None, os.getpid(), own_start_ticks())]
         for keeper in self._keepers():
             if keeper.life is not None:
                 child = keeper.life.child
                 members.append(Member(keeper.role, keeper.slot, child.pid, child.start_ticks))
+        state = State(
+            members=tuple(members),
+            taps=tuple(self._tap_names()),
+            regions=self._regions.names,
+            generation=self._regions.generation,
+            desired=to_plain(self._config),
+            kept=self._statistics.kept(),
+        )
         try:
-            self._instance.save(State(tuple(members), tuple(self._tap_names()), self._regions.names))
+            self._instance.save(state)
         except OSError as error:
             log.warning("state.not_saved", reason=error.strerror)
 
@@ -185,7 +237,8 @@ class Supervisor:
             if worker.life is not None and worker.life is not source:
                 _tell_neighbors(worker.life, news)
 
-    def _tell_all_neighbors(self, life: Life) -> None:
+    def _on_worker_ready(self, life: Life) -> None:
+        self._record()  # it may have been a spare, or another supervisor's
         _tell_neighbors(life, self._neighbors.all())
 
     async def _watch(self) -> None:
@@ -203,6 +256,7 @@ class Supervisor:
             await worker.was_ready.wait()
         log.info("instance.up", instance=self._config.instance, workers=len(self._workers))
         self._on_up(announce(self._config, self._driver.ports))
+        self._spares.start()
 
     async def _log_statistics(self) -> None:
         if self._config.stats_log is None:
@@ -223,6 +277,7 @@ class Supervisor:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await _step("spares", self._spares.stop())
         await _step("workers", asyncio.gather(*(worker.stop() for worker in self._workers.values())))
         await _step("driver", self._driver.stop())
         await _step("taps", tap.delete(self._tap_names()))

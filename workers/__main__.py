@@ -35,7 +35,8 @@ def main() -> int:
         with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
             status = runner.run(_run(command_line, selector))
     except (OSError, ChannelError) as error:
-        sys.stderr.write(f"halo-mp worker {command_line.slot}: cannot reach its supervisor: {error}\n")
+        who = "spare worker" if command_line.slot is None else f"worker {command_line.slot}"
+        sys.stderr.write(f"halo-mp {who}: cannot reach its supervisor: {error}\n")
         return EXIT_CANNOT_BOOT
     logs.flush()
     return status

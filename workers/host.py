@@ -88,6 +88,16 @@ class StackHost:
             self._act(self._stack.adopt(port, address, mac, now, vlan=vlan), tell=False)
         self._rearm()
 
+    def neighbors(self) -> list[Neighbor]:
+        """Return every neighbor that this worker knows the MAC of."""
+        found: list[Neighbor] = []
+        for interface in self._running or ():
+            table = self._stack.neighbors(*interface.key) if self._stack else None
+            found += (
+                (*interface.key, entry.address, entry.mac) for entry in table or () if entry.mac is not None
+            )
+        return found
+
     def write_debug_log(self) -> None:
         """Write the frames that the last poll kept."""
         frames, missed = self._fastpath.debug_frames()

@@ -22,7 +22,7 @@ class CommandLine:
 
     runtime: Path
     instance: str
-    slot: int
+    slot: int | None  # None: a spare, which is told by its configuration
     log_level: str
     log_format: str
 
@@ -48,7 +48,9 @@ def parse_command_line(arguments: Sequence[str]) -> CommandLine:
     parser = argparse.ArgumentParser(prog="python -m halo_mp.workers", description=__doc__)
     parser.add_argument("--runtime", type=Path, required=True, help="runtime directory of the instance")
     parser.add_argument("--instance", required=True)
-    parser.add_argument("--slot", type=int, required=True)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--slot", type=int, help="number of the slot to serve")
+    which.add_argument("--spare", action="store_true", help="wait to be told which slot to serve")
     options = parser.parse_args(arguments)
     return CommandLine(
         runtime=options.runtime,

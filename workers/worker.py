@@ -13,10 +13,12 @@ import asyncio
 import gc
 import os
 import select
+from dataclasses import replace
 from typing import Any
 
 from halo_mp import logs
 from halo_mp.control.channel import Channel, ChannelError, connect
+from halo_mp.control.messages import NEIGHBORS_PER_MESSAGE
 from halo_mp.errors import HaloError
 from halo_mp.shm.identity import boot_id
 from halo_mp.shm.layout import WorkerState, lib
@@ -31,7 +33,7 @@ log = logs.get("worker")
 PROTOCOL_VERSION = 1
 EXIT_FAULT = 1
 EXIT_CANNOT_BOOT = 5
-_RECONNECT_S = (0.05, 2.0)  # first and longest pause
+_RECONNECT_S = (0.05, 0.25)  # first and longest pause
 
 
 class Worker:
@@ -71,14 +73,16 @@ class Worker:
 
     async def _connect(self) -> Channel:
         channel = await connect(self._command_line.runtime / "private.sock")
-        hello = {
+        hello: dict[str, Any] = {
             "type": "hello",
-            "role": "worker",
-            "slot": self._command_line.slot,
+            "role": "spare",
             "pid": os.getpid(),
             "version": PROTOCOL_VERSION,
             "boot_id": boot_id(),
         }
+        slot = self._command_line.slot if self._settings is None else self._settings.slot
+        if slot is not None:
+            hello.update(role="worker", slot=slot)
         await channel.send(hello)
         return channel
 
@@ -93,10 +97,15 @@ class Worker:
                 await self._fail(str(error))
                 return
             if self._fastpath is None:
-                self.stop(EXIT_CANNOT_BOOT)
+                self.stop(0 if self._is_spare else EXIT_CANNOT_BOOT)
                 return
             if not await self._reconnect():
                 return
+
+    @property
+    def _is_spare(self) -> bool:
+        """Whether nobody has said yet which slot is ours."""
+        return self._settings is None and self._command_line.slot is None
 
     async def _reconnect(self) -> bool:
         assert self._settings is not None
@@ -121,8 +130,13 @@ class Worker:
             case "configure" if self._fastpath is None:
                 await self._configure(message, fds)
                 return
+            case "adopt" if self._host and self._settings:
+                self._settings = replace(self._settings, orphan_timeout_s=float(message["orphan_timeout_s"]))
+                self._introduce(self._host)
             case "neighbors" if self._host:
                 self._host.adopt([_neighbor(item) for item in message["neighbors"]])
+            case "ping":
+                await self._channel.reply(message)
             case "interfaces":
                 pass  # the fast path sees the tables' epoch by itself
             case "stop":
@@ -132,6 +146,15 @@ class Worker:
                 await self._channel.refuse(message, f"a worker does not know {unknown!r} now")
         for fd in fds:
             os.close(fd)
+
+    def _introduce(self, host: StackHost) -> None:
+        """Tell a supervisor that is new to us where we are and what we know."""
+        self._send({"type": "attached", "pid": os.getpid()})
+        if self._enabled:
+            self._send({"type": "ready"})
+        known = host.neighbors()
+        for start in range(0, len(known), NEIGHBORS_PER_MESSAGE):
+            self._tell_learned(known[start : start + NEIGHBORS_PER_MESSAGE])
 
     def _send(self, message: dict[str, Any]) -> None:
         """Send without waiting; a supervisor that is gone loses it, and asks again when it is back."""

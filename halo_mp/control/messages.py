@@ -82,6 +82,17 @@ class DriverConfigure(TypedDict):
     slots: list[DriverSlot]
 
 
+class Adopt(TypedDict):
+    """Supervisor → driver or worker, instead of `configure`: go on as you are, I am your supervisor now.
+
+    The driver answers with `ready` as at its start, and with descriptors: the pool, each slot's doorbell in order, each
+    lcore's. A worker answers with `attached`, `ready` if its slot is enabled, and all that it has `learned`.
+    """
+
+    type: Literal["adopt"]
+    orphan_timeout_s: float
+
+
 class ReadyPort(TypedDict):
     """A port that was started, as it is."""
 

@@ -53,6 +53,11 @@ class TablesWriter:
         """The current epoch, never 0."""
         return int(self._tables.epoch)
 
+    def resume(self) -> None:
+        """Go on after a writer that is dead, perhaps since the middle of a switch: let every reader look anew."""
+        self._switched_at = int(self._tables.epoch) + 1
+        self._tables.epoch = self._switched_at
+
     def can_write(self, reader_epochs: Iterable[int]) -> bool:
         """Tell from what every live worker has published whether nobody reads the inactive block."""
         return all(epoch == 0 or epoch >= self._switched_at for epoch in reader_epochs)

@@ -19,7 +19,7 @@ CONFIG = build_config(name=f"u{os.getpid() % 100000}")
 
 @pytest.fixture
 def regions() -> Iterator[Regions]:
-    made = Regions(CONFIG, generation=1)
+    made = Regions.create(CONFIG, generation=1)
     yield made
     made.close()
     made.close()

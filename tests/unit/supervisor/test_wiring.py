@@ -90,7 +90,7 @@ def test_driver_configure_largest_instance_fits_in_one_frame() -> None:
 
 def test_driver_configure_has_a_descriptor_for_each_thing() -> None:
     wanted = build_config(name=f"u{os.getpid() % 100000}")
-    regions = Regions(wanted, generation=1)
+    regions = Regions.create(wanted, generation=1)
     fds = regions.driver_fds()
     assert len(fds) == len(set(fds)) == 3 + 2 * len(wanted.slots) + len(wanted.driver_cores)
     assert len(set(regions.worker_fds(1))) == 5
