@@ -168,7 +168,7 @@ class Supervisor:
             self._spares,
             lambda: self._spawn((*self._launch.worker, "--slot", str(slot.number)), [slot.core]),
             worker_configure(self._config, slot, privileges, user),
-            on_ready=self._on_worker_ready,
+            on_ready=lambda life: self._on_worker_ready(slot, life),
             on_learned=self._on_learned,
         )
 
@@ -237,8 +237,10 @@ class Supervisor:
             if worker.life is not None and worker.life is not source:
                 _tell_neighbors(worker.life, news)
 
-    def _on_worker_ready(self, life: Life) -> None:
+    def _on_worker_ready(self, slot: SlotConfig, life: Life) -> None:
         self._record()  # it may have been a spare, or another supervisor's
+        if self._neighbors:
+            log.info("neighbors.told", slot=slot.number, neighbors=len(self._neighbors))
         _tell_neighbors(life, self._neighbors.all())
 
     async def _watch(self) -> None:

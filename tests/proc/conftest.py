@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -39,6 +41,17 @@ def everybody(instance: Instance) -> list[int]:
     """Return the pids of the latest lives of the driver and the workers of slots 0 and 1."""
     workers = [lives.pid(instance, "worker", slot) for slot in (0, 1)]
     return [lives.pid(instance, "driver"), *workers]
+
+
+def kill_supervisor(instance: Instance) -> None:
+    """End it so that it can do nothing about it."""
+    instance.signal(signal.SIGKILL)
+    assert instance.wait() == -signal.SIGKILL
+
+
+def start_again(instance: Instance, *flags: str, **options: Any) -> Instance:
+    """Return the next instance of that name in the same namespace, to be entered; options are Instance's."""
+    return Instance(instance.namespace, "--ports", "0,1", *flags, name=instance.name, **options)
 
 
 def wait_for_end(*processes: int, timeout_s: float = 10.0) -> None:

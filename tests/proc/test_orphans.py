@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The supervisor dies suddenly: the data path goes on, ends by itself, and the next of the name cleans up."""
+"""The supervisor dies suddenly: the data path goes on, and ends by itself; where the next of the name can not take it
+over, or is told not to, it cleans up. How it takes over stands in test_adoption.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.proc.conftest import ADDRESSES, assert_answered, everybody, interfaces, wait_for_end
+from tests.proc.conftest import (
+    ADDRESSES,
+    assert_answered,
+    everybody,
+    interfaces,
+    kill_supervisor,
+    start_again,
+    wait_for_end,
+)
 from tests.support import lives
 from tests.support.instance import Instance
 from tests.support.leftovers import leftovers
@@ -25,17 +35,6 @@ def short_lived(namespace: Namespace) -> Iterator[Instance]:
     flags = ("--ports", "0,1", "--orphan-timeout", str(ORPHAN_TIMEOUT_S))
     with Instance(namespace, *flags) as instance:
         yield instance
-
-
-def kill_supervisor(instance: Instance) -> None:
-    """End it so that it can do nothing about it."""
-    instance.signal(signal.SIGKILL)
-    assert instance.wait() == -signal.SIGKILL
-
-
-def start_again(instance: Instance, *flags: str) -> Instance:
-    """Return the next instance of that name in the same namespace, to be entered."""
-    return Instance(instance.namespace, "--ports", "0,1", *flags, name=instance.name)
 
 
 def test_orphans_go_on_and_end_by_themselves(short_lived: Instance) -> None:
@@ -77,7 +76,7 @@ def test_successor_ends_live_orphans_and_comes_up(namespace: Namespace) -> None:
         orphans = everybody(first)
         kill_supervisor(first)
         assert_answered(namespace, ADDRESSES[0])
-        with start_again(first) as successor:
+        with start_again(first, "--no-adopt") as successor:
             assert not any(map(lives.is_running, orphans))
             ended = [(entry["role"], entry["pid"]) for entry in successor.events("leftover.process")]
             assert {pid for _, pid in ended} == set(orphans)

@@ -37,7 +37,10 @@ class Instance:
         via: Sequence[str] = (),
         **options: Any,
     ) -> None:
-        """`via` is a command that starts the supervisor in its own place, as taskset(1); options are Popen's."""
+        """`via` is a command that starts the supervisor in its own place, as taskset(1); options are Popen's.
+
+        There is no spare worker unless a flag says so: it would come some time after the instance is up.
+        """
         self.namespace = namespace
         self.name = name or f"t{os.getpid() % 100000}-{next(_numbers)}"  # short: TAPs are named after it
         self._flags = flags
@@ -49,7 +52,8 @@ class Instance:
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        flags = ["--name", self.name, "--log-format", "json", *self._flags]
+        spare = () if "--spare" in self._flags else ("--spare", "0")
+        flags = ["--name", self.name, "--log-format", "json", *spare, *self._flags]
         # Whoever runs the tests may ignore a signal (nohup does), and children inherit that.
         clean = ("env", "--default-signal")
         command = [*clean, *self._via, sys.executable, "-m", "halo_mp.supervisor", *flags]

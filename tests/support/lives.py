@@ -28,8 +28,9 @@ def when(entry: dict[str, Any]) -> datetime:
 
 
 def pids(instance: Instance, role: Role, slot: int | None = None) -> list[int]:
-    """Return the pids of all lives of a child in order, the latest last."""
-    return [int(entry["pid"]) for entry in said(instance, f"{role}.spawned", **_slot(slot))]
+    """Return the pids of all lives of a child in order, the latest last, the one that was adopted included."""
+    began = (f"{role}.adopted", f"{role}.spawned")
+    return [int(entry["pid"]) for event in began for entry in said(instance, event, **_slot(slot))]
 
 
 def pid(instance: Instance, role: Role, slot: int | None = None) -> int:
