@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import idle, io, ping, ring, start, worker
+from bench import faults, idle, io, ping, ring, start, worker
 from bench.rows import Row, as_json, as_table
 
 BENCHMARKS: dict[str, tuple[Callable[[int], list[Row]], str]] = {
@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, tuple[Callable[[int], list[Row]], str]] = {
     "idle": (idle.run, "processor time of an idle instance"),
     "ping": (ping.run, "round trip time over TAP, against dpdk-testpmd icmpecho"),
     "start": (start.run, "time from exec to the first echo reply, and the memory of a worker"),
+    "faults": (faults.run, "time without service when something dies, and kills that nobody needed"),
 }
 
 

@@ -61,6 +61,26 @@ class Instance:
         """The pids of all workers."""
         return [int(region.pointer.status.pid) for region in self._slots]
 
+    def driver_pid(self) -> int:
+        """The pid of the driver, once it lives; the region outlives it."""
+        name = region_name(self.name, "ports")
+        region = Region.attach(name, RegionKind.PORTS, writable=False)
+        try:
+            return int(region.pointer.driver_pid)
+        finally:
+            region.close()
+
+    def log(self) -> str:
+        """What every process has logged so far."""
+        size = os.fstat(self._log.fileno()).st_size
+        return os.pread(self._log.fileno(), size, 0).decode(errors="replace")
+
+    def kill(self) -> None:
+        """End the supervisor as nothing can refuse; the others go on. `launch` starts the next."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
     def tx_rate(self, seconds: float, number: int = 0) -> float:
         """Frames per second that the driver sent for a slot, over that time."""
         counters = self.slot(number).driver
