@@ -55,6 +55,7 @@ $(VENV)/package: setup.cfg setup.py pyproject.toml | build/packages
 	touch $@.new $(VENV)/native.new
 	$(BIN)/pip install -q 'setuptools>=70.1' 'cffi>=1.15'
 	$(BIN)/pip install -q --no-build-isolation -e '.[dev]'
+	$(BIN)/python -m compileall -q halo_mp workers supervisor # where the environment forbids Python to do it later
 	mv $@.new $@ && mv $(VENV)/native.new $(VENV)/native
 
 $(VENV)/native: $(NATIVE)

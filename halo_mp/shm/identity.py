@@ -6,13 +6,12 @@ from __future__ import annotations
 import os
 from functools import cache
 from pathlib import Path
-from uuid import UUID
 
 
 @cache
 def boot_id() -> bytes:
     """Return the 16 octets that differ for each boot of this kernel."""
-    return UUID(Path("/proc/sys/kernel/random/boot_id").read_text().strip()).bytes
+    return bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""))
 
 
 def start_ticks(pid: int) -> int | None:
