@@ -11,6 +11,7 @@ from halo_mp import logs
 from halo_mp.control.channel import Channel, ChannelError, ProtocolError, RequestFailed
 from halo_mp.control.frame import Message
 from halo_mp.control.messages import ReadyPort, field
+from halo_mp.shm.layout import SlotState
 from halo_mp.shm.ports import forget_driver
 from halo_mp.supervisor.config import Config
 from halo_mp.supervisor.greeter import Greeter
@@ -69,11 +70,16 @@ class DriverKeeper(Keeper):
         except TimeoutError:
             life.kill(f"did not answer {kind} for {REQUEST_TIMEOUT_S:g} s")
         except RequestFailed as error:
+            if kind == "slot.enable" and self._is_broken(slot):
+                return {}  # by its worker, which is ended for it
             life.kill(f"could not do {kind} for slot {slot} ({error})")
         except ChannelError:
             pass
         await life.ended.wait()
         return None
+
+    def _is_broken(self, slot: int) -> bool:
+        return bool(self._regions.slots[slot].region.pointer.life.state == SlotState.BROKEN)
 
     def check_progress(self, now: float) -> None:
         """Kill a driver of which an lcore makes no progress."""

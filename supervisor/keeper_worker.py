@@ -82,6 +82,11 @@ class WorkerKeeper(Keeper):
         if self._slot.life.state == SlotState.BROKEN:
             life.kill("broke its rings")
 
+    def end_scribbled(self) -> None:
+        """End a worker whose region was scribbled over; the slot's life cycle is walked for it."""
+        if self.life is not None and self._touched:
+            self.life.kill("had its slot's region scribbled over")
+
     def adopt_worker(self, child: Process) -> None:
         """Begin with a worker that runs."""
         self.adopt(Life(child, adopted=True))

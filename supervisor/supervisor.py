@@ -32,6 +32,7 @@ from halo_mp.supervisor.keeper import Keeper, Launch
 from halo_mp.supervisor.keeper_driver import DriverKeeper
 from halo_mp.supervisor.keeper_worker import WorkerKeeper
 from halo_mp.supervisor.life import Life
+from halo_mp.supervisor.mending import Mending
 from halo_mp.supervisor.neighbors import NeighborTable, chunks
 from halo_mp.supervisor.process import Child
 from halo_mp.supervisor.regions import Regions
@@ -84,6 +85,7 @@ class Supervisor:
         else:
             self._regions = self._adopted.regions
         try:
+            self._mending = Mending(self._regions)
             self._tables = TablesWriter(self._regions.tables)
             self._statistics = Statistics(self._config, self._regions)
             self._greeter = self._adopted.greeter if self._adopted else self._listen()
@@ -225,6 +227,7 @@ class Supervisor:
         while not self._tables.can_write([w.epoch for w in self._workers.values()]):  # noqa: ASYNC110 - in shm
             await asyncio.sleep(TABLES_POLL_S)  # not for long: who hangs is killed
         epoch = self._tables.write(wanted)
+        self._mending.renew(self._regions.tables)
         self._interfaces = wanted
         log.info("tables.written", epoch=epoch, interfaces=len(wanted))
         for worker in self._workers.values():
@@ -247,6 +250,8 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(INTERVAL_S)
+            for slot in self._mending.check():  # first: what is looked at below must be there
+                self._workers[slot].end_scribbled()
             self._driver.check_progress(loop.time())
             for worker in self._workers.values():
                 worker.check_progress(loop.time())

@@ -12,6 +12,7 @@
 #include <rte_ring.h>
 
 #include <halo/driver.h>
+#include <halo/hook.h>
 #include <halo/ring.h>
 
 #define HALO_NO_PORT 0xffff
@@ -41,6 +42,8 @@ struct halo_slot_home {
 	uint32_t number;
 	uint8_t tag; /* in the owners region: number + 1 */
 	bool enabled;
+	uint32_t state;      /* enum halo_slot_state, and the generation: what we have last written to `life` */
+	uint32_t generation; /* of the rings */
 	int doorbell_fd;
 	uint32_t bound;
 	uint32_t outstanding;
@@ -179,6 +182,13 @@ static inline void halo_set_owner(const struct halo_driver *driver, struct halo_
 	__atomic_store_n(&driver->owner[note->buffer], owner, __ATOMIC_RELAXED);
 }
 
+/* Whether the words of a slot's life are those that we wrote. The worker can write there too. */
+static inline bool halo_slot_life_is_ours(const struct halo_slot_home *slot)
+{
+	return __atomic_load_n(&slot->shared->life.state, __ATOMIC_RELAXED) == slot->state &&
+	       __atomic_load_n(&slot->shared->life.generation, __ATOMIC_RELAXED) == slot->generation;
+}
+
 /* pool.c */
 int halo_pool_measure(struct halo_driver *driver, struct halo_driver_setup *setup);
 int halo_pool_create(struct halo_driver *driver, struct halo_driver_setup *setup);
@@ -190,6 +200,7 @@ int halo_slot_home_set_up(struct halo_driver *driver, struct halo_slot_home *hom
 int64_t halo_slot_enable(struct halo_lcore *lcore, void *argument);
 int64_t halo_slot_reset(struct halo_lcore *lcore, void *argument);
 void halo_slot_broken(struct halo_slot_home *slot);
+void halo_slot_life_scribbled(struct halo_slot_home *slot);
 void halo_slot_wake(struct halo_slot_home *slot);
 void halo_slot_refill(struct halo_lcore *lcore, struct halo_slot_home *slot);
 uint32_t halo_slot_room(struct halo_slot_home *slot, uint32_t want, enum halo_drop *why_less);

@@ -59,6 +59,8 @@ static uint32_t turn(struct halo_lcore *lcore)
 	for (i = 0; i < lcore->slot_count; i++) {
 		struct halo_slot_home *slot = lcore->slot[i];
 
+		if (unlikely(!halo_slot_life_is_ours(slot)))
+			halo_slot_life_scribbled(slot);
 		if (!slot->enabled)
 			continue;
 		moved += drain_slot(lcore, slot);

@@ -180,6 +180,7 @@ static int withhold(struct halo_driver *driver)
 		else
 			kept++;
 	}
+	HALO_HOOK("attach.withheld");
 	driver->ports->withheld = kept;
 	return 0;
 }

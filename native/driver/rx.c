@@ -114,12 +114,17 @@ static void deliver(struct halo_lcore *lcore, struct halo_slot_home *slot, struc
 		octets += length;
 		halo_ring_put(&slot->rx, i, halo_descriptor_make(offset, length, port, flags));
 	}
+	HALO_HOOK("rx.entries");
 	__atomic_store_n(&slot->rx.index->claim, slot->rx.head + count, __ATOMIC_RELEASE);
+	HALO_HOOK("rx.claimed");
 	for (i = 0; i < count; i++)
 		halo_set_owner(driver, halo_note_of(driver, frame[i]), slot->tag);
+	HALO_HOOK("rx.owned");
 	slot->outstanding += count;
 	halo_ring_submit(&slot->rx, count);
+	HALO_HOOK("rx.published");
 	halo_slot_wake(slot);
+	HALO_HOOK("rx.woken");
 	halo_count(&slot->count->rx_frames, count);
 	halo_count(&slot->count->rx_octets, octets);
 	halo_count(&slot->count->outstanding, slot->outstanding - slot->count->outstanding);
@@ -167,10 +172,14 @@ void halo_deliver_handed(struct halo_lcore *lcore, struct halo_slot_home *slot, 
 
 	flags = (uint8_t)((flags & HALO_DESCRIPTOR_METADATA) | HALO_DESCRIPTOR_HANDED);
 	halo_ring_put(&slot->rx, 0, halo_descriptor_make(offset, length, port, flags));
+	HALO_HOOK("hand.entry");
 	__atomic_store_n(&slot->rx.index->claim, slot->rx.head + 1, __ATOMIC_RELEASE);
+	HALO_HOOK("hand.claimed");
 	halo_set_owner(driver, halo_note_of(driver, frame), slot->tag);
+	HALO_HOOK("hand.owned");
 	slot->outstanding++;
 	halo_ring_submit(&slot->rx, 1);
+	HALO_HOOK("hand.published");
 	halo_slot_wake(slot);
 	halo_count(&slot->count->rx_frames, 1);
 	halo_count(&slot->count->rx_octets, length);

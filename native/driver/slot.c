@@ -7,9 +7,12 @@
  *   enabled    the worker's indices are no     broken      touching what the slot owns
  *              possible ones
  *   enabled    reset (main thread asks)        disabled    -
+ *   enabled    state or generation in shared   broken      touching what the slot owns
+ *              memory are not what we wrote
  *   broken     reset                           disabled    everything but reset
  *
- * Reset reclaims by owner, sets all indices to 0 and raises the generation. All of it runs on the slot's home lcore.
+ * Reset reclaims by owner, sets all indices to 0 and raises the generation. All of it runs on the slot's home lcore, and
+ * decides by the private copies of state and generation.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -21,6 +24,24 @@
 static struct halo_descriptor *descriptors(struct halo_slot *slot, uint32_t offset)
 {
 	return (struct halo_descriptor *)(void *)((uint8_t *)slot + offset);
+}
+
+/* Who sees the new state sees the generation that it belongs to. */
+static void write_life(struct halo_slot_home *slot)
+{
+	__atomic_store_n(&slot->shared->life.generation, slot->generation, __ATOMIC_RELEASE);
+	__atomic_store_n(&slot->shared->life.state, slot->state, __ATOMIC_SEQ_CST);
+}
+
+/* What a predecessor left: a word that is no state is none of its. */
+static void read_life(struct halo_slot_home *slot)
+{
+	uint32_t state = __atomic_load_n(&slot->shared->life.state, __ATOMIC_ACQUIRE);
+
+	slot->state = state == HALO_SLOT_ENABLED || state == HALO_SLOT_BROKEN ? state : HALO_SLOT_DISABLED;
+	slot->generation = __atomic_load_n(&slot->shared->life.generation, __ATOMIC_RELAXED);
+	slot->enabled = slot->state == HALO_SLOT_ENABLED;
+	write_life(slot);
 }
 
 static void attach(struct halo_slot_home *home)
@@ -80,6 +101,7 @@ static void take_back_claims(struct halo_driver *driver, struct halo_slot_home *
 		if (halo_locate(&driver->locator, offset, &buffer, &within) && driver->owner[buffer] == home->tag)
 			driver->owner[buffer] = HALO_OWNER_DRIVER;
 	}
+	HALO_HOOK("attach.taken_back");
 	/* Once: the next driver shall not find it again, with the buffers rightly in the worker's hands by then. */
 	__atomic_store_n(&ring->index->claim, ring->head, __ATOMIC_RELEASE);
 }
@@ -112,9 +134,9 @@ int halo_slot_home_set_up(struct halo_driver *driver, struct halo_slot_home *hom
 	take_back_claims(driver, home, &home->rx);
 	take_back_claims(driver, home, &home->spare);
 	home->outstanding = count_owned(driver, home->tag);
-	home->enabled = __atomic_load_n(&shared->life.state, __ATOMIC_ACQUIRE) == HALO_SLOT_ENABLED;
 	if (home->outstanding > home->bound)
 		return -EPROTO;
+	read_life(home);
 	__atomic_store_n(&shared->life.driver_sleeping, 0, __ATOMIC_RELAXED);
 	return 0;
 }
@@ -123,12 +145,19 @@ int64_t halo_slot_enable(struct halo_lcore *lcore, void *argument)
 {
 	struct halo_slot_home *slot = argument;
 
-	(void)lcore;
-	if (__atomic_load_n(&slot->shared->life.state, __ATOMIC_ACQUIRE) == HALO_SLOT_BROKEN)
+	if (slot->state == HALO_SLOT_BROKEN)
 		return -EPROTO;
+	if (slot->enabled) { /* as a predecessor left it: before tx is served once, spares could be what it names */
+		halo_slot_wake(slot);
+		return 0;
+	}
 	slot->enabled = true;
-	__atomic_store_n(&slot->shared->life.state, HALO_SLOT_ENABLED, __ATOMIC_RELEASE);
+	slot->state = HALO_SLOT_ENABLED;
+	HALO_HOOK("enable.private");
+	write_life(slot);
+	HALO_HOOK("enable.state");
 	halo_slot_refill(lcore, slot);
+	HALO_HOOK("enable.filled");
 	halo_slot_wake(slot);
 	return 0;
 }
@@ -142,6 +171,7 @@ static int64_t reclaim(struct halo_driver *driver, struct halo_slot_home *slot)
 		if (driver->owner[i] != slot->tag)
 			continue;
 		halo_set_owner(driver, halo_note_of(driver, halo_mbuf_of(driver, i)), HALO_OWNER_DRIVER);
+		HALO_HOOK("reset.owner");
 		rte_pktmbuf_free(halo_mbuf_of(driver, i));
 		reclaimed++;
 	}
@@ -162,25 +192,45 @@ int64_t halo_slot_reset(struct halo_lcore *lcore, void *argument)
 	int64_t reclaimed;
 
 	slot->enabled = false;
-	__atomic_store_n(&shared->life.state, HALO_SLOT_DISABLED, __ATOMIC_SEQ_CST);
+	slot->state = HALO_SLOT_DISABLED;
+	write_life(slot);
+	HALO_HOOK("reset.state");
 	reclaimed = reclaim(lcore->driver, slot);
+	HALO_HOOK("reset.reclaimed");
 	clear_ring(&shared->rx);
+	HALO_HOOK("reset.ring");
 	clear_ring(&shared->tx);
 	clear_ring(&shared->spare);
+	HALO_HOOK("reset.indices");
 	attach(slot);
 	slot->outstanding = 0;
 	halo_count(&slot->count->outstanding, -slot->count->outstanding);
 	halo_count(&slot->count->reclaimed, (uint64_t)reclaimed);
 	halo_count(&slot->count->resets, 1);
-	__atomic_store_n(&shared->life.generation, shared->life.generation + 1, __ATOMIC_RELEASE);
+	slot->generation++;
+	write_life(slot);
+	HALO_HOOK("reset.generation");
 	return reclaimed;
 }
 
 void halo_slot_broken(struct halo_slot_home *slot)
 {
 	slot->enabled = false;
+	slot->state = HALO_SLOT_BROKEN;
 	halo_count(&slot->count->rings_broken, 1);
-	__atomic_store_n(&slot->shared->life.state, HALO_SLOT_BROKEN, __ATOMIC_RELEASE);
+	write_life(slot);
+}
+
+/*
+ * Somebody wrote where only we may. A worker that believes another state or generation than ours would go on with rings of
+ * which we know nothing: the slot is broken, which has its worker ended. When it is not enabled, putting the words right is all.
+ */
+void halo_slot_life_scribbled(struct halo_slot_home *slot)
+{
+	if (slot->enabled)
+		halo_slot_broken(slot);
+	else
+		write_life(slot);
 }
 
 void halo_slot_wake(struct halo_slot_home *slot)
@@ -222,11 +272,15 @@ static void give_spares(struct halo_driver *driver, struct halo_slot_home *slot,
 
 		halo_ring_put(&slot->spare, i, halo_descriptor_make(room + HALO_HEADROOM_OCTETS, 0, 0, 0));
 	}
+	HALO_HOOK("spare.entries");
 	__atomic_store_n(&slot->spare.index->claim, slot->spare.head + HALO_BURST, __ATOMIC_RELEASE);
+	HALO_HOOK("spare.claimed");
 	for (i = 0; i < HALO_BURST; i++)
 		halo_set_owner(driver, halo_note_of(driver, frame[i]), slot->tag);
+	HALO_HOOK("spare.owned");
 	slot->outstanding += HALO_BURST;
 	halo_ring_submit(&slot->spare, HALO_BURST);
+	HALO_HOOK("spare.published");
 	halo_count(&slot->count->spare_given, HALO_BURST);
 	halo_count(&slot->count->outstanding, slot->outstanding - slot->count->outstanding);
 }

@@ -320,11 +320,17 @@ uint32_t halo_tx_serve(struct halo_lcore *lcore, struct halo_slot_home *slot)
 		return 0;
 	}
 	look_up(lcore->driver, &slot->tx, checked, count);
-	for (i = 0; i < count; i++)
+	HALO_HOOK("tx.looked_up");
+	for (i = 0; i < count; i++) {
 		if (unlikely(!serve_plain(lcore, slot, &checked[i], &tally)))
 			serve_one(lcore, slot, &checked[i], &tally);
+		HALO_HOOK("tx.served_one");
+	}
+	HALO_HOOK("tx.served");
 	halo_ring_release(&slot->tx, count);
+	HALO_HOOK("tx.released");
 	flush_all(lcore, slot, &tally);
+	HALO_HOOK("tx.sent");
 	publish(slot, &tally, count);
 	return count;
 }

@@ -30,7 +30,9 @@ uint32_t halo_stage_receive(struct halo_worker *worker)
 		halo_prefetch_write(worker->pool + descriptor.offset);
 		memcpy(&worker->burst[i], &descriptor, sizeof(descriptor)); /* the same four fields, asserted below */
 	}
+	HALO_HOOK("worker.received");
 	halo_ring_release(&worker->rx, count);
+	HALO_HOOK("worker.consumed");
 	return count;
 }
 

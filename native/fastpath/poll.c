@@ -110,8 +110,10 @@ static uint32_t sleep_once(struct halo_worker *worker, int64_t left_ns)
 	__atomic_store_n(&worker->slot->status.epoch, 0, __ATOMIC_RELEASE);
 	set_place(worker, HALO_PLACE_ASLEEP);
 	halo_fall_asleep(flag); /* pairs with halo_must_ring in the driver */
+	HALO_HOOK("worker.asleep");
 	if (!rx_waits(worker) && !life_changed(worker) && look_at_fds(worker, timeout_ms))
 		reasons = HALO_POLL_FDS;
+	HALO_HOOK("worker.awake");
 	__atomic_store_n(flag, 0, __ATOMIC_RELAXED);
 	set_place(worker, HALO_PLACE_NATIVE);
 	__atomic_store_n(&worker->slot->status.epoch, worker->epoch, __ATOMIC_SEQ_CST);

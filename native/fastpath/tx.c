@@ -30,7 +30,9 @@ void halo_tx_submit(struct halo_worker *worker)
 		worker->tx_room = 0;
 		return;
 	}
+	HALO_HOOK("worker.put");
 	halo_ring_submit(&worker->tx, worker->tx_pending);
+	HALO_HOOK("worker.submitted");
 	worker->tx_pending = 0;
 	worker->tx_room = 0;
 	worker->dirty = true;
@@ -45,6 +47,7 @@ void halo_ring_doorbell(struct halo_worker *worker)
 	worker->dirty = false;
 	if (!halo_must_ring(&worker->slot->life.driver_sleeping))
 		return;
+	HALO_HOOK("worker.ringing");
 	/* EAGAIN means that the counter is at its limit: then it is readable, which is all that we want. */
 	if (write(worker->driver_doorbell_fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
 		return;
@@ -170,6 +173,7 @@ int halo_worker_finish_punt(struct halo_worker *worker, uint32_t i, int reason)
 	if (error)
 		return error;
 	halo_tx_put(worker, descriptor_of(&worker->punts[i], 0, HALO_ACTION_RELEASE));
+	HALO_HOOK("worker.punt_released");
 	if (reason < 0)
 		halo_count(&worker->slot->worker.consumed, 1);
 	else
@@ -219,7 +223,9 @@ static bool take_spare(struct halo_worker *worker, struct halo_descriptor *descr
 	if (ready == 0 || ready == HALO_RING_BROKEN)
 		return false;
 	*descriptor = halo_ring_get(&worker->spare, 0);
+	HALO_HOOK("worker.spare_seen");
 	halo_ring_release(&worker->spare, 1);
+	HALO_HOOK("worker.spare_taken");
 	return (uint64_t)descriptor->offset + worker->geometry.data_octets <= worker->geometry.size_octets;
 }
 

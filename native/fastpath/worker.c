@@ -48,6 +48,7 @@ void halo_attach_rings(struct halo_worker *worker)
 	halo_consumer_attach(&worker->spare, &slot->spare, descriptors(slot, geometry.spare_offset),
 			     geometry.spare_size);
 	halo_producer_attach(&worker->tx, &slot->tx, descriptors(slot, geometry.tx_offset), geometry.tx_size);
+	HALO_HOOK("worker.rings");
 	worker->tx_pending = 0;
 	worker->tx_room = 0;
 	worker->punt_count = 0;
@@ -56,6 +57,7 @@ void halo_attach_rings(struct halo_worker *worker)
 	halo_count(&slot->worker.held, -slot->worker.held);
 	memset(worker->punt_open, 0, sizeof(worker->punt_open));
 	__atomic_store_n(&slot->status.ring_generation, worker->generation, __ATOMIC_RELEASE);
+	HALO_HOOK("worker.attached");
 }
 
 static void set_up(struct halo_worker *worker, const struct halo_worker_setup *setup)

@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include <halo/fastpath.h>
+#include <halo/hook.h>
 #include <halo/ring.h>
 
 /* What the fast path must know of a port, compiled from the tables when their epoch changes. */

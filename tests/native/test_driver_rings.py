@@ -201,17 +201,53 @@ def test_claim_scribbled(rig: Rig, slot: Slot) -> None:
     assert slot.state == SlotState.ENABLED
 
 
-@pytest.mark.parametrize("state", [SlotState.DISABLED, SlotState.BROKEN, 7])
-def test_state_scribbled(rig: Rig, slot: Slot, state: int) -> None:
-    """The state in shared memory is what the driver says, not what it acts by."""
-    slot.region.pointer.life.state = state
-    slot.region.pointer.life.generation = 0xFFFFFFFF
+LIFE = {
+    "disabled": ("state", SlotState.DISABLED),
+    "broken": ("state", SlotState.BROKEN),
+    "no state": ("state", 7),
+    "generation before": ("generation", -1),
+    "generation behind": ("generation", 1),
+    "another generation": ("generation", 0x80000000),
+}
+
+
+@pytest.mark.parametrize("name", LIFE)
+def test_life_scribbled(rig: Rig, slot: Slot, name: str) -> None:
+    """The driver acts by its own copy, breaks the slot of who writes there, and puts the words right."""
+    life, broken = slot.region.pointer.life, slot.counters()["rings_broken"]
+    generation = life.generation
+    field, value = LIFE[name]
+    setattr(life, field, value if field == "state" else (generation + value) % 2**32)
+    slot.ring_home()
+    wait_until(lambda: slot.counters()["rings_broken"] == broken + 1, "the driver has seen it")
+    wait_until_broken(rig, slot, broken)
+    assert life.generation == generation
+    bystander_goes_on(rig)
+    walk(rig, slot)
+
+
+def test_life_scribbled_while_disabled(rig: Rig, slot: Slot) -> None:
+    """There is no worker to end: the words are put right, and the slot can be enabled."""
+    rig.reset(slot)
+    life, broken = slot.region.pointer.life, slot.counters()["rings_broken"]
+    generation = life.generation
+    for state in (SlotState.ENABLED, SlotState.BROKEN, 7):
+        life.state, life.generation = state, 0xDEADBEEF
+        slot.ring_home()
+        wait_until(
+            lambda: (life.state, life.generation) == (SlotState.DISABLED, generation), "life is mended"
+        )
+    rig.enable(slot)
+    loop(slot, 0, RING)
+    assert slot.counters()["rings_broken"] == broken
+
+
+def test_words_of_life_that_decide_nothing_scribbled(rig: Rig, slot: Slot) -> None:
     slot.region.pointer.life.home_lcore = 0xFFFFFFFF
+    slot.region.pointer.life.driver_sleeping = 0xFFFFFFFF
     loop(slot, 0, RING)
     bystander_goes_on(rig)
-    slot.region.pointer.life.generation = 0xFFFFFFFF
-    rig.reset(slot)
-    assert slot.region.pointer.life.generation == 0
+    assert slot.state == SlotState.ENABLED
 
 
 def test_counters_scribbled(rig: Rig, slot: Slot) -> None:
