@@ -21,7 +21,7 @@ from halo_mp.shm.pool import PoolMapping
 from halo_mp.shm.region import Region
 from halo_mp.supervisor.config_values import device_name
 from halo_mp.supervisor.driver_eal import EalLog
-from halo_mp.supervisor.xdp_sockets import XdpSockets
+from halo_mp.supervisor.xdp_descriptors import XdpDescriptors
 
 SPIN_NS = 100_000  # an idle lcore polls this long before it sleeps
 _PAGE_OCTETS = os.sysconf("SC_PAGESIZE")
@@ -41,7 +41,7 @@ class DriverPorts:
         self.lost: dict[int, str] = {}
         """Ports that have no device, and why."""
         self._if_index: dict[int, int] = {}
-        self._xdp_sockets = XdpSockets()
+        self._xdp = XdpDescriptors()
         self._slots: list[dict[str, Any]] = message["slots"]
         expected = _FIXED_FDS + 2 * len(self._slots) + len(message["lcores"])
         if len(fds) != expected:
@@ -119,7 +119,7 @@ class DriverPorts:
         self.lost[number] = "its device is gone"
         self._if_index.pop(number, None)
         result = lib.halo_driver_lose_port(self._driver, number)
-        self._xdp_sockets.close(number)
+        self._xdp.close(number)
         _check(result, f"closing port {number}")
 
     def reopen(self, number: int) -> None:
@@ -127,10 +127,10 @@ class DriverPorts:
         port = next(port for port in self.configured if port["port"] == number)
         self._eal_log.forget()
         try:
-            with self._xdp_sockets.of(number):
+            with self._xdp.of(number):
                 self._open(port, lib.halo_driver_reopen_port)
         except BootFailed:
-            self._xdp_sockets.close(number)
+            self._xdp.close(number)
             raise
         del self.lost[number]
         self._feed(number)
@@ -228,14 +228,14 @@ class DriverPorts:
 
     def _add_port(self, port: dict[str, Any]) -> None:
         try:
-            with self._xdp_sockets.of(port["port"]):
+            with self._xdp.of(port["port"]):
                 self._open(port, lib.halo_driver_add_port)
         except BootFailed as error:
             if not self._message.get("resuming"):
                 raise
             self.lost[port["port"]] = str(error)
             self._open(port, lib.halo_driver_expect_port)
-            self._xdp_sockets.close(port["port"])
+            self._xdp.close(port["port"])
 
     def _open(self, port: dict[str, Any], call: Any) -> None:
         device = str(port["device"])
