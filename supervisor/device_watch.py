@@ -27,8 +27,14 @@ FIRST_RETRY_S, LONGEST_RETRY_S = 0.25, 2.0
 
 log = logs.get("driver")
 
-_NEEDS = {"net_tap": "remote", "net_af_packet": "iface", "net_af_xdp": "iface"}
-"""Which argument names the netdev that must be there before the device can be made."""
+_NEEDS = {
+    "net_tap": ("remote",),
+    "net_tun": (),
+    "net_af_packet": ("iface",),
+    "net_af_xdp": ("iface",),
+    "net_pcap": ("iface", "rx_iface", "rx_iface_in"),
+}
+"""Virtual devices that stand on a netdev, and which argument names the one that must be there before they are made."""
 _NEEDS_UP = ("net_af_xdp",)
 """A socket of these can not be bound to a netdev that is down."""
 
@@ -41,6 +47,7 @@ class _Port:
     device: str
     needs: str | None  # name of a netdev
     needs_up: bool
+    has_netdev_link: bool  # its link state is the netdev's, of which its PMD may know nothing
     indexes: tuple[int, ...] = ()  # of the netdevs below it: its own first, while it is started
     lost: bool = False
     retry_at: float = 0.0
@@ -62,7 +69,7 @@ class DeviceWatch:
         self._netdevices = self._listen()
         for number, port in self._watched.items():
             if number in ports.lost:
-                self._mark_lost(port, ports.lost[number])
+                self._mark_lost(port, self._missing(port) or ports.lost[number])
             else:
                 self._watch(port)
 
@@ -113,7 +120,7 @@ class DeviceWatch:
             if port.lost and device.name == port.needs:
                 port.retry_at = self._loop.time()
                 self._wake.set()
-            elif port.indexes[:1] == (device.index,):
+            elif port.has_netdev_link and port.indexes[:1] == (device.index,):
                 self._set_link(port, device.has_link)
 
     # ---- losing
@@ -154,7 +161,7 @@ class DeviceWatch:
         self._wake.clear()
 
     def _try(self, port: _Port) -> None:
-        if not self._needed_is_there(port):
+        if self._missing(port):
             self._postpone(port)
             return
         try:
@@ -176,11 +183,14 @@ class DeviceWatch:
         port.retry_at = self._loop.time() + port.pause_s
         port.pause_s = min(port.pause_s * 2, LONGEST_RETRY_S)
 
-    def _needed_is_there(self, port: _Port) -> bool:
+    def _missing(self, port: _Port) -> str:
+        """Say what a port waits for, as far as we can know; nothing when there is no reason not to try."""
         if port.needs is None or self._netdevices is None:
-            return True
+            return ""
         found = self._netdevices.find(port.needs)
-        return found is not None and (found.is_up or not port.needs_up)
+        if found is None:
+            return f"there is no interface {port.needs}"
+        return f"the interface {port.needs} is down" if port.needs_up and not found.is_up else ""
 
     def _watch(self, port: _Port) -> None:
         """Follow the netdevs of a port that was just opened. One of them may be gone already."""
@@ -195,8 +205,9 @@ class DeviceWatch:
         if own is None:
             self._lose(port, "its interface is gone")
             return
-        self._ports.set_link(port.number, own.has_link)
-        self._log.start(port.number, own.has_link)
+        if port.has_netdev_link:
+            self._ports.set_link(port.number, own.has_link)
+        self._log.start(port.number, self._ports.link_up(port.number))
 
     # ---- links
 
@@ -211,7 +222,7 @@ class DeviceWatch:
 
 def _watched(port: Mapping[str, Any], vdevs: Mapping[str, str]) -> _Port:
     device = port["device"]
-    driver = device_driver(device)
-    key = _NEEDS.get(driver) if device in vdevs else None
-    needs = device_argument(vdevs[device], key) if key else None
-    return _Port(port["port"], device, needs, driver in _NEEDS_UP)
+    driver = device_driver(device) if device in vdevs else ""
+    named = (device_argument(vdevs[device], key) for key in _NEEDS.get(driver, ()))
+    needs = next((name for name in named if name), None)
+    return _Port(port["port"], device, needs, driver in _NEEDS_UP, driver in _NEEDS)

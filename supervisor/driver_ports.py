@@ -133,7 +133,11 @@ class DriverPorts:
             self._xdp.close(number)
             raise
         del self.lost[number]
-        self._feed(number)
+        try:
+            self._feed(number)
+        except BootFailed:
+            self.lose(number)
+            raise
         self.update_status()
 
     def if_index(self, number: int) -> int:

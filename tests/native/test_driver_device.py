@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A port whose device is taken away and opened again, under one lcore and two: names of drops, feeds, buffers, totals."""
+"""A port whose device is taken away and opened again, under one lcore and two: drops, feeds, buffers, totals."""
 
 from __future__ import annotations
 
