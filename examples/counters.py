@@ -46,10 +46,10 @@ def happened(slot: dict[str, Any]) -> dict[str, int]:
 
 def table(found: dict[str, Any]) -> str:
     """Return a snapshot as text in columns."""
-    lines: list[list[object]] = [["port", "device", "mode", *PORT_COLUMNS]]
+    lines: list[list[object]] = [["port", "device", "state", "mode", *PORT_COLUMNS]]
     for port in found["ports"]:
         stats = (port["stats"][name] for name in PORT_COLUMNS)
-        lines.append([port["port"], port["device"], port["mode"], *stats])
+        lines.append([port["port"], port["device"], port["state"], port["mode"], *stats])
     lines += [[], ["slot", "state", "worker", *SLOT_COLUMNS]]
     for slot in found["slots"]:
         counters = (slot["worker"]["counters"][name] for name in SLOT_COLUMNS)

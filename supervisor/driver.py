@@ -11,18 +11,21 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import faulthandler
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
 from halo_mp import logs
 from halo_mp.control.channel import Channel, ChannelError, connect
+from halo_mp.control.frame import Message
 from halo_mp.errors import BootFailed, HaloError
 from halo_mp.shm.identity import boot_id
+from halo_mp.supervisor.device_watch import DeviceWatch
 from halo_mp.supervisor.driver_eal import EalLog, eal_arguments
 from halo_mp.supervisor.driver_ports import DriverPorts
 
@@ -43,20 +46,28 @@ class DriverHost:
         self._loop = asyncio.get_running_loop()
         self._channel: Channel | None = None
         self._ports: DriverPorts | None = None
+        self._devices: DeviceWatch | None = None
         self._eal_log: EalLog | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._orphan_timeout_s = ORPHAN_TIMEOUT_S
         self._end: asyncio.Future[int] = self._loop.create_future()
 
     async def run(self) -> int:
         """Serve the supervisor until told to stop."""
         await self._connect()
-        tasks = [self._loop.create_task(self._serve()), self._loop.create_task(self._update_status())]
+        self._start(self._serve())
+        self._start(self._update_status())
         try:
             return await self._end
         finally:
-            for task in tasks:
+            for task in self._tasks:
                 task.cancel()
             self._leave()
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def stop(self, status: int = 0) -> None:
         """End `run` with that status."""
@@ -156,10 +167,19 @@ class DriverHost:
         self._ports = ports
         await self._tell_ready(ports)
         log.info("driver.ready", ports=len(message["ports"]), withheld=ports.withheld)
+        self._devices = DeviceWatch(ports, lambda message: self._start(self._tell(message)))
+        self._start(self._devices.run())
+
+    async def _tell(self, message: Message) -> None:
+        """Send what nobody waits for; without a supervisor it is lost, and the next one gets the ports as they are."""
+        if self._channel is not None:
+            with contextlib.suppress(ChannelError):
+                await self._channel.send(message)
 
     async def _tell_ready(self, ports: DriverPorts, fds: Sequence[int] = ()) -> None:
         assert self._channel is not None
-        ready = {"type": "ready", "ports": ports.describe(), "withheld": ports.withheld}
+        lost = [{"port": number, "reason": reason} for number, reason in ports.lost.items()]
+        ready = {"type": "ready", "ports": ports.describe(), "lost": lost, "withheld": ports.withheld}
         await self._channel.send(ready, fds)
 
     async def _fail(self, error: HaloError) -> None:
@@ -178,8 +198,12 @@ class DriverHost:
             await asyncio.sleep(STATUS_INTERVAL_S)
             if self._ports is not None:
                 self._ports.update_status()
+            if self._devices is not None:
+                self._devices.poll()
 
     def _leave(self) -> None:
+        if self._devices is not None:
+            self._devices.close()
         if self._ports is not None:
             self._ports.close()
         if self._eal_log is not None:

@@ -78,6 +78,11 @@ class EalLog:
         lines = [line for line in self.last_lines if _ERROR.search(line) and not _HARMLESS.search(line)]
         return "; ".join(lines[-3:])
 
+    def forget(self) -> None:
+        """Let what was said so far explain nothing that fails from here on."""
+        self.drain()
+        self.last_lines.clear()
+
     def close(self) -> None:
         """Close the reading end. The other belongs to DPDK, which writes to it until the process ends."""
         self.drain()

@@ -2,6 +2,8 @@
 """The native driver as an object: mappings, EAL, ports, feeds, slots.
 
 All calls are made by the main thread. Errors of the C side arrive as BootFailed with its sentence.
+
+A port whose device is gone is *lost*: known, closed, and opened again by `reopen`; its feeds are kept here meanwhile.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from halo_mp.shm.layout import IdlePolicy, RegionKind
 from halo_mp.shm.layout import ffi as native_ffi
 from halo_mp.shm.pool import PoolMapping
 from halo_mp.shm.region import Region
+from halo_mp.supervisor.config_values import device_name
 from halo_mp.supervisor.driver_eal import EalLog
+from halo_mp.supervisor.xdp_descriptors import XdpDescriptors
 
 SPIN_NS = 100_000  # an idle lcore polls this long before it sleeps
 _PAGE_OCTETS = os.sysconf("SC_PAGESIZE")
@@ -30,6 +34,14 @@ class DriverPorts:
     def __init__(self, message: dict[str, Any], fds: list[int]) -> None:
         """Map what the descriptors name. Raises EnvironmentProblem, BootFailed."""
         self._message = message
+        self.configured: list[dict[str, Any]] = message["ports"]
+        """Every port, as `configure` has it."""
+        self.vdevs = {device_name(device): device for device in message["vdevs"]}
+        """Devices with their arguments, by name."""
+        self.lost: dict[int, str] = {}
+        """Ports that have no device, and why."""
+        self._if_index: dict[int, int] = {}
+        self._xdp = XdpDescriptors()
         self._slots: list[dict[str, Any]] = message["slots"]
         expected = _FIXED_FDS + 2 * len(self._slots) + len(message["lcores"])
         if len(fds) != expected:
@@ -59,13 +71,19 @@ class DriverPorts:
         return int(self._ports.pointer.withheld)
 
     def start(self, arguments: Sequence[str], eal_log: EalLog) -> None:
-        """Start EAL, the ports and the lcores. Raises BootFailed."""
+        """Start EAL, the ports and the lcores. Raises BootFailed.
+
+        The successor of a dead driver (`resuming`) goes on without a port that can not be opened: it is lost, as if
+        that had happened a moment later.
+        """
+        self._eal_log = eal_log
         self._start_eal(arguments, eal_log)
         self._create(eal_log)
-        for port in self._message["ports"]:
-            self._add_port(port, eal_log)
-        self.set_feeds(self._slots)
-        self._drain_the_rest()
+        for port in self.configured:
+            self._add_port(port)
+        self._feeds = self._wanted_feeds()
+        for port in self.configured:
+            self._feed(port["port"])
         self.update_status()
         _check(lib.halo_driver_launch(self._driver), "starting the lcores")
 
@@ -73,17 +91,77 @@ class DriverPorts:
         """Let each named (port, queue) feed the named slot from the next burst on. Raises BootFailed."""
         for slot in slots:
             for port, queue in slot["feeds"]:
-                what = f"feeding slot {slot['slot']} from port {port}, queue {queue}"
-                _check(lib.halo_driver_feed(self._driver, port, queue, slot["slot"]), what)
+                self._feeds[port, queue] = slot["slot"]
+                if port not in self.lost:
+                    self._feed_queue(port, queue)
 
-    def _drain_the_rest(self) -> None:
-        """Have queues that feed no slot emptied, so that the device does not stop over them."""
-        fed = {(port, queue) for slot in self._slots for port, queue in slot["feeds"]}
-        for port in self._message["ports"]:
-            for queue in range(port["queues"]):
-                if (port["port"], queue) not in fed:
-                    what = f"draining port {port['port']}, queue {queue}"
-                    _check(lib.halo_driver_feed(self._driver, port["port"], queue, lib.HALO_MAX_SLOTS), what)
+    def _wanted_feeds(self) -> dict[tuple[int, int], int]:
+        """Return the slot of each (port, queue); one that has none is emptied, so that its device does not stop."""
+        everything = {
+            (port["port"], queue): int(lib.HALO_MAX_SLOTS)
+            for port in self.configured
+            for queue in range(port["queues"])
+        }
+        return everything | {
+            (port, queue): slot["slot"] for slot in self._slots for port, queue in slot["feeds"]
+        }
+
+    def _feed(self, number: int) -> None:
+        """Feed from all queues of a port, unless it is lost."""
+        for port, queue in self._feeds:
+            if port == number and port not in self.lost:
+                self._feed_queue(port, queue)
+
+    def _feed_queue(self, port: int, queue: int) -> None:
+        slot = self._feeds[port, queue]
+        what = f"feeding slot {slot} from port {port}, queue {queue}"
+        _check(lib.halo_driver_feed(self._driver, port, queue, slot), what)
+
+    # ---- devices that go away and come back
+
+    def lose(self, number: int) -> None:
+        """Take out of the lcores a port whose device is gone, and close it. Raises BootFailed when an lcore hangs."""
+        self.lost[number] = "its device is gone"
+        self._if_index.pop(number, None)
+        result = lib.halo_driver_lose_port(self._driver, number)
+        self._xdp.close(number)
+        _check(result, f"closing port {number}")
+
+    def reopen(self, number: int) -> None:
+        """Probe the device of a lost port, open it, feed from it as before. Raises BootFailed; it stays lost then."""
+        port = next(port for port in self.configured if port["port"] == number)
+        self._eal_log.forget()
+        try:
+            with self._xdp.of(number):
+                self._open(port, lib.halo_driver_reopen_port)
+        except BootFailed:
+            self._xdp.close(number)
+            raise
+        del self.lost[number]
+        try:
+            self._feed(number)
+        except BootFailed:
+            self.lose(number)
+            raise
+        self.update_status()
+
+    def if_index(self, number: int) -> int:
+        """Return the index of the netdev that a port stands on; 0 when it stands on none."""
+        return self._if_index.get(number, 0)
+
+    def is_removed(self, number: int) -> bool:
+        """Whether the PMD has said that the device of a port was pulled."""
+        return bool(lib.halo_driver_port_removed(self._driver, number))
+
+    def link_up(self, number: int) -> bool:
+        """Return the link state that shared memory tells."""
+        return bool(self._ports.pointer.port[number].link_up)
+
+    def set_link(self, number: int, up: bool) -> None:
+        """Say what the link state of a port is, from here on instead of its PMD."""
+        lib.halo_driver_set_link(self._driver, number, up)
+
+    # ---- slots, status
 
     def enable_slot(self, slot: int) -> None:
         """Let frames flow. Raises BootFailed when there is no such slot or it must be reset first."""
@@ -98,8 +176,9 @@ class DriverPorts:
         lib.halo_driver_update_status(self._driver)
 
     def describe(self) -> list[dict[str, Any]]:
-        """Return what the supervisor must know of each port."""
-        return [self._describe(port["port"]) for port in self._message["ports"]]
+        """Return what the supervisor must know of each port that is not lost."""
+        numbers = [port["port"] for port in self.configured]
+        return [self.describe_port(number) for number in numbers if number not in self.lost]
 
     def close(self) -> None:
         """Stop lcores and ports, end EAL, unmap."""
@@ -155,14 +234,37 @@ class DriverPorts:
         self._driver = out[0]
         _raise_sentence(result, setup.error, eal_log)
 
-    def _add_port(self, port: dict[str, Any], eal_log: EalLog) -> None:
-        setup = ffi.new("struct halo_port_setup *")
-        device = ffi.new("char[]", str(port["device"]).encode())
-        setup.port, setup.device, setup.queues = port["port"], device, port["queues"]
-        setup.mtu, setup.promiscuous = port["mtu"], port["promiscuous"]
-        _raise_sentence(lib.halo_driver_add_port(self._driver, setup), setup.error, eal_log)
+    def _add_port(self, port: dict[str, Any]) -> None:
+        try:
+            with self._xdp.of(port["port"]):
+                self._open(port, lib.halo_driver_add_port)
+        except BootFailed as error:
+            if not self._message.get("resuming"):
+                raise
+            self.lost[port["port"]] = str(error)
+            self._open(port, lib.halo_driver_expect_port)
+            self._xdp.close(port["port"])
 
-    def _describe(self, number: int) -> dict[str, Any]:
+    def _open(self, port: dict[str, Any], call: Any) -> None:
+        device = str(port["device"])
+        setup = ffi.new("struct halo_port_setup *")
+        name, bus = (
+            ffi.new("char[]", device.encode()),
+            ffi.new("char[]", b"pci" if ":" in device else b"vdev"),
+        )
+        described = self.vdevs.get(device) or self._pci(device)
+        arguments = ffi.new("char[]", described.partition(",")[2].encode())
+        setup.port, setup.device, setup.bus, setup.arguments = port["port"], name, bus, arguments
+        setup.queues, setup.mtu, setup.promiscuous = port["queues"], port["mtu"], port["promiscuous"]
+        _raise_sentence(call(self._driver, setup), setup.error, self._eal_log)
+        self._if_index[port["port"]] = setup.if_index
+
+    def _pci(self, device: str) -> str:
+        """Return a PCI device with its arguments."""
+        return next((pci for pci in self._message["pcis"] if device_name(pci) == device), device)
+
+    def describe_port(self, number: int) -> dict[str, Any]:
+        """Return what the supervisor must know of a port."""
         status = self._ports.pointer.port[number]
         return {
             "port": number,

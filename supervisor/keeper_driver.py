@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Literal
 
 from halo_mp import logs
@@ -43,15 +43,19 @@ class DriverKeeper(Keeper):
         spawn: Callable[[], Child],
         on_ready: Callable[[Mapping[int, ReadyPort]], Awaitable[None]],
         on_ended: Callable[[], None],
+        on_returned: Callable[[int], Coroutine[Any, Any, None]],
     ) -> None:
         policy = RestartPolicy(*config.restart_limit)
         super().__init__("driver", None, greeter, policy, launch.start_grace_s * GRACE_FACTOR)
-        self.ports: dict[int, ReadyPort] = {}
+        self.ports: dict[int, ReadyPort] = {}  # as they are, or were before they were lost
+        self.lost: dict[int, str] = {}  # ports without a device, and why
         self._config = config
         self._regions = regions
         self._spawn_process = spawn
         self._on_ready = on_ready
         self._on_gone = on_ended
+        self._on_returned = on_returned
+        self._returning: set[asyncio.Task[None]] = set()
         self._ready: asyncio.Future[Message] | None = None
         self._up: asyncio.Future[Life] = asyncio.get_running_loop().create_future()
         self._watches: dict[int, HangWatch] = {}
@@ -111,25 +115,55 @@ class DriverKeeper(Keeper):
     async def _make_useful(self, life: Life, channel: Channel) -> None:
         assert self._ready is not None
         if not life.adopted:
-            await channel.send(driver_configure(self._config), self._regions.driver_fds())
+            configure = driver_configure(self._config, resuming=self._was_useful)
+            await channel.send(configure, self._regions.driver_fds())
         message = await self.within_grace(self._ready, "did not get its ports ready")
-        self.ports = parse_ready(message)
+        self.ports |= parse_ready(message)
+        self.lost = parse_lost(message)
         log.info("ports.ready", ports=len(self.ports), withheld=message.get("withheld", 0))
         await self._on_ready(self.ports)
         self._mark_useful(life)
         self._up.set_result(life)
 
     async def _on_message(self, life: Life, message: Message) -> None:
-        if message["type"] != "ready" or self._ready is None or self._ready.done():
+        is_ready = self._ready is not None and self._ready.done()
+        if message["type"] == "port.lost" and is_ready:
+            self.lost[field(message, "port", int)] = field(message, "reason", str)
+        elif message["type"] == "port.returned" and is_ready:
+            self._welcome(parse_ready(message))
+        elif message["type"] == "ready" and self._ready is not None and not is_ready:
+            self._ready.set_result(message)
+        else:
             raise ProtocolError(f"sent {message['type']!r:.40} when nothing like that was due")
-        self._ready.set_result(message)
+
+    def _welcome(self, returned: Mapping[int, ReadyPort]) -> None:
+        """Do for ports that are back what was done for them at the start, beside the driver's other messages."""
+        self.ports |= returned
+        for number in returned:
+            self.lost.pop(number, None)
+            task = asyncio.create_task(self._on_returned(number))
+            self._returning.add(task)
+            task.add_done_callback(self._returning.discard)
 
     def _on_ended(self) -> None:
         if self._up.done():
             self._up = asyncio.get_running_loop().create_future()
         self._watches.clear()
+        for task in self._returning:
+            task.cancel()
         self._on_gone()
         forget_driver(self._regions.ports)
+
+
+def parse_lost(message: Message) -> dict[int, str]:
+    """Return the ports of a driver's `ready` that have no device, and why. Raises ProtocolError."""
+    found: dict[int, str] = {}
+    for entry in field(message, "lost", list):
+        if not isinstance(entry, dict):
+            raise ProtocolError("sent a lost port that is no map")
+        port: dict[str, Any] = {"type": "lost port", **entry}
+        found[field(port, "port", int)] = field(port, "reason", str)
+    return found
 
 
 def parse_ready(message: Message) -> dict[int, ReadyPort]:

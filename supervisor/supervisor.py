@@ -115,6 +115,7 @@ class Supervisor:
             lambda: self._spawn(self._launch.driver, self._config.main_cores),
             on_ready=self._on_driver_ready,
             on_ended=self._statistics.driver_died,
+            on_returned=self._on_port_returned,
         )
         self._spares = Spares(
             self._config.spares, self._greeter, self._spawn_spare, self._is_calm, self._launch.start_grace_s
@@ -216,9 +217,20 @@ class Supervisor:
     async def _on_driver_ready(self, ready: Mapping[int, ReadyPort]) -> None:
         """Do what workers need before they may get frames."""
         await self._publish(interfaces(self._config, ready))
-        taps = [port.tap for port in self._config.ports if port.tap is not None]
+        lost = self._driver.lost
+        taps = [port.tap for port in self._config.ports if port.tap is not None and port.number not in lost]
         if taps:
             await tap.configure(taps)
+
+    async def _on_port_returned(self, number: int) -> None:
+        """Do the same for a port whose device went away and came back. It may go away again meanwhile."""
+        await self._publish(interfaces(self._config, self._driver.ports))
+        taps = [port.tap for port in self._config.ports if port.tap is not None and port.number == number]
+        try:
+            if taps:
+                await tap.configure(taps)
+        except HaloError as error:
+            log.warning("port.not_configured", port=number, reason=str(error))
 
     async def _publish(self, wanted: list[Interface]) -> None:
         """Write the tables, when nobody reads the block any more that is written to."""

@@ -19,7 +19,7 @@ from halo_mp.shm.tables import Interface
 from halo_mp.supervisor.config import Config, PortConfig, SlotConfig, memory_mb
 
 
-def driver_configure(config: Config) -> DriverConfigure:
+def driver_configure(config: Config, *, resuming: bool = False) -> DriverConfigure:
     """Return a driver's configuration; its descriptors are `Regions.driver_fds`."""
     return {
         "type": "configure",
@@ -38,6 +38,7 @@ def driver_configure(config: Config) -> DriverConfigure:
         "idle": cast("Idle", config.idle),
         "debug_log": config.debug_log,
         "orphan_timeout_s": config.orphan_timeout_s,
+        "resuming": resuming,
         "ports": [
             {
                 "port": port.number,

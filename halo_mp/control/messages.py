@@ -78,6 +78,9 @@ class DriverConfigure(TypedDict):
     idle: Idle
     debug_log: bool
     orphan_timeout_s: float
+    resuming: (
+        bool  # after a driver that was ready: a port that can not be opened is lost, and keeps nobody waiting
+    )
     ports: list[DriverPort]
     slots: list[DriverSlot]
 
@@ -107,12 +110,34 @@ class ReadyPort(TypedDict):
     link_up: bool
 
 
+class LostPort(TypedDict):
+    """A port that has no device at present."""
+
+    port: int
+    reason: str
+
+
 class DriverReady(TypedDict):
     """Driver → supervisor: ports started, lcores run, slots as they were found."""
 
     type: Literal["ready"]
     ports: list[ReadyPort]
+    lost: list[LostPort]
     withheld: int
+
+
+class PortLost(LostPort):
+    """Driver → supervisor: the device of a port went away. The port is closed, and its device looked for."""
+
+    type: Literal["port.lost"]
+    device: str
+
+
+class PortReturned(TypedDict):
+    """Driver → supervisor: a lost port (one, in a list) was opened again, and is fed from as before."""
+
+    type: Literal["port.returned"]
+    ports: list[ReadyPort]
 
 
 class Failed(TypedDict):

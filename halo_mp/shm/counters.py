@@ -77,6 +77,9 @@ class PortSnapshot(TypedDict):
     has_rx_fd: bool
     rx_queues: int
     tx_queues: int
+    losses: int
+    returns: int
+    link_changes: int
     stats: dict[str, int]
     xstats: dict[str, int]
     whole: bool
@@ -200,6 +203,9 @@ def _port(number: int, status: Any, whole: bool) -> PortSnapshot:
         "has_rx_fd": bool(status.has_rx_fd),
         "rx_queues": status.rx_queues,
         "tx_queues": status.tx_queues,
+        "losses": status.losses,
+        "returns": status.returns,
+        "link_changes": status.link_changes,
         "stats": {name: getattr(status, name) for name in _PORT_STATS},
         "xstats": {_text(xstat.name): xstat.value for xstat in xstats},
         "whole": whole,

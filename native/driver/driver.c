@@ -218,6 +218,8 @@ int halo_driver_feed(struct halo_driver *driver, uint32_t port, uint32_t queue, 
 
 	if (port >= HALO_MAX_PORTS || !driver->port[port].present || queue >= driver->port[port].rx_queues)
 		return -ENODEV;
+	if (!driver->port[port].started)
+		return -ENETDOWN;
 	if (driver->tx_only)
 		return 0;
 	/* Off first, everywhere, so that a queue is never polled by two lcores. */
@@ -256,7 +258,7 @@ static void close_ports(struct halo_driver *driver)
 	uint32_t i;
 
 	for (i = 0; i < HALO_MAX_PORTS; i++) {
-		if (!driver->port[i].present)
+		if (!driver->port[i].open)
 			continue;
 		driver->port[i].started = false;
 		rte_eth_dev_stop(driver->port[i].device);

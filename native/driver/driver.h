@@ -21,17 +21,32 @@
 
 struct halo_lcore;
 
-/* A port, as all lcores see it. Written by the main thread while no lcore runs, then constant but for `started`. */
+enum halo_link {
+	HALO_LINK_OF_PMD = 0,
+	HALO_LINK_DOWN,
+	HALO_LINK_UP,
+};
+
+/*
+ * A port, as all lcores see it. Written by the main thread while no lcore runs or `started` is false and every lcore has
+ * left it (device.c); constant otherwise. `started` is set last and cleared first.
+ */
 struct halo_port {
 	uint16_t device; /* DPDK's port id */
 	uint16_t rx_queues;
 	uint16_t tx_queues;
 	uint32_t max_frame; /* octets, from the MTU: header and two VLAN tags added */
 	bool present;
-	bool started;
-	bool copy;  /* receives into a pool of its own */
-	bool rx_fd; /* every rx queue can be slept on */
+	bool open;    /* DPDK's device is ours, to be closed */
+	bool started; /* frames flow; atomic */
+	bool copy;    /* receives into a pool of its own */
+	bool rx_fd;   /* every rx queue can be slept on */
 	struct rte_mempool *copy_pool;
+	/* the main thread's alone, but for `removed` */
+	char name[RTE_ETH_NAME_MAX_LEN];
+	uint32_t removed;          /* the PMD says that the device was pulled; written by EAL's interrupt thread */
+	enum halo_link link;       /* who knows the link state, and what it is */
+	struct rte_eth_stats base; /* what the device had counted in its earlier lives */
 };
 
 /* A slot, as its home lcore sees it: the rings' private halves, and the geometry that was read once. */
@@ -148,6 +163,12 @@ struct halo_driver {
 	uint32_t quit;
 };
 
+/* Acquire: who sees it started sees the device that was opened before. Pairs with set_started in device.c. */
+static inline bool halo_port_is_started(const struct halo_port *port)
+{
+	return __atomic_load_n(&port->started, __ATOMIC_ACQUIRE);
+}
+
 static inline struct halo_note *halo_note_of(const struct halo_driver *driver, struct rte_mbuf *frame)
 {
 	return RTE_MBUF_DYNFIELD(frame, driver->note_offset, struct halo_note *);
@@ -221,6 +242,12 @@ void halo_lcore_sleep(struct halo_lcore *lcore);
 int halo_lcore_watch(struct halo_lcore *lcore);
 
 /* port.c */
+int halo_port_open(struct halo_driver *driver, struct halo_port *port, struct halo_port_setup *setup);
+void halo_port_assign_tx(struct halo_lcore *lcore, uint32_t number);
+void halo_port_update(struct halo_driver *driver, uint32_t number);
 void halo_choose_tx_queues(struct halo_lcore *lcore);
+
+/* device.c */
+int halo_port_watch(struct halo_port *port);
 
 #endif

@@ -72,6 +72,7 @@ static int configure(struct halo_driver *driver, struct halo_port *port, const s
 
 	choose_offloads(driver, info, &conf);
 	choose_rss(info, queues, &conf);
+	conf.intr_conf.rmv = (*info->dev_flags & RTE_ETH_DEV_INTR_RMV) != 0;
 	for (attempt = 0; attempt < 4 && error; attempt++) {
 		conf.intr_conf.rxq = attempt < 2;
 		port->rx_queues = (uint16_t)queues;
@@ -114,18 +115,14 @@ static int set_up_queues(struct halo_driver *driver, struct halo_port *port, str
 	return error ? fail(setup, error, "setting up a transmit queue") : 0;
 }
 
-/* Which tx queue each lcore uses, or which lcore it passes frames to. */
-static void assign_tx(struct halo_driver *driver, uint32_t number)
+/* Which tx queue of a port this lcore uses, or which lcore it passes frames to. */
+void halo_port_assign_tx(struct halo_lcore *lcore, uint32_t number)
 {
+	struct halo_driver *driver = lcore->driver;
 	const struct halo_port *port = &driver->port[number];
-	uint32_t i;
 
-	for (i = 0; i < driver->lcore_count; i++) {
-		struct halo_lcore *lcore = driver->lcore[i];
-
-		lcore->tx_queue[number] = i < port->tx_queues ? (uint16_t)i : HALO_NO_PORT;
-		lcore->tx_lcore[number] = driver->lcore[i % port->tx_queues];
-	}
+	lcore->tx_queue[number] = lcore->index < port->tx_queues ? (uint16_t)lcore->index : HALO_NO_PORT;
+	lcore->tx_lcore[number] = driver->lcore[lcore->index % port->tx_queues];
 }
 
 /*
@@ -198,7 +195,6 @@ static int start(struct halo_port *port, struct halo_port_setup *setup)
 		error = rte_eth_promiscuous_disable(port->device);
 	if (error && error != -ENOTSUP)
 		return fail(setup, error, "setting promiscuous mode");
-	port->started = true;
 	port->rx_fd = port->rx_fd && has_rx_fds(port);
 	return 0;
 }
@@ -246,17 +242,10 @@ static int open_queues(struct halo_driver *driver, struct halo_port *port, const
 	return error;
 }
 
-int halo_driver_add_port(struct halo_driver *driver, struct halo_port_setup *setup)
+static int find_device(struct halo_port *port, struct rte_eth_dev_info *info, struct halo_port_setup *setup)
 {
-	struct rte_eth_dev_info info;
-	struct halo_port *port;
-	int error;
+	int error = rte_eth_dev_get_port_by_name(setup->device, &port->device);
 
-	setup->error[0] = '\0';
-	if (setup->port >= HALO_MAX_PORTS)
-		return fail(setup, -EINVAL, "its number");
-	port = &driver->port[setup->port];
-	error = rte_eth_dev_get_port_by_name(setup->device, &port->device);
 	if (error) {
 		snprintf(setup->error, sizeof(setup->error),
 			 "there is no port %u: DPDK found no device %s; `dpdk-devbind.py --status` lists NICs, --vdev "
@@ -265,15 +254,30 @@ int halo_driver_add_port(struct halo_driver *driver, struct halo_port_setup *set
 			 setup->port, setup->device);
 		return -ENODEV;
 	}
-	error = rte_eth_dev_info_get(port->device, &info);
+	port->open = true;
+	error = rte_eth_dev_info_get(port->device, info);
 	if (error)
 		return fail(setup, error, "asking for its capabilities");
-	if (setup->queues > info.max_rx_queues) {
+	if (setup->queues > info->max_rx_queues) {
 		snprintf(setup->error, sizeof(setup->error),
 			 "port %u (%s) has %u rx queues, and --queues asks for %u: ask for fewer", setup->port,
-			 setup->device, info.max_rx_queues, setup->queues);
+			 setup->device, info->max_rx_queues, setup->queues);
 		return -EINVAL;
 	}
+	setup->if_index = info->if_index;
+	return 0;
+}
+
+/* From a device that was probed to one that runs; `started` is the caller's to set. What fails leaves it to be closed. */
+int halo_port_open(struct halo_driver *driver, struct halo_port *port, struct halo_port_setup *setup)
+{
+	struct rte_eth_dev_info info;
+	int error;
+
+	setup->error[0] = '\0';
+	error = find_device(port, &info, setup);
+	if (error)
+		return error;
 	error = configure(driver, port, &info, setup->queues);
 	if (error)
 		return fail(setup, error, "configuring its queues");
@@ -284,29 +288,58 @@ int halo_driver_add_port(struct halo_driver *driver, struct halo_port_setup *set
 		error = open_queues(driver, port, &info, setup);
 	if (!error)
 		error = start(port, setup);
+	if (!error)
+		error = halo_port_watch(port);
+	return error;
+}
+
+int halo_driver_add_port(struct halo_driver *driver, struct halo_port_setup *setup)
+{
+	struct halo_port *port;
+	uint32_t i;
+	int error;
+
+	if (setup->port >= HALO_MAX_PORTS)
+		return fail(setup, -EINVAL, "its number");
+	port = &driver->port[setup->port];
+	snprintf(port->name, sizeof(port->name), "%s", setup->device);
+	error = halo_port_open(driver, port, setup);
 	if (error)
 		return error;
+	for (i = 0; i < driver->lcore_count; i++)
+		halo_port_assign_tx(driver->lcore[i], setup->port);
 	port->present = true;
-	assign_tx(driver, setup->port);
+	port->started = true;
 	return 0;
 }
 
 /* ---- status --------------------------------------------------------------------------------------------------- */
 
-static void describe(struct halo_port *port, struct halo_port_status *status)
+static void describe_link(const struct halo_port *port, struct halo_port_status *status)
 {
-	struct rte_eth_dev_info info;
+	bool was_started = status->state == HALO_PORT_STARTED;
+	uint32_t was_up = status->link_up;
 	struct rte_eth_link link;
-	struct rte_ether_addr mac;
-	uint16_t mtu;
 
-	if (rte_eth_dev_info_get(port->device, &info) == 0)
-		snprintf(status->driver, sizeof(status->driver), "%s", info.driver_name);
 	if (rte_eth_link_get_nowait(port->device, &link) == 0) {
 		status->link_up = link.link_status;
 		status->speed_mbps = link.link_speed;
 		status->full_duplex = link.link_duplex;
 	}
+	if (port->link != HALO_LINK_OF_PMD)
+		status->link_up = port->link == HALO_LINK_UP;
+	status->link_changes += was_started && status->link_up != was_up;
+}
+
+static void describe(struct halo_port *port, struct halo_port_status *status)
+{
+	struct rte_eth_dev_info info;
+	struct rte_ether_addr mac;
+	uint16_t mtu;
+
+	describe_link(port, status);
+	if (rte_eth_dev_info_get(port->device, &info) == 0)
+		snprintf(status->driver, sizeof(status->driver), "%s", info.driver_name);
 	if (rte_eth_macaddr_get(port->device, &mac) == 0)
 		memcpy(status->mac, mac.addr_bytes, sizeof(status->mac));
 	if (rte_eth_dev_get_mtu(port->device, &mtu) == 0)
@@ -317,23 +350,24 @@ static void describe(struct halo_port *port, struct halo_port_status *status)
 	status->tx_queues = port->tx_queues;
 	status->mode = port->copy ? HALO_PORT_COPY : HALO_PORT_DIRECT;
 	status->has_rx_fd = port->rx_fd;
-	status->state = port->started ? HALO_PORT_STARTED : HALO_PORT_FAILED;
+	status->state = HALO_PORT_STARTED;
 }
 
+/* What the device counts, on top of what it had counted before it went away. */
 static void copy_stats(const struct halo_port *port, struct halo_port_status *status)
 {
 	struct rte_eth_stats stats;
 
 	if (rte_eth_stats_get(port->device, &stats) != 0)
 		return;
-	status->rx_frames = stats.ipackets;
-	status->tx_frames = stats.opackets;
-	status->rx_octets = stats.ibytes;
-	status->tx_octets = stats.obytes;
-	status->rx_missed = stats.imissed;
-	status->rx_errors = stats.ierrors;
-	status->tx_errors = stats.oerrors;
-	status->rx_no_mbuf = stats.rx_nombuf;
+	status->rx_frames = port->base.ipackets + stats.ipackets;
+	status->tx_frames = port->base.opackets + stats.opackets;
+	status->rx_octets = port->base.ibytes + stats.ibytes;
+	status->tx_octets = port->base.obytes + stats.obytes;
+	status->rx_missed = port->base.imissed + stats.imissed;
+	status->rx_errors = port->base.ierrors + stats.ierrors;
+	status->tx_errors = port->base.oerrors + stats.oerrors;
+	status->rx_no_mbuf = port->base.rx_nombuf + stats.rx_nombuf;
 }
 
 static void copy_xstats(const struct halo_port *port, struct halo_port_status *status)
@@ -355,24 +389,41 @@ static void copy_xstats(const struct halo_port *port, struct halo_port_status *s
 	status->xstat_count = (uint32_t)count;
 }
 
+/* Readers retry while `updates` is odd or has changed; the fences keep the fields between the two steps. */
+void halo_port_update(struct halo_driver *driver, uint32_t number)
+{
+	struct halo_port *port = &driver->port[number];
+	struct halo_port_status *status = &driver->ports->port[number];
+
+	__atomic_store_n(&status->updates, status->updates | 1,
+			 __ATOMIC_RELAXED); /* a dead driver may have left it odd */
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	if (port->started) {
+		describe(port, status);
+		copy_stats(port, status);
+		copy_xstats(port, status);
+	} else {
+		snprintf(status->device, sizeof(status->device), "%s", port->name);
+		status->state = HALO_PORT_FAILED;
+		status->link_up = 0;
+	}
+	__atomic_store_n(&status->updates, status->updates + 1, __ATOMIC_RELEASE);
+}
+
 void halo_driver_update_status(struct halo_driver *driver)
 {
 	uint32_t i;
 
-	for (i = 0; i < HALO_MAX_PORTS; i++) {
-		struct halo_port *port = &driver->port[i];
-		struct halo_port_status *status = &driver->ports->port[i];
-
-		if (!port->present)
-			continue;
-		/* Readers retry while `updates` is odd or has changed; the fences keep the fields between the two steps. */
-		__atomic_store_n(&status->updates, status->updates | 1,
-				 __ATOMIC_RELAXED); /* a dead driver may have left it odd */
-		__atomic_thread_fence(__ATOMIC_SEQ_CST);
-		describe(port, status);
-		copy_stats(port, status);
-		copy_xstats(port, status);
-		__atomic_store_n(&status->updates, status->updates + 1, __ATOMIC_RELEASE);
-	}
+	for (i = 0; i < HALO_MAX_PORTS; i++)
+		if (driver->port[i].present)
+			halo_port_update(driver, i);
 	__atomic_store_n(&driver->ports->pool_free, (uint64_t)halo_driver_free_buffers(driver), __ATOMIC_RELAXED);
+}
+
+void halo_driver_set_link(struct halo_driver *driver, uint32_t port, uint32_t up)
+{
+	if (port >= HALO_MAX_PORTS || !driver->port[port].present)
+		return;
+	driver->port[port].link = up ? HALO_LINK_UP : HALO_LINK_DOWN;
+	halo_port_update(driver, port);
 }

@@ -47,7 +47,9 @@ static void drop_unsent(struct halo_lcore *lcore, struct halo_slot_home *slot, c
 		tally->octets -= rte_pktmbuf_pkt_len(frame[i]);
 	rte_pktmbuf_free_bulk(frame, count);
 	if (slot)
-		halo_count(&slot->count->drops[port->started ? HALO_DROP_tx_port_full : HALO_DROP_tx_port_down], count);
+		halo_count(&slot->count->drops[halo_port_is_started(port) ? HALO_DROP_tx_port_full
+									  : HALO_DROP_tx_port_down],
+			   count);
 	else
 		halo_count(&lcore->status->passed_dropped, count);
 }
@@ -61,7 +63,7 @@ static void flush_port(struct halo_lcore *lcore, struct halo_slot_home *slot, ui
 
 	if (buffer->count == 0)
 		return;
-	if (likely(port->started))
+	if (likely(halo_port_is_started(port)))
 		sent = rte_eth_tx_burst(port->device, slot ? slot->tx_queue[number] : lcore->tx_queue[number],
 					buffer->frame, buffer->count);
 	tally->sent += sent;

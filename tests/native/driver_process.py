@@ -37,6 +37,10 @@ def obey(ports: DriverPorts, order: dict[str, Any]) -> Any:
             return ports.reset_slot(order["slot"])
         case "feeds":
             return ports.set_feeds(order["slots"])
+        case "lose":
+            return ports.lose(order["port"])
+        case "reopen":
+            return ports.reopen(order["port"])
         case "status":
             return ports.update_status()
         case "inject":

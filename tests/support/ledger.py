@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from halo_mp.shm.counters import CounterBlock, SlotSnapshot
+from halo_mp.shm.counters import CounterBlock, PortSnapshot, SlotSnapshot
 from halo_mp.shm.layout import RegionKind
 from halo_mp.shm.owners import count_owned
 from halo_mp.shm.region import Region, region_name
@@ -23,7 +23,7 @@ _TAP_QUEUE = 1023
 
 
 class Ledger:
-    """Of an instance on TAPs. Open it when that is up and there is no traffic."""
+    """Of an instance. Open it when that is up and there is no traffic."""
 
     def __init__(self, instance: Instance, *slots: int) -> None:
         self._instance = instance
@@ -75,7 +75,7 @@ class Ledger:
         """The driver tells twice a second how many are free, so this may take as long to come true."""
         ports = self._instance.ports()
         held = sum(snapshot["driver"]["counters"]["outstanding"] for snapshot in self.snapshots())
-        queued = sum(port["rx_queues"] for port in ports["ports"].values()) * _TAP_QUEUE
+        queued = sum(map(_queued, ports["ports"].values()))
         if (found := ports["pool_free"] + held + queued) != (everything := self._pool_size()):
             yield f"{ports['pool_free']} free, {held} in hands, {queued} in ports: {found} of {everything} buffers"
 
@@ -92,6 +92,12 @@ class Ledger:
 
     def _attach(self, name: str, kind: RegionKind) -> Region:
         return Region.attach(region_name(self._instance.name, name), kind, writable=False)
+
+
+def _queued(port: PortSnapshot) -> int:
+    """Return how many buffers of the pool a port keeps in its queues; most virtual devices keep none."""
+    has_queues = port["driver"] == "net_tap" and port["state"] == "started"
+    return port["rx_queues"] * _TAP_QUEUE if has_queues else 0
 
 
 def _since(now: SlotSnapshot, start: SlotSnapshot) -> SlotSnapshot:

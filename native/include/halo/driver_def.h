@@ -31,10 +31,13 @@ struct halo_driver_setup {
 
 struct halo_port_setup {
 	uint32_t port;
-	const char *device; /* name of the DPDK device */
+	const char *device;    /* name of the DPDK device */
+	const char *bus;       /* that it is on: vdev, pci */
+	const char *arguments; /* of the device, for probing it again */
 	uint32_t queues;
 	uint32_t mtu;
 	uint32_t promiscuous;
+	uint32_t if_index; /* out: of the netdev below it; 0: none */
 	char error[HALO_ERROR_OCTETS];
 };
 
@@ -45,6 +48,19 @@ void halo_eal_stop(void);
 
 int halo_driver_create(struct halo_driver_setup *setup, struct halo_driver **driver);
 int halo_driver_add_port(struct halo_driver *driver, struct halo_port_setup *setup);
+/* Instead of halo_driver_add_port: the port is known, and counts as lost until halo_driver_reopen_port finds its device. */
+int halo_driver_expect_port(struct halo_driver *driver, const struct halo_port_setup *setup);
+/*
+ * The device of a port is gone: frames to it are tx_port_down from here on, no lcore touches it any more, it is closed and
+ * removed from its bus, and its buffers are the pool's again. Feeds have to be set anew when it is back.
+ */
+int halo_driver_lose_port(struct halo_driver *driver, uint32_t port);
+/* Probe the device of a lost port and open it as halo_driver_add_port did. What fails leaves the port lost. */
+int halo_driver_reopen_port(struct halo_driver *driver, struct halo_port_setup *setup);
+/* 1 when the PMD has said that the device of a port was removed, else 0. */
+int halo_driver_port_removed(const struct halo_driver *driver, uint32_t port);
+/* From here on the link state of a port is what we say (from its netdev), not what its PMD says. */
+void halo_driver_set_link(struct halo_driver *driver, uint32_t port, uint32_t up);
 /* Start the lcores. From here on the functions below act at a burst boundary of the lcore concerned. */
 int halo_driver_launch(struct halo_driver *driver);
 /* Let queue `queue` of port `port` feed slot `slot`; slot HALO_MAX_SLOTS or above: nobody, it is drained. */

@@ -11,7 +11,7 @@
  */
 
 enum halo_constant {
-	HALO_LAYOUT_VERSION = 1,
+	HALO_LAYOUT_VERSION = 2,
 	HALO_BOOT_ID_OCTETS = 16,
 	/* pool */
 	HALO_CHUNK_OCTETS = 2097152, /* buffers never cross a chunk, whatever the page size */
@@ -288,7 +288,7 @@ struct halo_tables {
 enum halo_port_state {
 	HALO_PORT_ABSENT = 0,
 	HALO_PORT_STARTED = 1,
-	HALO_PORT_FAILED = 2,
+	HALO_PORT_FAILED = 2, /* its device is gone, and looked for */
 };
 
 enum halo_port_mode {
@@ -326,6 +326,9 @@ struct halo_port_status {
 	uint64_t rx_errors;
 	uint64_t tx_errors;
 	uint64_t rx_no_mbuf;
+	uint64_t losses;       /* times that its device went away */
+	uint64_t returns;      /* times that it was opened again after that */
+	uint64_t link_changes; /* up or down, while started */
 	struct halo_xstat xstat[HALO_MAX_XSTATS];
 };
 

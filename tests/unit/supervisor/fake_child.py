@@ -194,7 +194,7 @@ class Driver(Child):
             for port in message["ports"]
         ]
         self.note("ready")
-        await self.channel.send({"type": "ready", "ports": ready, "withheld": 0})
+        await self.channel.send({"type": "ready", "ports": ready, "lost": [], "withheld": 0})
         await self.stage("ready")
         self.soon_task = asyncio.create_task(self.soon())
 

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A port's device is deleted under traffic and made again, or its link comes and goes: TAP, af_packet and af_xdp.
+
+The other port must not notice, no buffer may be lost, and the port must answer again by itself.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from halo_mp.shm.counters import PortSnapshot
+from tests.support import lives
+from tests.support.instance import Instance
+from tests.support.ledger import Ledger
+from tests.support.namespace import Namespace, connect, wait_until
+from tests.support.pinger import Pinger
+from tests.support.unprivileged import IN_FIRST_USER_NAMESPACE, UserNamespace
+
+VICTIM, OTHER = 0, 1
+VETH_DRIVERS = ["net_af_packet", *(["net_af_xdp"] if IN_FIRST_USER_NAMESPACE else [])]
+FLAPS = 40
+SEED = 20261122
+
+
+@dataclass(frozen=True, slots=True)
+class Bed:
+    """An instance with two ports, and where they are pinged from."""
+
+    instance: Instance
+    here: Namespace
+    """The instance's."""
+    there: Namespace
+    """Where the other ends are: the same, when the ports are TAPs."""
+    driver: str
+
+    @property
+    def interface(self) -> str:
+        """The netdev under port VICTIM."""
+        return f"{self.instance.name}.{VICTIM}" if self.driver == "net_tap" else f"veth{VICTIM}"
+
+    def port(self, number: int = VICTIM) -> PortSnapshot:
+        return self.instance.ports()["ports"][number]
+
+    def said(self, event: str) -> list[dict[str, Any]]:
+        return [entry for entry in self.instance.events(event) if entry["process"] == "driver"]
+
+    def remove(self) -> None:
+        """Delete the netdev under port VICTIM, and wait until that is noticed."""
+        before = len(self.said("port.lost"))
+        self.here.run("ip", "link", "delete", self.interface)
+        self.instance.wait_for("port.lost", count=before + 1)
+
+    def restore(self) -> None:
+        """Make it again, which only the driver can do with a TAP, and wait until it is used."""
+        if self.driver == "net_tap":
+            self.instance.wait_for("port.returned", count=len(self.said("port.lost")))
+            return
+        before = len(self.said("port.returned"))
+        cable(self.here, self.there, VICTIM)
+        self.instance.wait_for("port.returned", count=before + 1)
+
+    @contextmanager
+    def pinging(self) -> Iterator[tuple[Pinger, Pinger]]:
+        """Ping both ports, the one of the device first."""
+        with Pinger(self.there, address(self.driver, VICTIM)) as victim:
+            with Pinger(self.there, address(self.driver, OTHER)) as other:
+                for pinger in (victim, other):
+                    pinger.wait_for_more()
+                yield victim, other
+
+    def assert_recovered(self, ledger: Ledger) -> None:
+        """Every buffer is back, both ports answer, and every frame is accounted for; nobody had to be restarted."""
+        ledger.assert_whole()
+        ledger.start_anew()
+        for number in (VICTIM, OTHER):
+            self.there.pinged(address(self.driver, number), count=10)
+        ledger.assert_balanced()
+        assert not lives.said(self.instance, "worker.died")
+        assert not self.instance.events("supervisor.error")
+
+    def assert_stops_clean(self) -> None:
+        assert self.instance.stop() == 0
+        assert "Traceback" not in self.instance.text()
+        names = {line.split(":")[1].strip() for line in self.here.run("ip", "-o", "link").stdout.splitlines()}
+        assert not {name for name in names if name.startswith(self.instance.name)}
+
+
+def address(driver: str, number: int) -> str:
+    return f"10.77.{number}.1" if driver == "net_tap" else f"10.9.{number}.1"
+
+
+def cable(here: Namespace, there: Namespace, number: int) -> None:
+    """Make the veth of a port; its other end has an address."""
+    connect(here, there, name=f"veth{number}")
+    there.run("ip", "address", "add", f"10.9.{number}.2/24", "dev", f"veth{number}")
+
+
+@contextmanager
+def running(driver: str) -> Iterator[Bed]:
+    """Two ports of that driver that answer."""
+    with ExitStack() as stack:
+        here = there = stack.enter_context(Namespace())
+        flags = ["--ports", "0,1"]
+        if driver != "net_tap":
+            there = stack.enter_context(Namespace())
+            for side in (here, there):
+                side.silence()
+            flags = []
+            for number in (VICTIM, OTHER):
+                cable(here, there, number)
+                flags += ["--vdev", f"{driver}{number},iface=veth{number}"]
+                flags += ["--address", f"{number}={address(driver, number)}/24"]
+        instance = stack.enter_context(Instance(here, *flags))
+        for number in (VICTIM, OTHER):
+            there.pinged(address(driver, number))
+        yield Bed(instance, here, there, driver)
+
+
+@pytest.fixture(params=["net_tap", *VETH_DRIVERS])
+def bed(request: pytest.FixtureRequest) -> Iterator[Bed]:
+    with running(request.param) as made:
+        yield made
+
+
+@pytest.fixture(params=VETH_DRIVERS)
+def veth(request: pytest.FixtureRequest) -> Iterator[Bed]:
+    with running(request.param) as made:
+        yield made
+
+
+def test_deleted_under_traffic_and_made_again_answers_again(bed: Bed) -> None:
+    ledger = Ledger(bed.instance, 0, 1)
+    driver = lives.pid(bed.instance, "driver")
+    held = descriptors(driver)
+    with bed.pinging() as (victim, other):
+        for times in (1, 2):
+            received = bed.port()["stats"]["rx_frames"]
+            bed.remove()
+            other.wait_for_more(30)
+            if bed.driver != "net_tap":  # that is made again at once
+                assert (bed.port()["state"], bed.port()["link_up"]) == ("failed", False)
+            bed.restore()
+            victim.wait_for_more()
+            wait_until(
+                lambda: bed.port()["state"] == "started" and bed.port()["link_up"], what="the port's status"
+            )
+            assert (bed.port()["losses"], bed.port()["returns"]) == (times, times)
+            assert bed.port()["stats"]["rx_frames"] >= received, "what the device had counted before is kept"
+    assert other.lost == set()
+    assert {*victim.answered.values(), *other.answered.values()} == {1}, "a request was answered twice"
+    lost = bed.said("port.lost")
+    assert [entry["port"] for entry in lost] == [VICTIM, VICTIM]
+    assert {(entry["device"], entry["reason"]) for entry in lost} == {
+        (f"{bed.driver}{VICTIM}", f"the interface {bed.interface} is gone")
+    }
+    assert bed.port(OTHER)["losses"] == 0
+    assert descriptors(driver) == held
+    assert lives.pid(bed.instance, "driver") == driver
+    bed.assert_recovered(ledger)
+    bed.assert_stops_clean()
+
+
+def test_driver_killed_while_the_device_is_away_serves_the_other_port(veth: Bed) -> None:
+    ledger = Ledger(veth.instance, 0, 1)
+    driver = lives.pid(veth.instance, "driver")
+    veth.remove()
+    lives.kill(driver)
+    successor = lives.wait_for_successor(veth.instance, "driver", driver)
+    veth.there.pinged(address(veth.driver, OTHER), count=10)
+    assert veth.port()["state"] == "failed"
+    assert veth.said("port.lost")[-1]["reason"] == "there is no interface veth0"
+    veth.restore()
+    veth.there.pinged(address(veth.driver, VICTIM))
+    assert veth.port()["state"] == "started"
+    assert lives.pid(veth.instance, "driver") == successor
+    veth.assert_recovered(ledger)
+    veth.assert_stops_clean()
+
+
+def test_driver_killed_as_its_tap_is_deleted_makes_it_anew() -> None:
+    with running("net_tap") as bed:
+        ledger = Ledger(bed.instance, 0, 1)
+        driver = lives.pid(bed.instance, "driver")
+        lives.kill(driver)
+        bed.here.run("ip", "link", "delete", bed.interface)
+        lives.wait_for_successor(bed.instance, "driver", driver)
+        bed.assert_recovered(ledger)
+        bed.assert_stops_clean()
+
+
+def test_tap_of_an_ordinary_user_is_made_anew() -> None:
+    with UserNamespace() as namespace, Instance(namespace, "--ports", "0") as instance:
+        namespace.pinged("10.77.0.1")
+        namespace.run("ip", "link", "delete", f"{instance.name}.0")
+        instance.wait_for("port.returned")
+        namespace.pinged("10.77.0.1")
+        assert instance.stop() == 0
+
+
+def test_renamed_is_not_lost_but_moved_away_is(veth: Bed) -> None:
+    ledger = Ledger(veth.instance, 0, 1)
+    for name, new in (("veth0", "other0"), ("other0", "veth0")):
+        veth.here.run("ip", "link", "set", name, "down")
+        veth.here.run("ip", "link", "set", name, "name", new)
+        veth.here.run("ip", "link", "set", new, "up")
+        veth.there.pinged(address(veth.driver, VICTIM))
+    assert not veth.said("port.lost")
+    with Namespace() as elsewhere:
+        veth.here.run("ip", "link", "set", "veth0", "netns", str(elsewhere.pid))
+        veth.instance.wait_for("port.lost")
+        elsewhere.run("ip", "link", "set", "veth0", "netns", str(veth.here.pid))
+        veth.here.run("ip", "link", "set", "veth0", "up")
+        veth.instance.wait_for("port.returned")
+        veth.there.pinged(address(veth.driver, VICTIM))
+    veth.assert_recovered(ledger)
+    veth.remove()
+    veth.assert_stops_clean()
+
+
+def test_link_flaps_are_followed(bed: Bed) -> None:
+    """The carrier goes with the other end of a veth, and with the kernel's side of a TAP."""
+    ledger = Ledger(bed.instance, 0, 1)
+    side = ("ip", "link", "set", bed.interface)
+    rng = random.Random(SEED)
+    pauses = [rng.uniform(0.005, 0.03) for _ in range(2 * FLAPS)]
+    steps = zip(["down", "up"] * FLAPS, pauses, strict=True)
+    script = "; ".join(f"{' '.join(side)} {to}; sleep {pause:.3f}" for to, pause in steps)
+    with bed.pinging() as (victim, other):
+        began = time.monotonic()
+        bed.there.run("sh", "-c", script)
+        wait_until(lambda: bed.port()["link_up"], what="the link to be up")
+        victim.wait_for_more()
+        other.wait_for_more()
+    assert other.lost == set()
+    changes = bed.port()["link_changes"]
+    assert 2 <= changes <= 2 * FLAPS
+    for to in ("down", "up"):
+        bed.there.run(*side, to)
+        wait_until(lambda to=to: bed.port()["link_up"] == (to == "up"), what=f"the link to be {to}")
+    bed.there.pinged(address(bed.driver, VICTIM))
+    wait_until(lambda: told(bed) == bed.port()["link_changes"], what="an event that tells of the last change")
+    assert bed.said("port.link")[-1]["up"] is True
+    assert len(bed.said("port.link")) <= time.monotonic() - began + 2, "one a second at most"
+    assert bed.port(OTHER)["link_changes"] == 0
+    assert not bed.said("port.lost")
+    assert not lives.said(bed.instance, "driver.died")
+    bed.assert_recovered(ledger)
+    bed.assert_stops_clean()
+
+
+def told(bed: Bed) -> int:
+    """How many changes of the link the events tell of."""
+    return sum(int(entry["changes"]) for entry in bed.said("port.link"))
+
+
+def descriptors(process: int) -> Counter[str]:
+    """How many descriptors of each kind a process has."""
+    return Counter(link.partition("[")[0] for link in lives.descriptors(process).values())
