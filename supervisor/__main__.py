@@ -13,7 +13,7 @@ from halo_mp.control.messages import WorkerUser
 from halo_mp.errors import EXIT_STOPPED, HaloError
 from halo_mp.supervisor import arguments, config, leftovers
 from halo_mp.supervisor.adoption import adopt
-from halo_mp.supervisor.checks import check, privileges_plan
+from halo_mp.supervisor.checks import check, privileges_plan, raise_descriptor_limit
 from halo_mp.supervisor.instance import Instance
 from halo_mp.supervisor.signals import StopSignals
 from halo_mp.supervisor.supervisor import Supervisor
@@ -55,6 +55,7 @@ async def _run(configuration: config.Config) -> int:
         if adopted is None:
             await leftovers.clean(instance)
             check(configuration)
+        raise_descriptor_limit(configuration)
         if plan.warning:
             log.warning("config.warning", text=plan.warning)
         supervisor = Supervisor(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The terminal stops, is never read, or is closed: frames go on, nobody waits for it, and the end is an ordinary one."""
+"""The terminal stops, is never read, or is closed: frames go on, nobody waits, the end is ordinary."""
 
 from __future__ import annotations
 
