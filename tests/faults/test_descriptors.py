@@ -8,12 +8,10 @@ import os
 import re
 import resource
 import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 
 from halo_mp.control.channel import Channel, connect
@@ -24,30 +22,12 @@ from tests.proc.conftest import ADDRESSES, assert_answered, everybody
 from tests.support import lives
 from tests.support.instance import Instance
 from tests.support.ledger import Ledger
+from tests.support.limits import limited
 from tests.support.namespace import Namespace, wait_until
 from tests.support.pinger import Pinger
 
 CONNECTS = 10_000
 HELD = 150  # connections at a time: more than a supervisor takes in, and than its backlog has room for with those
-
-
-@contextmanager
-def limited(process: int, count: int) -> Iterator[None]:
-    """Let a running process have no more descriptors than those below `count`."""
-    soft, _ = psutil.Process().rlimit(psutil.RLIMIT_NOFILE)  # as everybody has it here
-    set_limit(process, count)
-    try:
-        yield
-    finally:
-        if lives.is_running(process):
-            set_limit(process, soft)
-
-
-def set_limit(process: int, count: int) -> None:
-    """Set a soft limit, as the user that the process is of: a worker's is not ours."""
-    of = psutil.Process(process)
-    become = ["setpriv", f"--reuid={of.uids().real}", f"--regid={of.gids().real}", "--clear-groups", "--"]
-    subprocess.run([*become, "prlimit", f"--pid={process}", f"--nofile={count}:"], check=True)
 
 
 def supervisor(instance: Instance) -> int:
@@ -75,7 +55,7 @@ def test_supervisor_at_its_limit_starts_who_dies(pair: Instance) -> None:
     """Every descriptor is taken and a hundred strangers want one: driver and worker come back all the same."""
     process, before = supervisor(pair), count(supervisor(pair))
     ledger = Ledger(pair, 0, 1)
-    with Pinger(pair.namespace, ADDRESSES[0]) as other, limited(process, 64), ExitStack() as stack:
+    with Pinger(pair.namespace, ADDRESSES[0]) as other, limited(process, "nofile", 64), ExitStack() as stack:
         other.wait_for_more()
         for _ in range(HELD):
             stack.enter_context(dial(pair))
@@ -97,7 +77,7 @@ def test_supervisor_at_its_limit_starts_who_dies(pair: Instance) -> None:
 
 def test_supervisor_without_a_single_one_left_starts_a_worker(pair: Instance) -> None:
     process, before = supervisor(pair), count(supervisor(pair))
-    with limited(process, max(lives.descriptors(process)) + 1):
+    with limited(process, "nofile", max(lives.descriptors(process)) + 1):
         for slot in (0, 1):
             succeed(pair, "worker", slot)
     assert_answered(pair.namespace, *ADDRESSES)
@@ -108,7 +88,7 @@ def test_supervisor_without_a_single_one_left_starts_a_worker(pair: Instance) ->
 
 
 def test_supervisor_stops_in_order_without_a_single_one_left(pair: Instance) -> None:
-    with limited(supervisor(pair), max(lives.descriptors(supervisor(pair))) + 1):
+    with limited(supervisor(pair), "nofile", max(lives.descriptors(supervisor(pair))) + 1):
         pair.signal()
         assert pair.wait() == 0
     assert not pair.events("instance.stop")
@@ -136,7 +116,7 @@ def test_child_at_its_limit_goes_on(pair: Instance, role: lives.Role) -> None:
     slot = 0 if role == "worker" else None
     process = lives.pid(pair, role, slot)
     held = max(lives.descriptors(process)) + 1
-    with limited(process, held), Pinger(pair.namespace) as pinger:
+    with limited(process, "nofile", held), Pinger(pair.namespace) as pinger:
         pinger.wait_for_more()
         succeed(pair, "worker", 1)
         pinger.wait_for_more()
