@@ -7,8 +7,9 @@
     2026-11-22T15:24:48.123Z INFO  supervisor worker.up slot=0 pid=12
 
 A caller renders its line and puts it on a bounded queue; one daemon thread writes. When stderr is a pipe
-that nobody reads, the queue fills and further lines are counted instead of written: a data plane must not
-stop for its own log.
+that nobody reads, or a terminal that was stopped, the queue fills and further lines are counted instead of
+written: a data plane must not stop for its own log. Lines that nobody can read any more are counted too.
+What a person is told past the log (`say`) waits as little.
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ class _Writer(logging.Handler):
 
     def __init__(self, process: str, style: Format, fd: int, queue_lines: int) -> None:
         super().__init__()
-        self.dropped = 0
+        self.dropped = 0  # by callers that found the queue full, and by the writer
+        self._counting = threading.Lock()
         self._process = process
         self._render = _render_json if style == "json" else _render_text
         self._fd = fd
@@ -102,7 +104,8 @@ class _Writer(logging.Handler):
         try:
             self._lines.put_nowait(line)
         except queue.Full:
-            self.dropped += 1
+            with self._counting:
+                self.dropped += 1
 
     def flush_lines(self, timeout_s: float) -> bool:
         """Wait until everything logged so far is written; False when that took too long."""
@@ -122,16 +125,20 @@ class _Writer(logging.Handler):
 
     def _run(self) -> None:
         while (line := self._lines.get()) is not None:
-            _write(self._fd, line)
-            self._tell_dropped()
+            if _write(self._fd, line):
+                self._tell_dropped()
+            else:
+                with self._counting:
+                    self.dropped += 1
             self._lines.task_done()
         self._lines.task_done()
 
     def _tell_dropped(self) -> None:
         missing = self.dropped - self._told
-        if missing:
+        if missing and _write(
+            self._fd, self._line(time.time(), logging.WARNING, "log.dropped", {"lines": missing})
+        ):
             self._told += missing
-            _write(self._fd, self._line(time.time(), logging.WARNING, "log.dropped", {"lines": missing}))
 
 
 _writer: _Writer | None = None
@@ -160,6 +167,17 @@ def dropped() -> int:
 def flush(timeout_s: float = 1.0) -> bool:
     """Wait, at the end of a process, until all lines are written; False when that took too long."""
     return _writer.flush_lines(timeout_s) if _writer else True
+
+
+def say(text: str, *, fd: int, wait_s: float) -> None:
+    """Write what a person reads to `fd`, and return when it is written, at the latest after `wait_s` seconds.
+
+    It is written by a thread of its own: a terminal that was stopped would hold up whoever writes to it.
+    """
+    octets = text.encode("utf-8", "backslashreplace")
+    writing = threading.Thread(target=_write, args=(fd, octets), name="halo-mp-say", daemon=True)
+    writing.start()
+    writing.join(wait_s)
 
 
 def _event(record: logging.LogRecord) -> tuple[str, Mapping[str, object]]:
@@ -215,8 +233,8 @@ def _value(value: object) -> str:
     return json.dumps(value, default=_plain)
 
 
-def _write(fd: int, line: bytes) -> None:
-    """Write a whole line, also to a non-blocking descriptor; give up when its reader is gone."""
+def _write(fd: int, line: bytes) -> bool:
+    """Write a whole line, also to a non-blocking descriptor; False when its reader is gone."""
     view = memoryview(line)
     while view:
         try:
@@ -224,4 +242,5 @@ def _write(fd: int, line: bytes) -> None:
         except BlockingIOError:
             select.select([], [fd], [])
         except OSError:
-            return
+            return False
+    return True

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import sys
 from collections.abc import Sequence
@@ -14,10 +13,12 @@ from halo_mp.control.messages import WorkerUser
 from halo_mp.errors import EXIT_STOPPED, HaloError
 from halo_mp.supervisor import arguments, config, leftovers
 from halo_mp.supervisor.adoption import adopt
-from halo_mp.supervisor.checks import check, privileges_plan
+from halo_mp.supervisor.checks import check, privileges_plan, raise_descriptor_limit
 from halo_mp.supervisor.instance import Instance
 from halo_mp.supervisor.signals import StopSignals
 from halo_mp.supervisor.supervisor import Supervisor
+
+LAST_WORDS_S = 1.0  # for a terminal to take the sentences that it ends with
 
 log = logs.get("supervisor")
 
@@ -31,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return asyncio.run(_run(configuration))
     except HaloError as error:
         logs.flush()
-        for sentence in str(error).splitlines():
-            print(f"halo-mp: {sentence}", file=sys.stderr)
+        sentences = "".join(f"halo-mp: {sentence}\n" for sentence in str(error).splitlines())
+        logs.say(sentences, fd=2, wait_s=LAST_WORDS_S)
         return error.exit_code
     finally:
         logs.flush()
@@ -54,6 +55,7 @@ async def _run(configuration: config.Config) -> int:
         if adopted is None:
             await leftovers.clean(instance)
             check(configuration)
+        raise_descriptor_limit(configuration)
         if plan.warning:
             log.warning("config.warning", text=plan.warning)
         supervisor = Supervisor(
@@ -71,8 +73,7 @@ async def _run(configuration: config.Config) -> int:
 
 
 def _print(text: str) -> None:
-    with contextlib.suppress(OSError):  # nobody reads
-        print(text, end="", flush=True)
+    logs.say(text, fd=1, wait_s=0)  # the event loop is ours, and has no time for a terminal
 
 
 if __name__ == "__main__":

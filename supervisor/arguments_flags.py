@@ -129,7 +129,7 @@ def add_memory(known: argparse.ArgumentParser) -> None:
         "--pool-size",
         metavar="BUFFERS",
         help="buffers for all frames of the instance, below 4 GiB in all; by default as many as full rings "
-        "hold; with fewer, one slow worker can leave the others without",
+        "hold; of fewer, each slot gets its share",
     )
     group.add_argument(
         "--hugepages",

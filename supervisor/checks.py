@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from halo_mp.errors import EnvironmentProblem
+from halo_mp.supervisor.checks_descriptors import check_descriptors, raise_descriptor_limit
 from halo_mp.supervisor.checks_devices import check_devices
 from halo_mp.supervisor.checks_memory import check_hugepages, check_memory, check_shared_memory
 from halo_mp.supervisor.checks_privileges import check_privileges
@@ -21,7 +22,7 @@ from halo_mp.supervisor.checks_taps import check_taps
 from halo_mp.supervisor.checks_user import PrivilegesPlan, privileges_plan
 from halo_mp.supervisor.config_model import Config
 
-__all__ = ["PrivilegesPlan", "check", "privileges_plan"]
+__all__ = ["PrivilegesPlan", "check", "privileges_plan", "raise_descriptor_limit"]
 
 SYSFS = Path("/sys")
 
@@ -36,6 +37,7 @@ def check(config: Config, *, sysfs: Path = SYSFS) -> None:
     check_shared_memory(config)
     check_hugepages(config, sysfs=sysfs)
     check_memory(config)
+    check_descriptors(config)
     privileges_plan(config)
 
 

@@ -157,12 +157,9 @@ def _pool_size(
         fitting = needs.largest_ring(most)
         reader.refuse("--ring-size", f"{sentence}, and below 4 GiB fit {most}; write --ring-size {fitting}.")
     elif size < default and needs.slots > 1:
-        sentence = (
-            f"The pool of {size} buffers is smaller than what full rings hold, {default}: a slow worker"
-        )
-        return size, (
-            f"{sentence} can take the buffers that others need; --pool-size {default} prevents that.",
-        )
+        sentence = f"The pool of {size} buffers is smaller than what full rings hold, {default}: each slot"
+        share = f"may have {needs.share(size)} of them, and drops what comes beyond that"
+        return size, (f"{sentence} {share}; --pool-size {default} prevents that.",)
     return min(max(size, least), most), ()
 
 

@@ -46,6 +46,10 @@ class PoolNeeds:
         """Return the buffers with which every slot can reach its bound at the same time."""
         return self._driver() + self.slots * (ring_size + BOUND_MARGIN)
 
+    def share(self, buffers: int) -> int:
+        """Return what each slot may have of a pool, so that others and the ports always have theirs."""
+        return (buffers - self._driver()) // max(1, self.slots)
+
     def largest_ring(self, buffers: int) -> int:
         """Return the largest ring size whose default a pool of so many buffers covers."""
         room = max(1, (buffers - self._driver()) // max(1, self.slots) - BOUND_MARGIN)
@@ -70,11 +74,22 @@ def pool_geometry(config: Config) -> PoolGeometry:
     return PoolGeometry(config.pool_size, config.data_octets)
 
 
+def pool_needs(config: Config) -> PoolNeeds:
+    """Return who takes buffers from the instance's pool."""
+    queues = sum(port.queues for port in config.ports)
+    return PoolNeeds(slots=len(config.slots), port_queues=queues, lcores=len(config.driver_cores))
+
+
+def slot_geometry(config: Config, slot: int) -> SlotGeometry:
+    """Return what a slot's region is created from."""
+    share = pool_needs(config).share(config.pool_size)
+    return SlotGeometry(slot, pool_geometry(config), config.ring_size, share=share)
+
+
 def region_octets(config: Config) -> int:
     """Return how much of /dev/shm all regions of the instance take; the pool is no part of it."""
-    pool = pool_geometry(config)
     sizes = [size_of("halo_owners") + config.pool_size, size_of("halo_tables"), size_of("halo_ports")]
-    sizes += [SlotGeometry(slot.number, pool, config.ring_size).size_octets for slot in config.slots]
+    sizes += [slot_geometry(config, slot.number).size_octets for slot in config.slots]
     return sum(-(-size // 4096) * 4096 for size in sizes)
 
 

@@ -235,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status = asyncio.run(_run(options.runtime))
     except (OSError, ChannelError) as error:
-        sys.stderr.write(f"halo-mp driver: cannot reach its supervisor: {error}\n")
+        logs.say(f"halo-mp driver: cannot reach its supervisor: {error}\n", fd=2, wait_s=1.0)
         status = EXIT_CANNOT_BOOT
     logs.flush()
     return status

@@ -13,15 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from halo_mp import logs
-from halo_mp.control.channel import Channel, ChannelError, ProtocolError
+from halo_mp.control.channel import Channel, ChannelError, Peer, ProtocolError
 from halo_mp.control.frame import Message
 from halo_mp.control.inbox import close_all
 from halo_mp.control.listener import Listener
 from halo_mp.control.messages import PRIVATE_VERSION, field
+from halo_mp.control.reserve import Reserve
 from halo_mp.shm.identity import boot_id
+from halo_mp.supervisor.checks_descriptors import RESERVE
 
 HELLO_TIMEOUT_S = 5.0
 MAX_STRANGERS = 64  # that have not said hello yet
+TELL_S = 1.0  # between two words of those that were refused
 
 log = logs.get("supervisor")
 
@@ -37,15 +40,24 @@ class Greeter:
     """Listens at the private socket, for our user, and for the one that workers become.
 
     Children connect before they give up root; when a supervisor has died, its workers connect to the next as who they
-    are by then.
+    are by then. Out of descriptors, children are let in at the cost of the reserve, which also serves to start them.
     """
 
     def __init__(self, path: Path, worker_uid: int | None = None) -> None:
         """Raises EnvironmentProblem."""
         self._uids = {os.geteuid()} if worker_uid is None else {os.geteuid(), worker_uid}
+        self.reserve = Reserve(RESERVE)
         self._expected: dict[int, _Expected] = {}
         self._strangers: dict[Channel, asyncio.Task[None]] = {}
-        self._listener = Listener(path, 0o600, self._on_channel)
+        self._refused = 0  # since the log told of the last
+        self._told_at = -TELL_S
+        try:
+            self._listener = Listener(
+                path, 0o600, self._on_channel, reserve=self.reserve, is_wanted=self._is_expected
+            )
+        except BaseException:
+            self.reserve.close()
+            raise
         if worker_uid is not None:
             os.chown(path, worker_uid, -1)
 
@@ -66,13 +78,14 @@ class Greeter:
     async def close(self) -> None:
         """Stop listening and close who has not greeted. May be called twice."""
         self._listener.close()
+        self.reserve.close()
         tasks = list(self._strangers.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _on_channel(self, channel: Channel) -> None:
-        if len(self._strangers) >= MAX_STRANGERS:
+        if len(self._strangers) >= MAX_STRANGERS and not self._is_expected(channel.peer):
             channel.close()
             return
         self._strangers[channel] = asyncio.create_task(self._greet(channel))
@@ -85,14 +98,25 @@ class Greeter:
             self._admit(channel, message)
         except (ChannelError, TimeoutError) as error:
             channel.close()
-            log.warning(
-                "hello.refused", pid=channel.peer.pid, uid=channel.peer.uid, reason=str(error) or "silent"
-            )
+            self._tell_refused(channel.peer, str(error) or "silent")
         except asyncio.CancelledError:
             channel.close()
             raise
         finally:
             del self._strangers[channel]
+
+    def _is_expected(self, peer: Peer) -> bool:
+        """Whether it is a child that has not greeted yet: it has its place whoever else comes."""
+        expected = self._expected.get(peer.pid)
+        return expected is not None and not expected.channel.done()
+
+    def _tell_refused(self, peer: Peer, reason: str) -> None:
+        """Log it, but not each time: who wants to fill the log may connect as often as he likes."""
+        self._refused += 1
+        now = asyncio.get_running_loop().time()
+        if now >= self._told_at + TELL_S or peer.pid in self._expected:
+            log.warning("hello.refused", pid=peer.pid, uid=peer.uid, reason=reason, count=self._refused)
+            self._told_at, self._refused = now, 0
 
     def _admit(self, channel: Channel, message: Message) -> None:
         """Give the channel to who waits for it. Raises ProtocolError."""

@@ -8,6 +8,8 @@ not blamed either, up to ten times its limit. The only clock is the argument.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,19 +30,30 @@ _PLACE_WORDS = {
 
 # (thread, CPU time that it has had in clock ticks) of each thread that runs or waits for a core
 Activity = frozenset[tuple[int, int]]
+_UNKNOWN: Activity = frozenset({(0, 0)})
+_OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 
 
 def read_activity(pid: int) -> Activity:
-    """Return the runnable threads of a process; none when it is gone, stopped, or blocked."""
+    """Return the runnable threads of a process; none when it is gone, stopped, or blocked.
+
+    Who can not be looked at, because there are no descriptors left, has the benefit of the doubt.
+    """
     found = set()
-    for thread in Path(f"/proc/{pid}/task").glob("*"):
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError as error:
+        return _UNKNOWN if error.errno in _OUT_OF_DESCRIPTORS else frozenset()
+    for thread in threads:
         try:
-            stat = (thread / "stat").read_text()
-        except OSError:
+            stat = Path(f"/proc/{pid}/task/{thread}/stat").read_text()
+        except OSError as error:
+            if error.errno in _OUT_OF_DESCRIPTORS:
+                return _UNKNOWN
             continue
         fields = stat[stat.rindex(")") + 2 :].split()
         if fields[0] == "R":
-            found.add((int(thread.name), int(fields[11]) + int(fields[12])))
+            found.add((int(thread), int(fields[11]) + int(fields[12])))
     return frozenset(found)
 
 

@@ -19,9 +19,10 @@ from halo_mp.shm.owners import create_owners
 from halo_mp.shm.pool import create_pool
 from halo_mp.shm.ports import create_ports
 from halo_mp.shm.region import Region, region_name
-from halo_mp.shm.slot import SlotGeometry, create_slot
+from halo_mp.shm.slot import create_slot
 from halo_mp.shm.tables import create_tables
 from halo_mp.supervisor.config import Config, SlotConfig, pool_geometry
+from halo_mp.supervisor.config_pool import slot_geometry
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +69,7 @@ class Regions:
             regions.tables = regions._keep(create_tables(name, generation=generation))
             regions._open_tables()
             for slot in config.slots:
-                region = create_slot(
-                    name, SlotGeometry(slot.number, geometry, config.ring_size), generation=generation
-                )
+                region = create_slot(name, slot_geometry(config, slot.number), generation=generation)
                 regions._keep_slot(slot, region, doorbell())
             regions._stack = stack.pop_all()
         return regions

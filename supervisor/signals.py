@@ -24,6 +24,8 @@ class StopSignals:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 loop.add_signal_handler(number, self.on_signal, number)
+        # In the background of a terminal with `stty tostop` the first line of the log would stop us.
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
 
     def on_signal(self, number: signal.Signals) -> None:
         """Take note of a signal."""

@@ -176,11 +176,12 @@ class Supervisor:
         )
 
     def _spawn(self, command: Sequence[str], cores: Iterable[int]) -> Child:
-        child = Child.spawn(
-            [*command, "--runtime", str(self._instance.directory), "--instance", self._config.instance],
-            {"HALO_MP_LOG_LEVEL": self._config.log_level, "HALO_MP_LOG_FORMAT": self._config.log_format},
-            cores,
-        )
+        with self._greeter.reserve.lent():
+            child = Child.spawn(
+                [*command, "--runtime", str(self._instance.directory), "--instance", self._config.instance],
+                {"HALO_MP_LOG_LEVEL": self._config.log_level, "HALO_MP_LOG_FORMAT": self._config.log_format},
+                cores,
+            )
         # After this turn of the loop, when the keeper knows its child.
         asyncio.get_running_loop().call_soon(self._record)
         return child
@@ -208,7 +209,8 @@ class Supervisor:
             kept=self._statistics.kept(),
         )
         try:
-            self._instance.save(state)
+            with self._greeter.reserve.lent():
+                self._instance.save(state)
         except OSError as error:
             log.warning("state.not_saved", reason=error.strerror)
 
@@ -220,7 +222,8 @@ class Supervisor:
         lost = self._driver.lost
         taps = [port.tap for port in self._config.ports if port.tap is not None and port.number not in lost]
         if taps:
-            await tap.configure(taps)
+            with self._greeter.reserve.lent():
+                await tap.configure(taps)
 
     async def _on_port_returned(self, number: int) -> None:
         """Do the same for a port whose device went away and came back. It may go away again meanwhile."""
@@ -262,6 +265,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(INTERVAL_S)
+            self._greeter.reserve.refill()
             for slot in self._mending.check():  # first: what is looked at below must be there
                 self._workers[slot].end_scribbled()
             self._driver.check_progress(loop.time())
@@ -293,6 +297,7 @@ class Supervisor:
     async def _stop(self) -> None:
         """End everything in order. A step that fails is logged, and the others are taken all the same."""
         force = asyncio.create_task(self._force())
+        self._greeter.reserve.close()  # nothing is started any more
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -36,7 +36,7 @@ def main() -> int:
             status = runner.run(_run(command_line, selector))
     except (OSError, ChannelError) as error:
         who = "spare worker" if command_line.slot is None else f"worker {command_line.slot}"
-        sys.stderr.write(f"halo-mp {who}: cannot reach its supervisor: {error}\n")
+        logs.say(f"halo-mp {who}: cannot reach its supervisor: {error}\n", fd=2, wait_s=1.0)
         return EXIT_CANNOT_BOOT
     logs.flush()
     return status

@@ -11,21 +11,35 @@ from collections.abc import Callable
 from pathlib import Path
 
 from halo_mp import logs
-from halo_mp.control.channel import Channel
+from halo_mp.control.channel import Channel, Peer
+from halo_mp.control.reserve import Reserve
 from halo_mp.errors import EnvironmentProblem
 
 BACKLOG = 128
 MAX_PATH_OCTETS = 107  # sun_path, with its end
 _PAUSE_S = 0.5  # when descriptors have run out; connections wait in the backlog meanwhile
+_TELL_S = 10.0  # between two words of that
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 log = logs.get("control")
 
 
 class Listener:
-    """Accepts until closed, and removes the socket then."""
+    """Accepts until closed, and removes the socket then.
 
-    def __init__(self, path: Path, mode: int, on_channel: Callable[[Channel], None]) -> None:
+    When descriptors have run out it pauses. With a reserve it goes on: connections are taken by it, and those whose
+    peer `is_wanted` says no of are closed again, until the reserve is whole.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        mode: int,
+        on_channel: Callable[[Channel], None],
+        *,
+        reserve: Reserve | None = None,
+        is_wanted: Callable[[Peer], bool] = lambda _peer: True,
+    ) -> None:
         """Listen at `path`, replacing what is there: the caller holds the lock of its directory.
 
         Raises EnvironmentProblem.
@@ -34,6 +48,9 @@ class Listener:
             raise EnvironmentProblem(f"{path} is too long for a socket. Choose a shorter instance name.")
         self._path = path
         self._on_channel = on_channel
+        self._reserve = reserve
+        self._is_wanted = is_wanted
+        self._told_at = -_TELL_S
         self._loop = asyncio.get_running_loop()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
@@ -62,14 +79,36 @@ class Listener:
     def _on_readable(self) -> None:
         """Accept one; the loop comes again while there are more, and others get their turn."""
         try:
-            connection, _ = self._socket.accept()
+            connection = self._accept()
         except OSError as error:
             if error.errno in _OUT_OF_RESOURCES:
                 self._pause(error)
             return
-        self._on_channel(Channel(connection))
+        channel = Channel(connection)
+        if self._reserve is None or self._reserve.refill() or self._is_wanted(channel.peer):
+            self._on_channel(channel)
+            return
+        channel.close()
+        self._reserve.refill()
+        self._tell("listener.short", pid=channel.peer.pid)
+
+    def _accept(self) -> socket.socket:
+        """Accept, if need be with a descriptor of the reserve. Raises OSError."""
+        try:
+            return self._socket.accept()[0]
+        except OSError as error:
+            if self._reserve is None or error.errno not in _OUT_OF_RESOURCES:
+                raise
+        with self._reserve.lent():
+            return self._socket.accept()[0]
 
     def _pause(self, error: OSError) -> None:
-        log.warning("listener.paused", path=str(self._path), reason=error.strerror, for_s=_PAUSE_S)
+        self._tell("listener.paused", reason=error.strerror, for_s=_PAUSE_S)
         self._loop.remove_reader(self._socket)
         self._resume = self._loop.call_later(_PAUSE_S, self._loop.add_reader, self._socket, self._on_readable)
+
+    def _tell(self, event: str, **fields: object) -> None:
+        """Log it, but not each time: it may be a flood."""
+        if self._loop.time() >= self._told_at + _TELL_S:
+            self._told_at = self._loop.time()
+            log.warning(event, path=str(self._path), **fields)

@@ -22,6 +22,8 @@ class SlotGeometry:
     pool: PoolGeometry
     ring_size: int = RING_SIZE
     spare_size: int = SPARE_SIZE
+    share: int | None = None
+    """Of the pool: at most so many buffers are the slot's at a time, that it can not take those of others."""
 
     def __post_init__(self) -> None:
         for size in (self.ring_size, self.spare_size):
@@ -31,12 +33,13 @@ class SlotGeometry:
     @property
     def buffer_bound(self) -> int:
         """Buffers that the slot may have outstanding."""
-        return self.ring_size + BOUND_MARGIN
+        most = self.ring_size + BOUND_MARGIN
+        return most if self.share is None else min(most, self.share)
 
     @property
     def tx_size(self) -> int:
         """Entries of the tx ring: with room for every buffer of the slot, it can not overflow."""
-        return 1 << (self.buffer_bound - 1).bit_length()
+        return 1 << (self.ring_size + BOUND_MARGIN - 1).bit_length()
 
     @property
     def rx_offset(self) -> int:

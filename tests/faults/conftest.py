@@ -8,11 +8,14 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.proc.conftest import pair
 from tests.support import lives
 from tests.support.canary import Canary
 from tests.support.instance import Instance
 from tests.support.ledger import Ledger
 from tests.support.namespace import Namespace
+
+__all__ = ["FLAGS", "Scene", "open_scene", "pair", "scene"]
 
 FLAGS = ("--ports", "0,1", "--restart-limit", "100/10")
 
