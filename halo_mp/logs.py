@@ -8,7 +8,7 @@
 
 A caller renders its line and puts it on a bounded queue; one daemon thread writes. When stderr is a pipe
 that nobody reads, the queue fills and further lines are counted instead of written: a data plane must not
-stop for its own log.
+stop for its own log. Into a process's black box each line goes at once, those among them.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Literal
+
+from halo_mp.blackbox import LineBox
 
 Format = Literal["text", "json"]
 
@@ -82,8 +84,9 @@ def get(name: str) -> Log:
 class _Writer(logging.Handler):
     """Renders in the caller's thread, writes in its own. `_pending` counts lines that are not yet written."""
 
-    def __init__(self, process: str, style: Format, fd: int, queue_lines: int) -> None:
+    def __init__(self, process: str, style: Format, fd: int, queue_lines: int, box: LineBox | None) -> None:
         super().__init__()
+        self._box = box
         self.dropped = 0
         self._process = process
         self._render = _render_json if style == "json" else _render_text
@@ -99,6 +102,8 @@ class _Writer(logging.Handler):
         except Exception:
             self.handleError(record)
             return
+        if self._box is not None:
+            self._box.write(line)
         try:
             self._lines.put_nowait(line)
         except queue.Full:
@@ -138,15 +143,21 @@ _writer: _Writer | None = None
 
 
 def configure(
-    process: str, level: str, style: Format = "text", *, fd: int = 2, queue_lines: int = QUEUE_LINES
+    process: str,
+    level: str,
+    style: Format = "text",
+    *,
+    fd: int = 2,
+    queue_lines: int = QUEUE_LINES,
+    box: LineBox | None = None,
 ) -> None:
-    """Send all logs of this process to `fd`: ours from `level` on, those of libraries from warnings on."""
+    """Send all logs of this process to `fd` and `box`: ours from `level` on, those of libraries from warnings on."""
     global _writer
     root = logging.getLogger()
     if _writer is not None:
         root.removeHandler(_writer)
         _writer.close()
-    _writer = _Writer(process, style, fd, queue_lines)
+    _writer = _Writer(process, style, fd, queue_lines, box)
     root.addHandler(_writer)
     root.setLevel(logging.WARNING)
     logging.getLogger(ROOT).setLevel(LEVELS[level])

@@ -23,7 +23,18 @@ from halo_mp.supervisor.signals import StopSignals
 from halo_mp.supervisor.supervisor import Supervisor
 
 FAKE_CHILD = Path(__file__).with_name("fake_child.py")
-FLAGS = ("--vdev", "net_null0", "--vdev", "net_null1", "--ring-size", "64", "--hugepages", "off", "--spare", "0")
+FLAGS = (
+    "--vdev",
+    "net_null0",
+    "--vdev",
+    "net_null1",
+    "--ring-size",
+    "64",
+    "--hugepages",
+    "off",
+    "--spare",
+    "0",
+)
 TIMEOUT_S = 20.0
 _numbers = itertools.count()
 
