@@ -10,6 +10,7 @@ A caller renders its line and puts it on a bounded queue; one daemon thread writ
 that nobody reads, or a terminal that was stopped, the queue fills and further lines are counted instead of
 written: a data plane must not stop for its own log. Lines that nobody can read any more are counted too.
 What a person is told past the log (`say`) waits as little.
+Into a process's black box each line goes at once, also those that are dropped here.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Literal
+
+from halo_mp.blackbox import LineBox
 
 Format = Literal["text", "json"]
 
@@ -83,8 +86,9 @@ def get(name: str) -> Log:
 class _Writer(logging.Handler):
     """Renders in the caller's thread, writes in its own. `_pending` counts lines that are not yet written."""
 
-    def __init__(self, process: str, style: Format, fd: int, queue_lines: int) -> None:
+    def __init__(self, process: str, style: Format, fd: int, queue_lines: int, box: LineBox | None) -> None:
         super().__init__()
+        self._box = box
         self.dropped = 0  # by callers that found the queue full, and by the writer
         self._counting = threading.Lock()
         self._process = process
@@ -101,6 +105,8 @@ class _Writer(logging.Handler):
         except Exception:
             self.handleError(record)
             return
+        if self._box is not None:
+            self._box.write(line)
         try:
             self._lines.put_nowait(line)
         except queue.Full:
@@ -145,15 +151,21 @@ _writer: _Writer | None = None
 
 
 def configure(
-    process: str, level: str, style: Format = "text", *, fd: int = 2, queue_lines: int = QUEUE_LINES
+    process: str,
+    level: str,
+    style: Format = "text",
+    *,
+    fd: int = 2,
+    queue_lines: int = QUEUE_LINES,
+    box: LineBox | None = None,
 ) -> None:
-    """Send all logs of this process to `fd`: ours from `level` on, those of libraries from warnings on."""
+    """Send all logs of this process to `fd` and `box`: ours from `level` on, those of libraries from warnings on."""
     global _writer
     root = logging.getLogger()
     if _writer is not None:
         root.removeHandler(_writer)
         _writer.close()
-    _writer = _Writer(process, style, fd, queue_lines)
+    _writer = _Writer(process, style, fd, queue_lines, box)
     root.addHandler(_writer)
     root.setLevel(logging.WARNING)
     logging.getLogger(ROOT).setLevel(LEVELS[level])

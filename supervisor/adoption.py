@@ -88,7 +88,7 @@ def _running_config(left: State, wanted: Config) -> Config | None:
 
 def _driver(left: State) -> Orphan | None:
     for member in left.members:
-        if member.role == "driver" and (driver := Orphan.take(member.pid, member.start_ticks)):
+        if member.role == "driver" and (driver := Orphan.take(member.pid, member.start_ticks, member.box)):
             return driver
     return None
 
@@ -114,7 +114,7 @@ async def _take_over(left: State, config: Config, greeter: Greeter, driver: Orph
         member.slot: worker
         for member in left.members
         if member.role == "worker" and member.slot is not None
-        if (worker := Orphan.take(member.pid, member.start_ticks))
+        if (worker := Orphan.take(member.pid, member.start_ticks, member.box))
     }
     return Adopted(config, regions, greeter, driver, channel, ready, workers, left)
 

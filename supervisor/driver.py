@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import faulthandler
 import os
 import signal
 import sys
@@ -20,7 +19,7 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from halo_mp import logs
+from halo_mp import blackbox, logs
 from halo_mp.control.channel import Channel, ChannelError, connect
 from halo_mp.control.frame import Message
 from halo_mp.errors import BootFailed, HaloError
@@ -223,15 +222,16 @@ async def _run(runtime: Path) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the driver to its end. Exit status 0 as asked, 5 could not boot."""
+    box = blackbox.install()
     parser = argparse.ArgumentParser(prog="python -m halo_mp.supervisor.driver", description=__doc__)
     parser.add_argument("--runtime", type=Path, required=True, help="runtime directory of the instance")
     parser.add_argument("--instance", required=True)
     options = parser.parse_args(arguments)
-    faulthandler.enable()
     os.environ["RUNTIME_DIRECTORY"] = str(options.runtime)  # where EAL makes its directory: it goes with ours
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # EAL prints its usage there when it dislikes an argument
     style: logs.Format = "json" if os.environ.get("HALO_MP_LOG_FORMAT") == "json" else "text"
-    logs.configure("driver", os.environ.get("HALO_MP_LOG_LEVEL", "info"), style)
+    level = os.environ.get("HALO_MP_LOG_LEVEL", "info")
+    logs.configure("driver", level, style, box=box.lines() if box else None)
     try:
         status = asyncio.run(_run(options.runtime))
     except (OSError, ChannelError) as error:

@@ -5,6 +5,9 @@
     <directory>/private.sock  for driver and workers
     <directory>/state         what the run is to be, has started and made
     <directory>/dpdk          what EAL keeps while the driver runs
+    <directory>/last          the black boxes of the processes that run
+    <directory>/reports       of processes that died
+    <directory>/status.json   what a person or a program should know of the instance
 
 The lock is the kernel's: it can not be left behind. Whoever holds it may clean up what the name left
 elsewhere.
@@ -17,6 +20,7 @@ import fcntl
 import os
 import re
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Self
 
@@ -85,12 +89,12 @@ class Instance:
         """Return what the last run wrote, as far as that is still of use."""
         return state.load(self.directory / "state")
 
-    def empty(self) -> None:
-        """Remove everything but the lock, also what the driver's EAL keeps there."""
+    def empty(self, *, keep: Collection[str] = ()) -> None:
+        """Remove everything but the lock and `keep`, also what the driver's EAL keeps there."""
         for entry in self.directory.iterdir():
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry, ignore_errors=True)
-            elif entry.name != "lock":
+            elif entry.name != "lock" and entry.name not in keep:
                 entry.unlink(missing_ok=True)
 
     def leave(self) -> None:

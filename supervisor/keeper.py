@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
@@ -23,10 +24,13 @@ from halo_mp.control.frame import Message
 from halo_mp.control.inbox import close_all
 from halo_mp.control.messages import field
 from halo_mp.errors import BootFailed, HaloError
+from halo_mp.supervisor import boxes
 from halo_mp.supervisor.greeter import Greeter
 from halo_mp.supervisor.hang import START_GRACE_S
 from halo_mp.supervisor.life import Life
+from halo_mp.supervisor.reports import Reports
 from halo_mp.supervisor.restart import Restart, RestartPolicy
+from halo_mp.supervisor.status_model import ProcessState
 from halo_mp.supervisor.wiring import role_name
 
 BOOT_ATTEMPTS = 3
@@ -66,6 +70,8 @@ class Keeper(ABC):
         self.life: Life | None = None
         self.restarts = 0
         self.failed_because: str | None = None  # while it waits out a back-off
+        self.retry_at: float | None = None  # wall clock, for people; as long
+        self.reports = Reports()  # the supervisor sets the instance's
         self._fields: dict[str, object] = {} if slot is None else {"slot": slot}
         self._greeter = greeter
         self._policy = policy
@@ -106,6 +112,15 @@ class Keeper(ABC):
         self._first = life
         self._was_useful = True
 
+    @property
+    def state(self) -> ProcessState:
+        """What a person should know of it."""
+        if self.life is not None:
+            return "starting" if self.life.useful_since is None else "ready"
+        if self._stop_asked.is_set():
+            return "stopped"
+        return "starting" if self.failed_because is None else "failed"
+
     def start(self) -> asyncio.Task[None]:
         """Start keeping; the task ends after `stop`, or with BootFailed."""
         self._task = asyncio.create_task(self._run(), name=f"keep {self.name}")
@@ -144,7 +159,7 @@ class Keeper(ABC):
         while (restart := await self._live_once()) is not None:
             self.restarts += 1
             await asyncio.sleep(restart.delay_s)
-            self.failed_because = None
+            self.failed_because = self.retry_at = None
 
     async def _live_once(self) -> Restart | None:
         """Live one life and return when to start the next, None when there shall be none. Raises BootFailed."""
@@ -170,6 +185,7 @@ class Keeper(ABC):
             self._on_ended()
         if self._stop_asked.is_set():
             log.info(f"{self.role}.stopped", **self._fields, pid=child.pid)
+            boxes.remove(child.box)
             return None
         return self._after(life, life.ending, loop.time())
 
@@ -185,17 +201,33 @@ class Keeper(ABC):
         elif not self._was_useful:
             self._raise_if_it_can_not_boot(life, ending)
         restart = self._policy.died(now, useful_s=useful_s)
-        reason = life.failure if life is not None and life.failure else ending
+        failure = life.failure if life is not None else None
+        reason = failure or ending
+        child = life.child if life is not None else None
+        more = self.reports.ended(
+            self.name,
+            self.role,
+            self.slot,
+            child,
+            restart,
+            reason=ending,
+            failure=failure,
+            silence=life.silence if life is not None else None,
+            useful_s=useful_s,
+            restarts=self.restarts,
+        )
         event = f"{self.role}.failed" if restart.failed else f"{self.role}.died"
         log.warning(
             event,
             **self._fields,
-            pid=life.child.pid if life else None,
+            pid=child.pid if child else None,
             reason=reason,
             useful_s=round(useful_s, 3),
             restart_in_s=round(restart.delay_s, 3),
+            **more,
         )
         self.failed_because = reason if restart.failed else None
+        self.retry_at = time.time() + restart.delay_s if restart.failed else None
         return restart
 
     def _raise_if_it_can_not_boot(self, life: Life | None, ending: str) -> None:
@@ -219,7 +251,7 @@ class Keeper(ABC):
         except ChannelError:
             await self._let_end(life)
         except TimeoutError as error:
-            life.kill(str(error))
+            life.kill_hung(str(error))
         except HaloError as error:
             life.failure = str(error)
             life.kill("could not be used")

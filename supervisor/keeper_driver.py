@@ -72,7 +72,7 @@ class DriverKeeper(Keeper):
         try:
             return await life.channel.request({"type": kind, "slot": slot}, timeout_s=REQUEST_TIMEOUT_S)
         except TimeoutError:
-            life.kill(f"did not answer {kind} for {REQUEST_TIMEOUT_S:g} s")
+            life.kill_hung(f"did not answer {kind} for {REQUEST_TIMEOUT_S:g} s")
         except RequestFailed as error:
             if kind == "slot.enable" and self._is_broken(slot):
                 return {}  # by its worker, which is ended for it
@@ -96,7 +96,7 @@ class DriverKeeper(Keeper):
                 continue
             watch = self._watches.get(number) or self._watch(number, life.child.pid)
             if reason := watch.check(now, lcore.progress, lcore.place):
-                life.kill(f"{reason} on lcore {number}")
+                life.kill_hung(f"{reason} on lcore {number}")
 
     def _watch(self, number: int, pid: int) -> HangWatch:
         self._watches[number] = watch = HangWatch(self._config.hang_timeout_s, lambda: read_activity(pid))

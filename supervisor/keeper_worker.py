@@ -78,7 +78,7 @@ class WorkerKeeper(Keeper):
             return
         status = self._slot.status
         if reason := self._watch.check(now, status.progress, status.place):
-            life.kill(reason)
+            life.kill_hung(reason)
         if self._slot.life.state == SlotState.BROKEN:
             life.kill("broke its rings")
 

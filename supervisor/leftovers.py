@@ -41,7 +41,7 @@ async def clean(instance: Instance) -> None:
         log.info("leftover.tap", interface=name)
     for name in _regions(instance.name):
         _remove(instance.name, name)
-    instance.empty()
+    instance.empty(keep=["reports"])  # what died then may be of interest now
 
 
 def _recorded(left: State) -> list[Member]:

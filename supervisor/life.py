@@ -9,6 +9,7 @@ import signal
 
 from halo_mp.control.channel import Channel, ChannelError
 from halo_mp.control.frame import Message
+from halo_mp.supervisor import last_words
 from halo_mp.supervisor.process import Process
 
 
@@ -26,12 +27,24 @@ class Life:
         self.blamed_for: str | None = None
         self.useful_since: float | None = None
         self._sending: set[asyncio.Task[None]] = set()
+        self.silence: str | None = None  # why it could not say where it stood still
+        self._asking: asyncio.Task[None] | None = None
 
     def kill(self, reason: str) -> None:
         """End it now, for a reason that the log and perhaps a sentence will tell."""
         if not self.child.gone:
             self.blame(reason)
             self.child.signal(signal.SIGKILL)
+
+    def kill_hung(self, reason: str) -> None:
+        """End it for standing still, as soon as it has had a moment to say where. May be called time and again."""
+        if not self.child.gone and self._asking is None:
+            self.blame(reason)
+            self._asking = asyncio.create_task(self._ask_and_kill(reason))
+
+    async def _ask_and_kill(self, reason: str) -> None:
+        self.silence = await last_words.ask(self.child)
+        self.kill(reason)
 
     def blame(self, reason: str) -> None:
         """Take note of why it will have ended; the first reason counts."""
@@ -53,6 +66,8 @@ class Life:
         """Let go of the channel and of what was still to be sent."""
         for task in self._sending:
             task.cancel()
+        if self._asking is not None:
+            self._asking.cancel()
         if self.channel is not None:
             self.channel.close()
         self.ended.set()

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from halo_mp import logs
 from halo_mp.shm.identity import is_alive, start_ticks
+from halo_mp.supervisor.boxes import NO_BOX, Box
 
 TERM_GRACE_S = 2.0  # between SIGTERM and SIGKILL
 
@@ -23,6 +24,9 @@ log = logs.get("supervisor")
 
 class Process:
     """A process that is ours to end, child or not."""
+
+    box: str | None = None
+    """Its black box, when it has one; see `boxes`."""
 
     def __init__(self, pid: int, start_ticks: int = 0) -> None:
         """Raises ProcessLookupError when it is gone."""
@@ -52,6 +56,11 @@ class Process:
     @property
     def exit_code(self) -> int | None:
         """Its exit code; None while it runs, when a signal killed it, and when only its parent could know."""
+        return None
+
+    @property
+    def killed_by(self) -> str | None:
+        """The name of the signal that killed it; None when none did, and when only its parent could know."""
         return None
 
     async def wait(self) -> None:
@@ -88,14 +97,15 @@ class Orphan(Process):
     """A process that an earlier supervisor of this instance started, and that outlived it."""
 
     @classmethod
-    def take(cls, pid: int, start_ticks: int) -> Orphan | None:
-        """Return the process that has this pid and started then; None when it is gone."""
+    def take(cls, pid: int, start_ticks: int, box: str | None = None) -> Orphan | None:
+        """Return the process that has this pid and started then, with that box; None when it is gone."""
         try:
             process = cls(pid, start_ticks)
         except ProcessLookupError:
             return None
         # The pidfd is of whoever has the pid now; only behind it do the start ticks prove who that is.
         if is_alive(pid, start_ticks):
+            process.box = box
             return process
         process.close()
         return None
@@ -113,18 +123,23 @@ class Child(Process):
         super().__init__(process.pid, start_ticks(process.pid) or 0)  # 0: it has ended already
 
     @classmethod
-    def spawn(cls, argv: Sequence[str], environment: Mapping[str, str], cores: Iterable[int]) -> Child:
-        """Start a program, pinned to these cores. Raises OSError."""
+    def spawn(
+        cls, argv: Sequence[str], environment: Mapping[str, str], cores: Iterable[int], box: Box = NO_BOX
+    ) -> Child:
+        """Start a program, pinned to these cores, with that box. Raises OSError."""
         process = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
             close_fds=True,
             start_new_session=True,
-            env={**os.environ, **environment},
+            pass_fds=box.fds,
+            env={**os.environ, **environment, **box.environment},
         )
         try:
             pin(process.pid, cores)
-            return cls(process)
+            child = cls(process)
+            child.box = box.path
+            return child
         except BaseException:  # out of descriptors: nobody would know of it
             process.kill()
             process.wait()
@@ -140,6 +155,12 @@ class Child(Process):
         """Its exit code; None while it runs, and when a signal killed it."""
         code: int | None = self._process.returncode
         return None if code is None or code < 0 else code
+
+    @property
+    def killed_by(self) -> str | None:
+        """The name of the signal that killed it; None when none did."""
+        code: int | None = self._process.returncode
+        return None if code is None or code >= 0 else signal_name(-code)
 
     def _on_gone(self) -> None:
         _end_group(self.pid)
@@ -170,8 +191,12 @@ def describe(returncode: int | None) -> str:
         return "runs"
     if returncode >= 0:
         return f"ended with exit code {returncode}"
+    return f"was killed by {signal_name(-returncode)}"
+
+
+def signal_name(number: int) -> str:
+    """Return `SIGKILL`, or `signal 40` of those that have no name of their own."""
     try:
-        name = signal.Signals(-returncode).name
+        return signal.Signals(number).name
     except ValueError:
-        name = f"signal {-returncode}"
-    return f"was killed by {name}"
+        return f"signal {number}"

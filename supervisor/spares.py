@@ -18,8 +18,11 @@ from halo_mp import logs
 from halo_mp.control.channel import Channel, ChannelError
 from halo_mp.control.frame import Message
 from halo_mp.control.inbox import close_all
+from halo_mp.supervisor import boxes
 from halo_mp.supervisor.greeter import Greeter
 from halo_mp.supervisor.process import Child, pin
+from halo_mp.supervisor.reports import Reports
+from halo_mp.supervisor.restart import Restart
 
 LEAST_MEMORY_OCTETS = 512 << 20
 """That must be available for a spare that nobody asked for."""
@@ -54,6 +57,7 @@ class Spares:
         start_grace_s: float,
     ) -> None:
         """`wanted` None: one, while memory allows."""
+        self.reports = Reports()  # the supervisor sets the instance's
         self._wanted = wanted
         self._greeter = greeter
         self._spawn = spawn
@@ -66,6 +70,11 @@ class Spares:
     def ready(self) -> int:
         """How many wait."""
         return len(self._ready)
+
+    @property
+    def processes(self) -> list[Child]:
+        """Those that wait."""
+        return [spare.child for spare in self._ready]
 
     def start(self) -> None:
         """Begin to keep them."""
@@ -122,6 +131,7 @@ class Spares:
             log.warning("spare.died", reason=f"could not be started ({error.strerror})")
             return False
         spare: Spare | None = None
+        reason: str | None = None
         try:
             spare = await self._greeted(child)
             self._ready.append(spare)
@@ -129,13 +139,33 @@ class Spares:
             await self._watch(spare)
         except (ChannelError, TimeoutError) as error:
             if not (spare and spare.taken):
-                log.warning("spare.died", pid=child.pid, reason=str(error) or "it did not answer")
+                reason = str(error) or "it did not answer"
+                log.warning("spare.died", pid=child.pid, reason=reason)
         finally:
             if spare is not None and spare in self._ready:
                 self._ready.remove(spare)
             if not (spare and spare.taken):
                 await self._end(child, spare)
+                self._take_stock(child, reason)
         return spare is not None and spare.taken
+
+    def _take_stock(self, child: Child, reason: str | None) -> None:
+        """Keep a report of one that died; None: it was ended as asked."""
+        if reason is None:
+            boxes.remove(child.box)
+            return
+        self.reports.ended(
+            "a spare worker",
+            "spare",
+            None,
+            child,
+            Restart(delay_s=0.0, failed=False),
+            reason=f"was of no use any more ({reason}), and {child.ending}",
+            failure=None,
+            silence=None,
+            useful_s=0.0,
+            restarts=0,
+        )
 
     async def _greeted(self, child: Child) -> Spare:
         try:

@@ -26,6 +26,8 @@ class Member:
     slot: int | None
     pid: int
     start_ticks: int
+    box: str | None = None
+    """Path of its black box; see `boxes`."""
 
     @property
     def is_alive(self) -> bool:
@@ -54,7 +56,7 @@ def save(path: Path, state: State) -> None:
         {
             "version": VERSION,
             "boot_id": boot_id(),
-            "members": [[m.role, m.slot, m.pid, m.start_ticks] for m in state.members],
+            "members": [[m.role, m.slot, m.pid, m.start_ticks, m.box] for m in state.members],
             "taps": list(state.taps),
             "regions": list(state.regions),
             "generation": state.generation,
@@ -75,7 +77,8 @@ def load(path: Path) -> State:
             return State()
         return State(
             members=tuple(
-                Member(str(role), slot, int(pid), int(ticks)) for role, slot, pid, ticks in found["members"]
+                Member(str(role), slot, int(pid), int(ticks), box)
+                for role, slot, pid, ticks, box in found["members"]
             ),
             taps=tuple(str(name) for name in found["taps"]),
             regions=tuple(str(name) for name in found["regions"]),

@@ -23,6 +23,7 @@ from halo_mp.shm.tables import Interface, TablesWriter, read_interfaces
 from halo_mp.supervisor import tap
 from halo_mp.supervisor.adoption import Adopted
 from halo_mp.supervisor.announce import announce
+from halo_mp.supervisor.boxes import Boxes
 from halo_mp.supervisor.config import Config, SlotConfig
 from halo_mp.supervisor.desired import to_plain
 from halo_mp.supervisor.greeter import Greeter
@@ -36,10 +37,12 @@ from halo_mp.supervisor.mending import Mending
 from halo_mp.supervisor.neighbors import NeighborTable, chunks
 from halo_mp.supervisor.process import Child
 from halo_mp.supervisor.regions import Regions
+from halo_mp.supervisor.reports import Reports
 from halo_mp.supervisor.signals import StopSignals
 from halo_mp.supervisor.spares import Spares
 from halo_mp.supervisor.state import Member, State
 from halo_mp.supervisor.statistics import Statistics
+from halo_mp.supervisor.status_file import StatusFile
 from halo_mp.supervisor.wiring import interfaces, worker_configure
 
 TABLES_POLL_S = 0.005
@@ -71,6 +74,9 @@ class Supervisor:
         self._neighbors = NeighborTable()
         self._interfaces: list[Interface] = []
         self._workers: dict[int, WorkerKeeper] = {}
+        self._boxes = Boxes(instance.directory / "last")
+        self._reports = Reports(instance.directory)
+        self._status: StatusFile | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     async def run(self) -> int:
@@ -112,7 +118,7 @@ class Supervisor:
             self._regions,
             self._greeter,
             self._launch,
-            lambda: self._spawn(self._launch.driver, self._config.main_cores),
+            lambda: self._spawn("driver", self._launch.driver, self._config.main_cores),
             on_ready=self._on_driver_ready,
             on_ended=self._statistics.driver_died,
             on_returned=self._on_port_returned,
@@ -122,9 +128,22 @@ class Supervisor:
         )
         for slot in self._config.slots:
             self._workers[slot.number] = self._worker(slot)
+        self._spares.reports = self._reports
+        for keeper in self._keepers():
+            keeper.reports = self._reports
+        self._status = StatusFile(
+            self._config,
+            self._instance,
+            self._regions,
+            self._driver,
+            list(self._workers.values()),
+            self._spares,
+            self._reports,
+        )
         if self._adopted is not None:
             self._resume(self._adopted)
         jobs = [keeper.start() for keeper in self._keepers()]
+        self._status.update()
         self._tasks = [
             asyncio.create_task(job) for job in (self._watch(), self._announce(), self._log_statistics())
         ]
@@ -143,6 +162,8 @@ class Supervisor:
         self._tables.resume()
         self._interfaces = list(read_interfaces(self._regions.tables))
         self._statistics.keep(adopted.left.kept)
+        self._reports.take_over(adopted.left.members)
+        self._boxes.sweep(adopted.left.members)
         self._driver.adopt_driver(adopted.driver, adopted.channel, adopted.ready)
         for number, keeper in self._workers.items():
             if number in adopted.workers:
@@ -169,25 +190,28 @@ class Supervisor:
             self._driver,
             self._launch,
             self._spares,
-            lambda: self._spawn((*self._launch.worker, "--slot", str(slot.number)), [slot.core]),
+            lambda: self._spawn(
+                f"worker.{slot.number}", (*self._launch.worker, "--slot", str(slot.number)), [slot.core]
+            ),
             worker_configure(self._config, slot, privileges, user),
             on_ready=lambda life: self._on_worker_ready(slot, life),
             on_learned=self._on_learned,
         )
 
-    def _spawn(self, command: Sequence[str], cores: Iterable[int]) -> Child:
-        with self._greeter.reserve.lent():
+    def _spawn(self, name: str, command: Sequence[str], cores: Iterable[int]) -> Child:
+        with self._greeter.reserve.lent(), self._boxes.new(name) as box:
             child = Child.spawn(
                 [*command, "--runtime", str(self._instance.directory), "--instance", self._config.instance],
                 {"HALO_MP_LOG_LEVEL": self._config.log_level, "HALO_MP_LOG_FORMAT": self._config.log_format},
                 cores,
+                box,
             )
         # After this turn of the loop, when the keeper knows its child.
         asyncio.get_running_loop().call_soon(self._record)
         return child
 
     def _spawn_spare(self) -> Child:
-        return self._spawn((*self._launch.worker, "--spare"), self._config.main_cores)
+        return self._spawn("spare", (*self._launch.worker, "--spare"), self._config.main_cores)
 
     def _is_calm(self) -> bool:
         """Whether nobody is starting whom another process on these cores would hold up."""
@@ -199,7 +223,7 @@ class Supervisor:
         for keeper in self._keepers():
             if keeper.life is not None:
                 child = keeper.life.child
-                members.append(Member(keeper.role, keeper.slot, child.pid, child.start_ticks))
+                members.append(Member(keeper.role, keeper.slot, child.pid, child.start_ticks, child.box))
         state = State(
             members=tuple(members),
             taps=tuple(self._tap_names()),
@@ -271,6 +295,8 @@ class Supervisor:
             self._driver.check_progress(loop.time())
             for worker in self._workers.values():
                 worker.check_progress(loop.time())
+            if self._status is not None:
+                self._status.update()
 
     async def _announce(self) -> None:
         if self._tap_names():
@@ -298,6 +324,8 @@ class Supervisor:
         """End everything in order. A step that fails is logged, and the others are taken all the same."""
         force = asyncio.create_task(self._force())
         self._greeter.reserve.close()  # nothing is started any more
+        if self._status is not None:
+            self._status.update(stopping=True)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from halo_mp import logs
+from halo_mp.blackbox import Inherited
 from halo_mp.control.channel import Channel, ChannelError, connect
 from halo_mp.control.messages import NEIGHBORS_PER_MESSAGE
 from halo_mp.errors import HaloError
@@ -39,9 +40,12 @@ _RECONNECT_S = (0.05, 0.25)  # first and longest pause
 class Worker:
     """One worker. `run` returns the exit status of the process."""
 
-    def __init__(self, command_line: CommandLine, selector: RingSelector) -> None:
+    def __init__(
+        self, command_line: CommandLine, selector: RingSelector, box: Inherited | None = None
+    ) -> None:
         self._command_line = command_line
         self._selector = selector
+        self._box = box
         self._loop = asyncio.get_running_loop()
         self._channel: Channel | None = None
         self._settings: Settings | None = None
@@ -187,7 +191,10 @@ class Worker:
         _drop_privileges(settings)
         # Its writer thread would keep the capabilities that this thread gives up, so logging starts only now.
         logs.configure(
-            f"worker.{settings.slot}", self._command_line.log_level, _style(self._command_line.log_format)
+            f"worker.{settings.slot}",
+            self._command_line.log_level,
+            _style(self._command_line.log_format),
+            box=self._box.lines() if self._box else None,
         )
         self._attach(settings, self._regions)
         self._send({"type": "attached", "pid": os.getpid()})

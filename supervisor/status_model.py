@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an instance says of itself: values, as JSON and back.
+
+The supervisor writes them to `<runtime>/status.json`; whoever wants to know reads that and asks nobody. Times are
+seconds since 1970. A process is named by pid and start ticks, so that a reader sees for itself whether it lives.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from halo_mp.shm.identity import is_alive
+
+VERSION = 1
+FILE = "status.json"
+
+ProcessState = Literal["starting", "ready", "failed", "stopped"]
+InstanceState = Literal["starting", "up", "stopping"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessStatus:
+    """A process that the supervisor keeps, or the place of one that is not there now."""
+
+    role: str
+    slot: int | None
+    ports: tuple[int, ...]
+    """Whose frames come to this worker."""
+    pid: int | None
+    start_ticks: int
+    state: ProcessState
+    """`starting` until it does its work; `failed` while it waits for its next try, having ended too often."""
+    since: float
+    """When it came into that state."""
+    restarts: int
+    failed_because: str | None
+    retry_at: float | None
+
+    @property
+    def name(self) -> str:
+        """`driver`, `spare`, or `worker 0`."""
+        return self.role if self.slot is None else f"{self.role} {self.slot}"
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether exactly this process runs."""
+        return self.pid is not None and is_alive(self.pid, self.start_ticks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortStatus:
+    """A port, as the driver last said that it is. Before that nothing is known but its device."""
+
+    number: int
+    device: str
+    driver: str
+    mac: str
+    mtu: int
+    state: str
+    """`started`, `failed`, or `absent` while there is no driver that has it."""
+    link_up: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportLine:
+    """A report in one line; all of it is in `<runtime>/reports`."""
+
+    name: str
+    pid: int | None
+    ended_at: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """An instance."""
+
+    instance: str
+    state: InstanceState
+    supervisor_pid: int
+    supervisor_start_ticks: int
+    since: float
+    """When this supervisor started."""
+    processes: tuple[ProcessStatus, ...]
+    ports: tuple[PortStatus, ...]
+    reports: tuple[ReportLine, ...]
+
+    @property
+    def is_supervised(self) -> bool:
+        """Whether the supervisor that wrote it lives."""
+        return is_alive(self.supervisor_pid, self.supervisor_start_ticks)
+
+    @property
+    def is_well(self) -> bool:
+        """Whether everything does its work."""
+        return (
+            self.state == "up"
+            and all(process.state == "ready" for process in self.processes)
+            and all(port.state == "started" for port in self.ports)
+        )
+
+
+def to_json(status: Status) -> str:
+    """Return it as text."""
+    return json.dumps({"version": VERSION, **dataclasses.asdict(status)})
+
+
+def from_json(text: str) -> Status | None:
+    """Return what `to_json` was given; None when it was something else, or of another version."""
+    try:
+        found: dict[str, Any] = json.loads(text)
+        if found.pop("version") != VERSION:
+            return None
+        found["processes"] = tuple(
+            ProcessStatus(**{**process, "ports": tuple(process["ports"])}) for process in found["processes"]
+        )
+        found["ports"] = tuple(PortStatus(**port) for port in found["ports"])
+        found["reports"] = tuple(ReportLine(**line) for line in found["reports"])
+        return Status(**found)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
