@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
+from dataclasses import dataclass
 from typing import Self
 
 from halo_mp.shm.layout import RegionKind
@@ -18,11 +19,21 @@ from halo_mp.wire import arp
 from tests.support import frames
 from tests.support.instance import Instance
 from tests.support.namespace import wait_until
-from tests.support.station import Station
+from tests.support.station import Heard, Station
 
 INTERVAL_S = 0.002
 SECRET_OCTETS = 24
 _DATA_AT = 14 + 20 + 8  # Ethernet, IPv4, ICMP
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """Another port's secret, heard where it must not be."""
+
+    port: int
+    source: int  # whose secret
+    number: int  # of the request; 0: it can not be told
+    at: float
 
 
 class Port:
@@ -33,7 +44,9 @@ class Port:
         self.secret = secret
         self.sent = 0  # echo requests, numbered from 1
         self.answered: Counter[int] = Counter()
-        self.faults: list[str] = []  # what must never be: another port's secret, octets that nobody sent
+        self.answered_at: dict[int, float] = {}
+        self.leaks: list[Leak] = []
+        self.torn: list[str] = []  # octets that nobody sent
         self._station = Station(instance.namespace, tap)
         self._interface = interface
         self._address = _dotted(interface.address)
@@ -57,29 +70,39 @@ class Port:
             frames.frame(dst=frames.BROADCAST, src=self._station.mac, ethertype=frames.ARP, payload=request)
         )
 
-    def listen(self, others: list[bytes]) -> None:
+    def listen(self, others: list[Port]) -> None:
         """Look at everything that the port has emitted."""
         try:
             heard = self._station.heard()
         except OSError:  # the interface is down while there is no driver
             return
         for frame in heard:
-            self._look(frame.octets, others)
+            self._look(frame, others)
 
     def close(self) -> None:
         self._station.close()
 
-    def _look(self, octets: bytes, others: list[bytes]) -> None:
-        if any(secret in octets for secret in others):
-            self.faults.append(f"port {self.number} emitted another's secret: {octets.hex()}")
+    def number_in(self, octets: bytes) -> int:
+        """Return the number of the request whose octets these are a part of; 0 when it can not be told."""
+        at = octets.index(self.secret)
+        behind, before = octets[at + SECRET_OCTETS :][:4], octets[max(0, at - 4) : at]
+        numbers = (int.from_bytes(part, "big") for part in (behind, before) if len(part) == 4)
+        return next((number for number in numbers if 0 < number <= self.sent), 0)
+
+    def _look(self, frame: Heard, others: list[Port]) -> None:
+        octets = frame.octets
+        for other in others:
+            if other.secret in octets:
+                self.leaks.append(Leak(self.number, other.number, other.number_in(octets), frame.at))
         if self.secret not in octets:
             return
         data = octets[_DATA_AT : _DATA_AT + 2 * SECRET_OCTETS + 4]
         number = int.from_bytes(data[SECRET_OCTETS:-SECRET_OCTETS], "big")
         if data != self.secret + data[SECRET_OCTETS:-SECRET_OCTETS] + self.secret or number > self.sent:
-            self.faults.append(f"port {self.number} emitted what nobody sent: {octets.hex()}")
+            self.torn.append(octets.hex())
         else:
             self.answered[number] += 1
+            self.answered_at.setdefault(number, frame.at)
 
     def _try(self, frame: bytes) -> None:
         try:
@@ -140,10 +163,27 @@ class Canary:
 
     def assert_unharmed(self) -> None:
         """Fail when a port has emitted what it never should have, or has answered a request twice."""
+        assert not self.leaks(), self.leaks()[:10]
         for port in self.ports.values():
-            assert not port.faults, port.faults[:3]
+            assert not port.torn, f"port {port.number} emitted what nobody sent: {port.torn[:3]}"
             twice = [number for number, times in port.answered.items() if times > 1]
             assert not twice, f"port {port.number} answered requests {twice[:10]} twice"
+
+    def leaks(self) -> list[Leak]:
+        """Return what was heard of one port's secrets on another."""
+        return [leak for port in self.ports.values() for leak in port.leaks]
+
+    def live_leaks(self) -> list[Leak]:
+        """Return the leaks of frames that were under way then: answered on their own port later than that.
+
+        A buffer that comes back to the pool keeps its octets. Who writes any descriptors for a slot may have it send
+        those of a buffer that it was given rightly: old news, which every worker could read in the pool all the same.
+        """
+        return [
+            leak
+            for leak in self.leaks()
+            if leak.at < self.ports[leak.source].answered_at.get(leak.number, 0.0)
+        ]
 
     def _run(self) -> None:
         while not self._end.wait(INTERVAL_S):
@@ -153,7 +193,7 @@ class Canary:
             else:
                 self._paused.set()
             for port in self.ports.values():
-                port.listen([other.secret for other in self.ports.values() if other is not port])
+                port.listen([other for other in self.ports.values() if other is not port])
 
 
 def _dotted(address: int) -> str:

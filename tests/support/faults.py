@@ -90,7 +90,7 @@ class Injector:
         # Read once: geometry is among what is scribbled over.
         self._rings = {(slot, ring): self._ring(slot, ring) for slot in slots for ring in _RINGS}
         self._stopped: set[int] = set()
-        self._scribbled: dict[int, int] = {}  # slot: pid of the worker that it had then
+        self._scribbled: set[int] = set()  # slots
         self._dying: dict[tuple[lives.Role, int | None], int] = {}  # who must have a successor
         self._burners: list[subprocess.Popen[bytes]] = []
 
@@ -154,7 +154,8 @@ class Injector:
 
     def scribble(self, area: str, slot: int = 0) -> Fault:
         """Write into a slot's region: an area of AREAS, a ring's indices (rx, tx, spare), or `descriptors` of tx."""
-        pid = self._scribbled[slot] = lives.pid(self._instance, "worker", slot)
+        pid = lives.pid(self._instance, "worker", slot)
+        self._scribbled.add(slot)
         if area in _RINGS:
             detail = self._scribble_index(slot, area)
         elif area == "descriptors":
@@ -178,29 +179,28 @@ class Injector:
         """Wait until everybody that had to die has a useful successor.
 
         An index that is one too high, or another descriptor, can be what a sound worker would have written: nothing is
-        wrong then but that buffers of this slot are missing until its life cycle is walked. So a worker whose slot was
-        scribbled on, and that still lives, is killed.
+        wrong then but that buffers of this slot are missing until its life cycle is walked. And what is scribbled
+        between a reset and the next worker is that one's. So the worker of a slot that was scribbled on is killed.
         """
-        for slot, pid in self._scribbled.items():
-            if lives.pid(self._instance, "worker", slot) == pid:
-                self._signal(pid, signal.SIGKILL)
-            self._dying.setdefault(("worker", slot), pid)
+        self._wait_for_successors(timeout_s)
+        for slot in sorted(self._scribbled):
+            self.kill("worker", slot)
         self._scribbled.clear()
+        self._wait_for_successors(timeout_s)
+
+    # ---- how
+
+    def _wait_for_successors(self, timeout_s: float) -> None:
         for (role, slot), pid in self._dying.items():
             lives.wait_for_successor(self._instance, role, pid, slot, timeout_s=timeout_s)
         self._dying.clear()
         self._stopped.clear()
-        everybody: list[tuple[lives.Role, int | None]] = [
-            ("driver", None),
-            *(("worker", slot) for slot in self._slots),
-        ]
+        workers: list[tuple[lives.Role, int | None]] = [("worker", slot) for slot in self._slots]
         wait_until(
-            lambda: all(lives.is_useful(self._instance, role, slot) for role, slot in everybody),
+            lambda: all(lives.is_useful(self._instance, *each) for each in [("driver", None), *workers]),
             timeout_s=timeout_s,
             what=f"everybody is useful; {self}",
         )
-
-    # ---- how
 
     def _anybody(self) -> tuple[lives.Role, int | None]:
         found: list[tuple[lives.Role, int | None]] = [("worker", slot) for slot in self._slots]
