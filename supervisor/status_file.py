@@ -65,7 +65,8 @@ class StatusFile:
         self._complained = False
 
     def update(self, *, stopping: bool = False) -> None:
-        """Look, and write the file anew when anything has changed."""
+        """Look, and write the files anew of which anything has changed."""
+        self._reports.save()
         self._seen = {}
         status = self._look(stopping=stopping)
         self._changed = self._seen
