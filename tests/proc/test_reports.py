@@ -126,11 +126,15 @@ def test_crashed_worker_leaves_its_traceback(mortal: Instance) -> None:
 
 
 def test_crashed_driver_leaves_its_traceback(mortal: Instance) -> None:
+    before = told(mortal)["counters"]
     report = die(mortal, signal.SIGABRT, "driver", None)
     assert (report["signal"], report["name"], report["slot"]) == ("SIGABRT", "the driver", None)
     assert report["traceback"].startswith("Fatal Python error: Aborted")
     assert "driver.ready" in events(report)
     assert_answered(mortal.namespace, *ADDRESSES)
+    for port, counters in told(mortal)["counters"].items():
+        assert counters["frames_in"] > before[port]["frames_in"], "totals go on"
+        assert counters["frames_out"] > before[port]["frames_out"]
 
 
 def test_worker_that_leaves_by_itself(mortal: Instance) -> None:
@@ -267,6 +271,40 @@ def test_slot_that_has_failed_is_shown_with_its_reason(namespace: Namespace) -> 
         assert report["restart_in_s"] > 0
         assert instance.stop() == 0
         assert not instance.runtime.exists()
+
+
+def test_spare_is_shown_and_leaves_a_report_whatever_became_of_it(namespace: Namespace) -> None:
+    with Instance(namespace, "--spare", "1", "--restart-limit", "1000/10") as instance:
+        first, taken = wait_for_spare(instance), die(instance, signal.SIGKILL)
+        assert taken["name"] == "the worker of slot 0"
+        assert lives.pid(instance, "worker", 0) == first, "it took the place of the one that died"
+        as_worker = die(instance, signal.SIGSEGV)
+        assert as_worker["pid"] == first
+        assert as_worker["traceback"].startswith("Fatal Python error: Segmentation fault")
+        assert events(as_worker)[-1] == "interface.up"
+        idle = wait_for_spare(instance)
+        os.kill(idle, signal.SIGABRT)
+        report = report_of(instance, idle)
+        assert (report["name"], report["role"], report["slot"]) == ("a spare worker", "spare", None)
+        assert report["signal"] == "SIGABRT"
+        assert report["traceback"].startswith("Fatal Python error: Aborted")
+        assert instance.stop() == 0
+        assert not instance.runtime.exists()
+
+
+def wait_for_spare(instance: Instance) -> int:
+    """Wait until status tells of a spare that lives; return its pid."""
+    found: list[int] = []
+
+    def is_there() -> bool:
+        processes = told(instance)["status"]["processes"]
+        found[:] = [
+            each["pid"] for each in processes if each["role"] == "spare" and lives.is_running(each["pid"])
+        ]
+        return bool(found)
+
+    wait_until(is_there, what="a spare")
+    return found[0]
 
 
 def test_configuration_that_can_not_boot_is_reported_once(namespace: Namespace) -> None:
