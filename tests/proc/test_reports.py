@@ -168,6 +168,17 @@ def test_worker_that_stands_still_in_python_says_where(mortal: Instance) -> None
     assert died["reason"] == report["reason"]
 
 
+def test_driver_whose_main_thread_waits_says_where(mortal: Instance) -> None:
+    """Its lcores go on, so nobody notices before it is asked for something: to reset a slot."""
+    driver = lives.pid(mortal, "driver")
+    os.kill(driver, cues.WAIT)
+    die(mortal, signal.SIGKILL)
+    report = report_of(mortal, driver)
+    assert report["reason"] == "did not answer slot.reset for 5 s, and was killed by SIGKILL"
+    assert "in wait_for_nothing" in report["traceback"]
+    assert_answered(mortal.namespace, *ADDRESSES)
+
+
 def test_stopped_worker_can_not_say_where(mortal: Instance) -> None:
     report = die(mortal, signal.SIGSTOP)
     assert report["signal"] == "SIGKILL"
@@ -355,8 +366,9 @@ def report_after_death_of_adopted_driver(instance: Instance) -> dict[str, Any]:
     return report_of(instance, victim)
 
 
-def test_dead_instance_is_not_running(namespace: Namespace) -> None:
+def test_dead_instance_is_not_running_and_its_successor_has_its_reports(namespace: Namespace) -> None:
     with Instance(namespace, "--orphan-timeout", "0", "--spare", "0") as first:
+        crashed = die(first, signal.SIGSEGV)
         first.signal(signal.SIGKILL)
         first.wait()
         wait_for_end(*lives.pids(first, "worker"), *lives.pids(first, "driver"))
@@ -364,4 +376,7 @@ def test_dead_instance_is_not_running(namespace: Namespace) -> None:
         assert done.returncode == status.EXIT_NONE
         assert "is not running" in done.stdout
         with Instance(namespace, name=first.name) as successor:
+            assert not successor.events("instance.adopted")
+            assert report_of(successor, crashed["pid"]) == crashed
             assert successor.stop() == 0
+            assert not successor.runtime.exists()

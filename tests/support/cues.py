@@ -18,6 +18,7 @@ LEAVE = signal.SIGRTMIN + 1
 RAISE = signal.SIGRTMIN + 2
 STAND_STILL = signal.SIGRTMIN + 3
 SAY = signal.SIGRTMIN + 4
+WAIT = signal.SIGRTMIN + 5
 
 LEAVES_WITH = 3
 SAYS = 100  # lines
@@ -38,13 +39,18 @@ if {{"halo_mp.workers", "halo_mp.supervisor.driver"}} & set(sys.orig_argv):
         while True:
             pass
 
+    def wait_for_nothing(*_):
+        import time
+        time.sleep(1000)
+
     def say(*_):
         from halo_mp import logs
         for number in range({SAYS}):
             logs.get("cue").info("cue.said", number=number)
 
     for number, function in (
-        ({LEAVE:d}, leave), ({RAISE:d}, stumble), ({STAND_STILL:d}, stand_still_in_python), ({SAY:d}, say)
+        ({LEAVE:d}, leave), ({RAISE:d}, stumble), ({STAND_STILL:d}, stand_still_in_python), ({SAY:d}, say),
+        ({WAIT:d}, wait_for_nothing),
     ):
         signal.signal(number, function)
 """
