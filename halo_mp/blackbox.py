@@ -121,8 +121,12 @@ def trace_path(box: str) -> Path:
 def read_lines(box: str, count: int) -> list[str]:
     """Return the last lines that a process logged, oldest first; none when there is no such box."""
     records = _RECORD.findall(_read(lines_path(box), BOX_OCTETS))
-    newest = sorted(records, key=lambda record: record[0])[-count:]
-    return [line.decode("utf-8", "replace") for _, line in newest]
+    by_number = {int(number, 16): line for number, line in records}
+    newest = max(by_number, default=-1)
+    # Behind a gap lies what a lap left untouched because its last record did not fit there.
+    first = next(number for number in range(newest, -2, -1) if number not in by_number) + 1
+    found = [by_number[number] for number in range(first, newest + 1)]
+    return [line.decode("utf-8", "replace") for line in found[-count:]]
 
 
 def read_trace(box: str) -> str:

@@ -79,6 +79,7 @@ class Reports:
         """Start with what an earlier supervisor has left there."""
         self._path = None if directory is None else directory / "reports"
         self._reports = [] if self._path is None else load(self._path)
+        self._is_saved = True
         self._told: dict[str, float] = {}
 
     def all(self) -> list[Report]:
@@ -154,8 +155,13 @@ class Reports:
     def add(self, report: Report) -> None:
         """Keep a report, and let the oldest go that there is no more room for."""
         self._reports = bounded([*self._reports, report])
-        if self._path is None:
+        self._is_saved = self._path is None
+
+    def save(self) -> None:
+        """Write down what is new. Not as soon as it is: then the successor of what died would have to wait."""
+        if self._path is None or self._is_saved:
             return
+        self._is_saved = True
         try:
             save(self._path, self._reports)
         except OSError as error:

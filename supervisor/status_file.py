@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from halo_mp import logs
 from halo_mp.shm.identity import own_start_ticks
@@ -23,6 +23,7 @@ from halo_mp.supervisor.process import Process
 from halo_mp.supervisor.regions import Regions
 from halo_mp.supervisor.reports import Reports, write_whole
 from halo_mp.supervisor.spares import Spares
+from halo_mp.supervisor.statistics import Statistics
 from halo_mp.supervisor.status_model import (
     FILE,
     InstanceState,
@@ -48,6 +49,7 @@ class StatusFile:
         driver: DriverKeeper,
         workers: Sequence[WorkerKeeper],
         spares: Spares,
+        statistics: Statistics,
         reports: Reports,
     ) -> None:
         self._config = config
@@ -56,6 +58,7 @@ class StatusFile:
         self._driver = driver
         self._workers = workers
         self._spares = spares
+        self._statistics = statistics
         self._reports = reports
         self._since = time.time()
         self._start_ticks = own_start_ticks()
@@ -65,7 +68,8 @@ class StatusFile:
         self._complained = False
 
     def update(self, *, stopping: bool = False) -> None:
-        """Look, and write the file anew when anything has changed."""
+        """Look, and write the files anew of which anything has changed."""
+        self._reports.save()
         self._seen = {}
         status = self._look(stopping=stopping)
         self._changed = self._seen
@@ -84,6 +88,7 @@ class StatusFile:
     def _look(self, *, stopping: bool) -> Status:
         up = all(worker.was_ready.is_set() for worker in self._workers)
         state: InstanceState = "stopping" if stopping else "up" if up else "starting"
+        kept = self._statistics.kept()
         feeds = {slot.number: slot.feeds for slot in self._config.slots}
         workers = (
             self._process(worker, tuple(sorted({port for port, _ in feeds.get(worker.number, ())})))
@@ -96,7 +101,7 @@ class StatusFile:
             supervisor_start_ticks=self._start_ticks,
             since=self._since,
             processes=(self._process(self._driver, ()), *workers, *map(self._spare, self._spares.processes)),
-            ports=tuple(self._port(port) for port in self._config.ports),
+            ports=tuple(self._port(port, kept.get(str(port.number), {})) for port in self._config.ports),
             reports=tuple(
                 ReportLine(name=report.name, pid=report.pid, ended_at=report.ended_at, reason=report.reason)
                 for report in self._reports.all()
@@ -140,7 +145,7 @@ class StatusFile:
         since = self._seen[key] = self._changed.get(key) or time.time()
         return since
 
-    def _port(self, port: PortConfig) -> PortStatus:
+    def _port(self, port: PortConfig, kept: Mapping[str, int]) -> PortStatus:
         told = self._driver.ports.get(port.number)
         shared = self._regions.ports.pointer.port[port.number]
         return PortStatus(
@@ -151,4 +156,6 @@ class StatusFile:
             mtu=told["mtu"] if told else port.mtu,
             state=PortState(shared.state).name.lower() if shared.state in list(PortState) else "failed",
             link_up=bool(shared.link_up),
+            frames_in_before=kept.get("rx_frames", 0),
+            frames_out_before=kept.get("tx_frames", 0),
         )

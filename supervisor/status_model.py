@@ -62,6 +62,9 @@ class PortStatus:
     state: str
     """`started`, `failed`, or `absent` while there is no driver that has it."""
     link_up: bool
+    frames_in_before: int
+    """What drivers before this one have counted."""
+    frames_out_before: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,8 +40,8 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PortCounters:
-    """Frames that a port took from the wire and gave to it since its driver was started, and drops since the
-    instance was: those of the slots that the port is the first to feed."""
+    """Since the instance was started: frames that a port took from the wire and gave to it, and drops of the slots that
+    it is the first to feed."""
 
     frames_in: int
     frames_out: int
@@ -137,12 +137,12 @@ def _counters(status: Status) -> tuple[dict[int, PortCounters], str | None]:
     except (HaloError, KeyError) as error:
         return {}, str(error)
     found = {}
-    for number, happened in drops.items():
-        stats = ports[number]["stats"] if number in ports else {}
-        found[number] = PortCounters(
-            frames_in=stats.get("rx_frames", 0),
-            frames_out=stats.get("tx_frames", 0),
-            drops=dict(happened.most_common()),
+    for port in status.ports:
+        stats = ports[port.number]["stats"] if port.number in ports else {}
+        found[port.number] = PortCounters(
+            frames_in=port.frames_in_before + stats.get("rx_frames", 0),
+            frames_out=port.frames_out_before + stats.get("tx_frames", 0),
+            drops=dict(drops[port.number].most_common()),
         )
     return found, None
 

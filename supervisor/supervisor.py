@@ -138,6 +138,7 @@ class Supervisor:
             self._driver,
             list(self._workers.values()),
             self._spares,
+            self._statistics,
             self._reports,
         )
         if self._adopted is not None:

@@ -266,6 +266,7 @@ class Worker:
         if self._fastpath is not None:
             self._selector.detach()
             self._fastpath.detach()
+            self._fastpath = None  # work may have been called for already
         if self._regions is not None:
             self._selector.unregister(self._regions.doorbell_fd)
             self._regions.close()

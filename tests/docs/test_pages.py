@@ -30,6 +30,11 @@ def supervisor_flags() -> set[str]:
 
 
 @cache
+def status_flags() -> set[str]:
+    return _flags_in(ROOT / "supervisor/status.py")
+
+
+@cache
 def bench_flags() -> set[str]:
     return _flags_in(ROOT / "bench/__main__.py")
 
@@ -44,6 +49,7 @@ def flags_of(line: str) -> tuple[list[str], set[str]]:
     if any(program in line for program in PRIVATE):
         return [], set()
     for start, known in (
+        ("halo_mp.supervisor.status", status_flags()),
         ("halo_mp.supervisor", supervisor_flags() | EAL),
         ("make run", supervisor_flags()),
         ("-m bench", bench_flags()),
@@ -54,7 +60,7 @@ def flags_of(line: str) -> tuple[list[str], set[str]]:
     if example := re.search(r"examples/[\w.]+", line):
         return FLAG.findall(line[example.end() :]), _flags_in(ROOT / example[0])
     if line.startswith("--"):
-        return FLAG.findall(line), supervisor_flags() | bench_flags() | EAL | OTHERS
+        return FLAG.findall(line), supervisor_flags() | status_flags() | bench_flags() | EAL | OTHERS
     return [], set()
 
 

@@ -8,6 +8,7 @@ import pwd
 import re
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -104,11 +105,19 @@ def test_worker_is_nobody_where_that_can_be(running: Instance, slot: int) -> Non
         assert root or not thread["Groups"]
 
 
+def pop_black_box(instance: Instance, held: dict[int, str]) -> None:
+    """Take the two files of its black box out of what a process holds."""
+    directory = f"{instance.runtime}/last/"
+    box = [number for number, name in held.items() if name.startswith(directory)]
+    assert sorted(Path(held.pop(number)).suffix for number in box) == [".lines", ".trace"]
+
+
 @pytest.mark.parametrize("slot", SLOTS)
 def test_worker_holds_no_descriptor_of_memory(running: Instance, slot: int) -> None:
     held = lives.descriptors(lives.pid(running, "worker", slot))
     log = running.log_path
     assert {held.pop(0), held.pop(1), held.pop(2)} == {"/dev/null", log}
+    pop_black_box(running, held)
     kinds = sorted(re.sub(r":\[\d+\]", "", held[number]) for number in held)
     # Two doorbells, the event loop's own pair of sockets and selector, and the supervisor's channel.
     assert kinds == ["anon_inode:[eventfd]"] * 2 + ["anon_inode:[eventpoll]"] + ["socket"] * 3
@@ -117,6 +126,7 @@ def test_worker_holds_no_descriptor_of_memory(running: Instance, slot: int) -> N
 def test_driver_holds_no_descriptor_of_our_memory_but_the_pool(running: Instance) -> None:
     """The pool has no name: a later supervisor gets it from the driver."""
     held = lives.descriptors(lives.pid(running, "driver"))
+    pop_black_box(running, held)
     ours = [name for name in held.values() if "halo" in name and name != running.log_path]
     assert ours == ["/memfd:halo-mp.pool (deleted)"]
     assert sum(name == "/dev/net/tun" for name in held.values()) >= 2
