@@ -84,6 +84,8 @@ class DeviceWatch:
 
     def poll(self) -> None:
         """Look at what nobody tells of; twice a second is often enough."""
+        if self._netdevices is not None:
+            self._netdevices.receive()  # nothing, most often; but it may have to ask again
         for port in self._watched.values():
             if port.lost:
                 continue

@@ -17,6 +17,7 @@ IFF_UP, IFF_RUNNING = 0x1, 0x40
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK = 16, 17, 18
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _REQUEST_DUMP = 0x1 | 0x300  # NLM_F_REQUEST, NLM_F_DUMP
+_INTERRUPTED = 0x10  # NLM_F_DUMP_INTR: devices changed while they were listed
 _RTMGRP_LINK = 1
 _IFLA_IFNAME = 3
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
@@ -24,6 +25,7 @@ _LINK = struct.Struct("=BxHiII")  # family, type, index, flags, change
 _ATTRIBUTE = struct.Struct("=HH")  # length, type
 _RECEIVE_OCTETS = 256 << 10
 _BUFFER_OCTETS = 1 << 20
+_ATTEMPTS = 5  # to get a whole list, in one call
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class NetDevices:
         self._on_change = on_change
         self._by_index: dict[int, NetDevice] = {}
         self._listed: set[int] | None = None  # while the kernel lists all of them: which it has named
+        self._must_ask = True  # at first, and when we may have missed something
         self._known = False
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
@@ -62,11 +65,10 @@ class NetDevices:
             self._socket.setblocking(False)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_OCTETS)
             self._socket.bind((0, _RTMGRP_LINK))
-            self._ask()
+            self.receive()
         except OSError:
             self._socket.close()
             raise
-        self.receive()
         self._known = True
 
     def fileno(self) -> int:
@@ -87,32 +89,51 @@ class NetDevices:
 
     def receive(self) -> None:
         """Take in what the kernel has said since the last call."""
+        self._drain()
+        for _ in range(_ATTEMPTS):
+            if not self._must_ask:
+                break
+            self._ask()
+            self._drain()
+
+    def _drain(self) -> None:
         while True:
             try:
                 octets = self._socket.recv(_RECEIVE_OCTETS)
             except BlockingIOError:
                 return
-            except OSError:  # ENOBUFS: we were too slow, something is lost, so begin anew
-                self._ask()
+            except OSError:  # ENOBUFS: we were too slow, and something is lost
+                self._must_ask = True
                 continue
-            for kind, body in _messages(octets):
-                self._handle(kind, body)
+            for kind, flags, body in _messages(octets):
+                self._handle(kind, flags, body)
 
     def _ask(self) -> None:
-        self._listed = set()
+        self._must_ask, self._listed = False, set()
         body = _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
-        self._socket.send(_HEADER.pack(_HEADER.size + len(body), _RTM_GETLINK, _REQUEST_DUMP, 0, 0) + body)
+        request = _HEADER.pack(_HEADER.size + len(body), _RTM_GETLINK, _REQUEST_DUMP, 0, 0) + body
+        try:
+            self._socket.send(request)
+        except OSError:  # no memory for it now
+            self._must_ask = True
 
-    def _handle(self, kind: int, body: bytes) -> None:
-        if kind in (_NLMSG_DONE, _NLMSG_ERROR) and self._listed is not None:
-            for index in self._by_index.keys() - self._listed:
-                self._remove(index)
-            self._listed = None
+    def _handle(self, kind: int, flags: int, body: bytes) -> None:
+        if kind == _NLMSG_ERROR or flags & _INTERRUPTED:
+            self._must_ask = True
+        elif kind == _NLMSG_DONE:
+            self._end_list()
         elif kind in (_RTM_NEWLINK, _RTM_DELLINK) and (device := parse_device(body)) is not None:
             if kind == _RTM_DELLINK:
                 self._remove(device.index)
             else:
                 self._add(device)
+
+    def _end_list(self) -> None:
+        """Everything that there is was named, unless something was missed meanwhile."""
+        if self._listed is not None and not self._must_ask:
+            for index in self._by_index.keys() - self._listed:
+                self._remove(index)
+        self._listed = None
 
     def _add(self, device: NetDevice) -> None:
         if self._listed is not None:
@@ -139,12 +160,12 @@ def parse_device(body: bytes) -> NetDevice | None:
     return NetDevice(index, name.rstrip(b"\0").decode(errors="replace"), flags)
 
 
-def _messages(octets: bytes) -> Iterator[tuple[int, bytes]]:
+def _messages(octets: bytes) -> Iterator[tuple[int, int, bytes]]:
     while len(octets) >= _HEADER.size:
-        length, kind, *_ = _HEADER.unpack_from(octets)
+        length, kind, flags, *_ = _HEADER.unpack_from(octets)
         if not _HEADER.size <= length <= len(octets):
             return
-        yield kind, octets[_HEADER.size : length]
+        yield kind, flags, octets[_HEADER.size : length]
         octets = octets[_aligned(length) :]
 
 

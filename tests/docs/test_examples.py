@@ -51,7 +51,7 @@ def test_counters_of_a_running_instance(instance: Instance) -> None:
     shown = run("counters.py", instance.name)
     assert shown.returncode == 0, shown.stderr
     port, slot = (line.split() for line in shown.stdout.splitlines() if line.startswith("0 "))
-    assert port[1:3] == ["net_tap0", "direct"]
+    assert port[1:4] == ["net_tap0", "started", "direct"]
     assert slot[1] == "enabled"
     assert slot[5] == "3", "echo replies"
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 
 from tests.proc.conftest import ADDRESSES, assert_recovered, everybody, interfaces
@@ -111,15 +110,3 @@ def test_stop_while_the_driver_starts_anew(pair: Instance) -> None:
     pair.signal(signal.SIGTERM)
     assert pair.wait() == 0
     assert interfaces(pair.namespace) == {"lo"}
-
-
-def test_interface_deleted_under_the_driver_ends_in_a_sentence_or_a_new_one(pair: Instance) -> None:
-    """Whoever deletes a TAP, the other port goes on."""
-    driver = lives.pid(pair, "driver")
-    with Pinger(pair.namespace, ADDRESSES[1]) as other:
-        other.wait_for_more()
-        pair.namespace.run("ip", "link", "delete", f"{pair.name}.0")
-        other.wait_for_more(50)
-    assert other.lost == set()
-    assert os.path.exists(f"/proc/{driver}")
-    assert pair.stop() == 0

@@ -12,7 +12,7 @@ from halo_mp.control.messages import ReadyPort
 from halo_mp.supervisor import arguments, config
 from halo_mp.supervisor.announce import announce
 from halo_mp.supervisor.config import Config
-from halo_mp.supervisor.keeper_driver import parse_ready
+from halo_mp.supervisor.keeper_driver import parse_lost, parse_ready
 from halo_mp.supervisor.regions import Regions
 from halo_mp.supervisor.wiring import driver_configure, interfaces, stack_mac, worker_configure
 from tests.unit.supervisor.tree import build_config
@@ -124,6 +124,18 @@ def test_parse_ready_that_makes_no_sense_is_refused(change: dict[str, object]) -
 
 def test_parse_ready_gives_ports_by_number() -> None:
     assert parse_ready({"type": "ready", "ports": list(ready(0, 3).values())}) == ready(0, 3)
+
+
+def test_parse_lost_gives_reasons_by_number() -> None:
+    assert parse_lost({"type": "ready", "lost": [{"port": 3, "reason": "gone"}]}) == {3: "gone"}
+
+
+@pytest.mark.parametrize(
+    "lost", [None, [1], [{}], [{"port": "3", "reason": "gone"}], [{"port": 3, "reason": 1}]]
+)
+def test_parse_lost_that_makes_no_sense_is_refused(lost: object) -> None:
+    with pytest.raises(ProtocolError):
+        parse_lost({"type": "ready", "lost": lost})
 
 
 def test_announce_tap_says_what_to_type() -> None:
