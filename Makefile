@@ -73,6 +73,10 @@ test: setup ## Run lint, the type checker and all tests
 	@status=0; $(MAKE) lint || status=$$?; \
 	$(INSIDE) $(BIN)/python -m pytest $(TESTS) || status=$$?; exit $$status
 
+.PHONY: soak
+soak: setup ## Faults of every kind for an hour; MINUTES=60 SEED=... change that
+	@SOAK_MINUTES=$(or $(MINUTES),60) SOAK_SEED=$(or $(SEED),20261122) $(INSIDE) $(BIN)/python -m pytest -s tests/soak
+
 .PHONY: lint
 lint: setup ## Run ruff, clang-format and mypy, changing nothing
 	@$(MAKE) --keep-going lint-python lint-c lint-types

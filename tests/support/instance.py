@@ -49,6 +49,8 @@ class Instance:
         self._options = options
         self._log = tempfile.NamedTemporaryFile(prefix="halo-mp-test-", suffix=".log")  # noqa: SIM115
         self._text = ""  # the log, once the instance has ended
+        self._events: list[dict[str, Any]] = []  # of the lines before _read_to
+        self._read_to = 0
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -86,15 +88,23 @@ class Instance:
 
     def events(self, event: str | None = None) -> list[dict[str, Any]]:
         """Its log as a list of maps, all or those of one event."""
-        found = []
-        for line in self.text().splitlines():
+        self._read_on()
+        return [entry for entry in self._events if event in (None, entry.get("event"))]
+
+    def _read_on(self) -> None:
+        """Parse the lines that came since the last look: a log of thousands of deaths is looked at often."""
+        if self._log.file.closed:
+            return
+        octets = os.pread(self._log.fileno(), os.fstat(self._log.fileno()).st_size, self._read_to)
+        octets = octets[: octets.rfind(b"\n") + 1]
+        self._read_to += len(octets)
+        for line in octets.decode(errors="replace").splitlines():
             try:
                 entry = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(entry, dict) and event in (None, entry.get("event")):
-                found.append(entry)
-        return found
+            if isinstance(entry, dict):
+                self._events.append(entry)
 
     def wait_for(self, event: str, *, count: int = 1, timeout_s: float = 10.0) -> list[dict[str, Any]]:
         """Wait until an event was logged `count` times; return them."""
@@ -151,6 +161,7 @@ class Instance:
                 self.signal()
                 self.wait()
         if not self._text:
+            self._read_on()
             self._text = self.text()
             self._log.close()
         return self.process.returncode

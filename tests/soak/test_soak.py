@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An hour of faults of every kind under traffic: `make soak`, not a part of `make test`.
+
+One seed gives one order of faults; SOAK_SEED and SOAK_MINUTES say which and how long. After each batch, and without
+traffic, the books are looked at: no buffer is lost, nobody has a descriptor or memory more than before.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections import Counter
+
+import psutil
+
+from tests.proc.conftest import kill_supervisor
+from tests.support import lives
+from tests.support.canary import Canary
+from tests.support.faults import Injector
+from tests.support.instance import Instance
+from tests.support.ledger import Ledger
+from tests.support.namespace import Namespace, wait_until
+
+FLAGS = ("--ports", "0,1", "--restart-limit", "1000/10", "--spare", "auto")
+KINDS = ("kill",) * 28 + ("pause",) * 2 + ("scribble",) * 4 + ("starve",) * 2 + ("stop",)
+"""One in so many; a stop takes more than a second to be found."""
+BATCH = 20
+BATCHES = 8  # under one supervisor, which is killed then
+LEAST_KILLS_AN_HOUR = 1000
+MOST_GROWTH_OCTETS = 8 << 20  # of one process, from its first batch to its last
+
+
+class Sizes:
+    """Memory and descriptors of every process of an instance, by pid, as first seen."""
+
+    def __init__(self) -> None:
+        self._first: dict[int, tuple[int, int]] = {}
+
+    def check(self, processes: list[int]) -> None:
+        """Fail when one that was looked at before has become larger."""
+        for pid in processes:
+            process = psutil.Process(pid)
+            memory, descriptors = process.memory_info().rss - process.memory_info().shared, process.num_fds()
+            first_memory, first_descriptors = self._first.setdefault(pid, (memory, descriptors))
+            assert descriptors <= first_descriptors, f"{process.cmdline()}: {lives.descriptors(pid)}"
+            assert memory - first_memory <= MOST_GROWTH_OCTETS, (
+                f"{process.cmdline()}: {first_memory} to {memory}"
+            )
+
+
+def processes_of(instance: Instance) -> list[int]:
+    """Return the pids of supervisor, driver and workers; the spare comes and goes."""
+    assert instance.process is not None
+    return [
+        instance.process.pid,
+        lives.pid(instance, "driver"),
+        *(lives.pid(instance, "worker", n) for n in (0, 1)),
+    ]
+
+
+def endure(instance: Instance, canary: Canary, seed: int, deadline: float, done: Counter[str]) -> None:
+    """Do batches of faults, and look at the books after each."""
+    sizes, ledger = Sizes(), Ledger(instance, 0, 1)
+    with Injector(instance, (0, 1), seed=seed) as faults:
+        for _ in range(BATCHES):
+            canary.resume()
+            for _ in range(BATCH):
+                done[faults.at_random(KINDS).kind] += 1
+                faults.heal()
+                if time.monotonic() > deadline:
+                    break
+            canary.wait_for_more()
+            canary.pause()
+            ledger.assert_whole()
+            assert not canary.live_leaks()
+            instance.wait_for("spare.ready")
+            sizes.check(processes_of(instance))
+            print(f"{max(0, deadline - time.monotonic()) / 60:6.1f} minutes left, {dict(done)}", flush=True)
+            if time.monotonic() > deadline:
+                return
+
+
+def test_soak(namespace: Namespace) -> None:
+    minutes, seed = float(os.environ.get("SOAK_MINUTES", "60")), int(os.environ.get("SOAK_SEED", "20261122"))
+    print(f"\nSOAK_SEED={seed} SOAK_MINUTES={minutes:g}", flush=True)
+    deadline = time.monotonic() + minutes * 60
+    seeds, done = random.Random(seed), Counter[str]()
+    instance = Instance(namespace, *FLAGS)
+    with instance:
+        first = instance
+        while True:
+            with Canary(instance, 0, 1) as canary:
+                canary.wait_for_more()
+                canary.pause()
+                endure(instance, canary, seeds.getrandbits(32), deadline, done)
+            if time.monotonic() > deadline:
+                break
+            kill_supervisor(instance)
+            done["supervisor"] += 1
+            instance = Instance(namespace, *FLAGS, name=first.name)
+            instance.__enter__()
+        assert instance.stop() == 0
+    assert done["kill"] >= LEAST_KILLS_AN_HOUR * minutes / 60
+    wait_until(
+        lambda: not (namespace.shared_memory / f"halo-mp.{first.name}.owners").exists(), what="its end"
+    )
