@@ -19,7 +19,7 @@ from halo_mp.shm.owners import create_owners
 from halo_mp.shm.pool import create_pool
 from halo_mp.shm.ports import create_ports
 from halo_mp.shm.region import Region, region_name
-from halo_mp.shm.slot import create_slot
+from halo_mp.shm.slot import create_slot, write_geometry
 from halo_mp.shm.tables import create_tables
 from halo_mp.supervisor.config import Config, SlotConfig, pool_geometry
 from halo_mp.supervisor.config_pool import slot_geometry
@@ -99,10 +99,17 @@ class Regions:
             regions._open_tables()
             for slot, region, doorbell in zip(config.slots, slots, slot_doorbells, strict=True):
                 regions._keep_slot(slot, region, doorbell)
-            for region in (owners, ports, tables, *slots):
-                region.take_over()
+            regions._take_over(config)
             regions._stack = stack.pop_all()
         return regions
+
+    def _take_over(self, config: Config) -> None:
+        """Write anew what only the supervisor may: nobody has watched over it while there was none."""
+        for region in (self.owners, self.ports, self.tables, *(slot.region for slot in self.slots.values())):
+            region.take_over()
+        pool_geometry(config).write_to(self.owners.pointer.pool)
+        for number, memory in self.slots.items():
+            write_geometry(memory.region, slot_geometry(config, number))
 
     def _keep(self, region: Region) -> Region:
         self._stack.callback(_remove, region)

@@ -161,6 +161,7 @@ class Supervisor:
     def _resume(self, adopted: Adopted) -> None:
         """Let everything begin where the dead supervisor left it."""
         self._tables.resume()
+        self._mending.renew(self._regions.tables)
         self._interfaces = list(read_interfaces(self._regions.tables))
         self._statistics.keep(adopted.left.kept)
         self._reports.take_over(adopted.left.members)

@@ -66,12 +66,17 @@ def create_slot(instance: str, geometry: SlotGeometry, *, generation: int) -> Re
     """Create the region of a slot, its rings empty and disabled. Raises EnvironmentProblem."""
     name = region_name(instance, f"slot.{geometry.slot}")
     region = Region.create(name, RegionKind.SLOT, geometry.size_octets, generation=generation)
+    write_geometry(region, geometry)
+    return region
+
+
+def write_geometry(region: Region, geometry: SlotGeometry) -> None:
+    """Write where the rings lie, which only the supervisor may."""
     struct = region.pointer.geometry
     for field in ("slot", "ring_size", "tx_size", "spare_size", "rx_offset", "tx_offset", "spare_offset"):
         setattr(struct, field, getattr(geometry, field))
     struct.buffer_bound = geometry.buffer_bound
     geometry.pool.write_to(struct.pool)
-    return region
 
 
 def _align(offset: int) -> int:

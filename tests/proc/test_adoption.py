@@ -204,12 +204,14 @@ def test_state_that_can_not_be_read_is_no_state(pair: Instance, damage: bytes) -
 
 
 @pytest.mark.parametrize("region", ["owners", "slot.1"])
-def test_region_that_is_gone_or_another_is_not_adopted(pair: Instance, region: str) -> None:
+def test_region_of_another_run_is_not_adopted(pair: Instance, region: str) -> None:
     """Everything is started anew then: half an instance would be worse."""
     children = everybody(pair)
     kill_supervisor(pair)
     path = pair.namespace.shared_memory / f"halo-mp.{pair.name}.{region}"
-    path.write_bytes(path.read_bytes()[:32] + bytes(32))
+    with path.open("r+b") as file:
+        file.seek(40)  # the generation
+        file.write(bytes(8))
     with start_again(pair) as successor:
         [failed] = successor.events("adoption.failed")
         assert region in failed["reason"]
@@ -272,3 +274,20 @@ def test_supervisor_that_stands_still_costs_nothing(pair: Instance) -> None:
     assert everybody(pair) == children
     assert not pair.events("worker.died")
     assert pair.stop() == 0
+
+
+def test_what_was_scribbled_over_without_a_supervisor_is_put_right(pair: Instance) -> None:
+    """Nobody else would: who attaches next believes what stands there."""
+    ledger = Ledger(pair, 0, 1)
+    kill_supervisor(pair)
+    path = pair.namespace.shared_memory / f"halo-mp.{pair.name}.slot.0"
+    with path.open("r+b") as region:
+        region.seek(64)  # behind the header: the geometry
+        region.write(os.urandom(64))
+    with start_again(pair) as successor:
+        worker = lives.pid(successor, "worker", 0)
+        lives.kill(worker)
+        lives.wait_for_successor(successor, "worker", worker, 0)
+        assert not successor.events("region.mended")
+        assert_recovered(ledger, pair.namespace, *ADDRESSES)
+        assert successor.stop() == 0
