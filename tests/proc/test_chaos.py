@@ -14,9 +14,9 @@ from tests.support.ledger import Ledger
 from tests.support.namespace import Namespace
 from tests.support.pinger import Pinger
 
-ROUNDS = 16
-KILLS = 20  # at the least, with rounds of two
-LONGEST_WAIT = 20  # answers, a hundred a second
+ROUNDS = 75
+KILLS = 100  # with rounds of two; each seed has its own number
+LONGEST_WAIT = 15  # answers, a hundred a second
 
 Victim = tuple[lives.Role, int | None]
 VICTIMS: tuple[Victim, ...] = (("driver", None), ("worker", 0), ("worker", 1))
@@ -25,7 +25,7 @@ VICTIMS: tuple[Victim, ...] = (("driver", None), ("worker", 0), ("worker", 1))
 @pytest.mark.parametrize("seed", [20261122])
 def test_random_kills_lose_no_buffer_and_no_port(namespace: Namespace, seed: int) -> None:
     chance = random.Random(seed)
-    with Instance(namespace, "--ports", "0,1", "--restart-limit", "100/10") as instance:
+    with Instance(namespace, "--ports", "0,1", "--restart-limit", "100/10", "--spare", "auto") as instance:
         ledger = Ledger(instance, 0, 1)
         with Pinger(namespace, ADDRESSES[0]) as pinger, Pinger(namespace, ADDRESSES[1]) as other:
             for _ in range(ROUNDS):

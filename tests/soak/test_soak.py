@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 import time
 from collections import Counter
 
@@ -59,6 +60,12 @@ def processes_of(instance: Instance) -> list[int]:
     ]
 
 
+def has_spare(instance: Instance) -> bool:
+    """Whether one is ready, and so holds the descriptors that it will always hold."""
+    ready, taken, died = (len(lives.said(instance, f"spare.{what}")) for what in ("ready", "taken", "died"))
+    return ready > taken + died
+
+
 def endure(instance: Instance, canary: Canary, seed: int, deadline: float, done: Counter[str]) -> None:
     """Do batches of faults, and look at the books after each."""
     sizes, ledger = Sizes(), Ledger(instance, 0, 1)
@@ -74,11 +81,25 @@ def endure(instance: Instance, canary: Canary, seed: int, deadline: float, done:
             canary.pause()
             ledger.assert_whole()
             assert not canary.live_leaks()
-            instance.wait_for("spare.ready")
+            wait_until(lambda: has_spare(instance), timeout_s=30, what="a spare")
             sizes.check(processes_of(instance))
             print(f"{max(0, deadline - time.monotonic()) / 60:6.1f} minutes left, {dict(done)}", flush=True)
             if time.monotonic() > deadline:
                 return
+
+
+def disturb(instance: Instance, done: Counter[str]) -> None:
+    """Take a device away, and let strangers talk to the supervisor. The canary's sockets would not survive that."""
+    for number in (0, 1):
+        before = len(instance.events("port.returned"))
+        instance.namespace.run("ip", "link", "delete", f"{instance.name}.{number}")
+        instance.wait_for("port.returned", count=before + 1, timeout_s=30)
+        done["device"] += 1
+    for octets in (b"", b"\xff" * 64, b"\0\0\0\x05\x81\xa4type"):
+        with socket.socket(socket.AF_UNIX) as stranger:
+            stranger.connect(str(instance.runtime / "private.sock"))
+            stranger.sendall(octets)
+        done["stranger"] += 1
 
 
 def test_soak(namespace: Namespace) -> None:
@@ -96,6 +117,7 @@ def test_soak(namespace: Namespace) -> None:
                 endure(instance, canary, seeds.getrandbits(32), deadline, done)
             if time.monotonic() > deadline:
                 break
+            disturb(instance, done)
             kill_supervisor(instance)
             done["supervisor"] += 1
             instance = Instance(namespace, *FLAGS, name=first.name)
