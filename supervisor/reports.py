@@ -80,6 +80,7 @@ class Reports:
         self._path = None if directory is None else directory / "reports"
         self._reports = [] if self._path is None else load(self._path)
         self._is_saved = True
+        self._emptied: list[str | None] = []
         self._told: dict[str, float] = {}
 
     def all(self) -> list[Report]:
@@ -121,7 +122,7 @@ class Reports:
             failed=restart.failed,
             restart_in_s=round(restart.delay_s, 3),
         )
-        boxes.remove(box)
+        self._emptied.append(box)
         self.add(report)
         return self._traceback(report, time.monotonic())
 
@@ -158,7 +159,9 @@ class Reports:
         self._is_saved = self._path is None
 
     def save(self) -> None:
-        """Write down what is new. Not as soon as it is: then the successor of what died would have to wait."""
+        """Write down what is new, and remove boxes. Not as soon as it is: a successor would have to wait."""
+        while self._emptied:
+            boxes.remove(self._emptied.pop())
         if self._path is None or self._is_saved:
             return
         self._is_saved = True
