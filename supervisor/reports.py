@@ -12,7 +12,8 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,7 +80,10 @@ class Reports:
         """Start with what an earlier supervisor has left there."""
         self._path = None if directory is None else directory / "reports"
         self._reports = [] if self._path is None else load(self._path)
+        self.lent: Callable[[], AbstractContextManager[None]] = nullcontext
+        """What has descriptors for us when there are no others."""
         self._is_saved = True
+        self._emptied: list[str | None] = []
         self._told: dict[str, float] = {}
 
     def all(self) -> list[Report]:
@@ -102,6 +106,8 @@ class Reports:
     ) -> dict[str, object]:
         """Keep a report of an end; return what else the log should say of it: a traceback, if it is time for one."""
         box = child.box if child is not None else None
+        with self.lent():
+            lines, traceback = _last_lines(box), _last_trace(box)
         report = Report(
             name=name,
             role=role,
@@ -115,13 +121,13 @@ class Reports:
             reason=reason,
             failure=failure,
             silence=silence,
-            lines=_last_lines(box),
-            traceback=_last_trace(box),
+            lines=lines,
+            traceback=traceback,
             restarts=restarts,
             failed=restart.failed,
             restart_in_s=round(restart.delay_s, 3),
         )
-        boxes.remove(box)
+        self._emptied.append(box)
         self.add(report)
         return self._traceback(report, time.monotonic())
 
@@ -158,12 +164,15 @@ class Reports:
         self._is_saved = self._path is None
 
     def save(self) -> None:
-        """Write down what is new. Not as soon as it is: then the successor of what died would have to wait."""
+        """Write down what is new, and remove boxes. Not as soon as it is: a successor would have to wait."""
+        while self._emptied:
+            boxes.remove(self._emptied.pop())
         if self._path is None or self._is_saved:
             return
         self._is_saved = True
         try:
-            save(self._path, self._reports)
+            with self.lent():
+                save(self._path, self._reports)
         except OSError as error:
             log.warning("reports.not_saved", reason=error.strerror)
 

@@ -77,7 +77,8 @@ class StatusFile:
             return
         self._written = status
         try:
-            write_whole(self._path, to_json(status))
+            with self._reports.lent():
+                write_whole(self._path, to_json(status))
         except OSError as error:
             if not self._complained:
                 log.warning("status.not_saved", reason=error.strerror)

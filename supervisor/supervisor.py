@@ -128,6 +128,7 @@ class Supervisor:
         )
         for slot in self._config.slots:
             self._workers[slot.number] = self._worker(slot)
+        self._reports.lent = self._greeter.reserve.lent
         self._spares.reports = self._reports
         for keeper in self._keepers():
             keeper.reports = self._reports

@@ -31,7 +31,12 @@ def is_alive(pid: int, ticks: int) -> bool:
 
 
 def own_start_ticks() -> int:
-    """Return the start ticks of this process."""
-    ticks = start_ticks(os.getpid())
+    """Return the start ticks of this process; from the second time on without a descriptor."""
+    return _start_ticks_of(os.getpid())
+
+
+@cache
+def _start_ticks_of(pid: int) -> int:
+    ticks = start_ticks(pid)
     assert ticks is not None  # /proc is mounted, and we are no zombie
     return ticks

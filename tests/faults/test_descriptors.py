@@ -82,7 +82,8 @@ def test_supervisor_without_a_single_one_left_starts_a_worker(pair: Instance) ->
             succeed(pair, "worker", slot)
     assert_answered(pair.namespace, *ADDRESSES)
     assert len(lives.said(pair, "worker.died")) == 2
-    assert not pair.events("state.not_saved")
+    for event in ("state.not_saved", "reports.not_saved", "status.not_saved", "box.not_made"):
+        assert not pair.events(event)
     assert count(process) == before
     assert pair.stop() == 0
 

@@ -7,10 +7,13 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from halo_mp import logs
+from halo_mp import blackbox, logs
+from halo_mp.blackbox import LineBox
+from halo_mp.supervisor.boxes import Boxes
 
 Lines = Callable[[], list[str]]
 
@@ -192,3 +195,15 @@ def test_configure_again_writes_each_line_once(reader: Reader) -> None:
         logs.configure("t", "info", fd=reader.writing)
     logs.get("x").info("e")
     assert len(reader.lines()) == 1
+
+
+def test_line_that_is_dropped_is_in_the_black_box(reader: Reader, tmp_path: Path) -> None:
+    with Boxes(tmp_path).new("t") as made:
+        logs.configure("t", "info", fd=reader.writing, queue_lines=4, box=LineBox(made.fds[0]))
+        while not logs.dropped():
+            logs.get("x").info("fill", text="x" * 1000)
+        logs.get("x").info("last", number=1)
+        dropped = logs.dropped()
+        box = str(made.path)
+        assert dropped >= 2
+        assert [line.split(" t ")[1].split()[0] for line in blackbox.read_lines(box, 2)] == ["fill", "last"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from halo_mp.supervisor.status_model import (
 from halo_mp.supervisor.status_reader import Found, PortCounters, Verdict, look
 from halo_mp.supervisor.status_text import WIDTH, duration
 from tests.unit.supervisor.test_reports import report
+from tests.unit.supervisor.tree import Tree, scenario, until
 
 NOW = 1_000_000.0
 GONE = 2**22 + 1  # no pid is that high
@@ -275,6 +277,50 @@ def test_report_of_one_that_left_nothing_says_where_to_look() -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+# ---- the file
+
+
+def all_ready(path: Path, restarts: int = 0) -> bool:
+    """Whether everybody of a tree does its work, after so many restarts; fake drivers have no ports."""
+    told = from_json(path.read_text())
+    if told is None or told.state != "up" or sum(each.restarts for each in told.processes) != restarts:
+        return False
+    return {each.state for each in told.processes} == {"ready"}
+
+
+def test_file_is_replaced_when_something_has_changed_and_only_then(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def play() -> None:
+        tree = Tree(tmp_path, {"worker.0": [""], "worker.1": [""], "driver": [""]}, "--spare", "0")
+        path = tree.instance.directory / FILE
+        await tree.up()
+        await until(lambda: all_ready(path))
+        before, writer = path.stat(), tree.supervisor._status
+        assert writer is not None
+        for _ in range(100):
+            writer.update()
+        assert path.stat() == before
+        os.kill(tree.pid("worker.0"), signal.SIGKILL)
+        await until(lambda: all_ready(path, restarts=1))
+        told = from_json(path.read_text())
+        assert told is not None
+        assert [process.restarts for process in told.processes] == [0, 1, 0]
+        assert [line.name for line in told.reports] == ["the worker of slot 0"]
+        assert path.stat().st_mode & 0o777 == 0o600
+        # What can not be written is a warning, one of them, and nobody stops for it.
+        (path.parent / f"{FILE}.new").mkdir()
+        os.kill(tree.pid("worker.1"), signal.SIGKILL)
+        await tree.wait_for("worker.1", "ready", 2)
+        await until(lambda: "status.not_saved" in [record.msg for record in caplog.records])
+        writer.update(stopping=True)
+        assert [record.msg for record in caplog.records].count("status.not_saved") == 1
+        assert from_json(path.read_text()) is not None, "there is never half of one"
+        assert await tree.stop() == 0
+
+    scenario(tmp_path, play)
 
 
 # ---- the program
