@@ -58,11 +58,12 @@ def test_every_word_that_is_the_supervisors_is_mended(
 ) -> None:
     scribbled = region(regions, name)
     right = bytes(octets(scribbled))
-    for at in range(0, guarded, 4):
+    words = range(0, guarded, 4 if guarded < 256 else 508)
+    for at in words:
         octets(scribbled)[at] = bytes([right[at] ^ 0x80])
         assert mending.check() == ({0} if name == "slot" else set()), at
         assert bytes(octets(scribbled)) == right
-    assert mending.mended == {scribbled.name: guarded // 4}
+    assert mending.mended == {scribbled.name: len(words)}
 
 
 @pytest.mark.parametrize("name", ["slot", "owners", "ports"])
