@@ -41,7 +41,7 @@ static int check_geometry(const struct halo_slot *slot, const struct halo_slot_g
 void halo_attach_rings(struct halo_worker *worker)
 {
 	struct halo_slot *slot = worker->slot;
-	struct halo_slot_geometry geometry = slot->geometry;
+	struct halo_slot_geometry geometry = worker->rings;
 
 	worker->generation = __atomic_load_n(&slot->life.generation, __ATOMIC_ACQUIRE);
 	halo_consumer_attach(&worker->rx, &slot->rx, descriptors(slot, geometry.rx_offset), geometry.ring_size);
@@ -60,15 +60,17 @@ void halo_attach_rings(struct halo_worker *worker)
 	HALO_HOOK("worker.attached");
 }
 
-static void set_up(struct halo_worker *worker, const struct halo_worker_setup *setup)
+static void set_up(struct halo_worker *worker, const struct halo_worker_setup *setup,
+		   const struct halo_slot_geometry *geometry)
 {
 	uint32_t i;
 
 	worker->pool = setup->pool;
 	worker->slot = setup->slot;
 	worker->tables = setup->tables;
-	worker->geometry = setup->slot->geometry.pool;
-	worker->slot_number = setup->slot->geometry.slot;
+	worker->geometry = geometry->pool;
+	worker->rings = *geometry;
+	worker->slot_number = geometry->slot;
 	worker->doorbell_fd = setup->doorbell_fd;
 	worker->driver_doorbell_fd = setup->driver_doorbell_fd;
 	worker->epoll_fd = setup->epoll_fd;
@@ -91,7 +93,7 @@ int halo_worker_create(const struct halo_worker_setup *setup, struct halo_worker
 	if (!worker)
 		return -ENOMEM;
 	memset(worker, 0, sizeof(*worker));
-	set_up(worker, setup);
+	set_up(worker, setup, &geometry);
 	halo_attach_rings(worker);
 	halo_interfaces_refresh(worker);
 	*out = worker;

@@ -25,6 +25,7 @@ struct halo_worker {
 	struct halo_slot *slot;
 	const struct halo_tables *tables;
 	struct halo_pool_geometry geometry;
+	struct halo_slot_geometry rings; /* as it was when it was checked; nobody looks at the shared one again */
 	uint32_t slot_number;
 	int doorbell_fd;
 	int driver_doorbell_fd;

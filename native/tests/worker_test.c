@@ -560,6 +560,25 @@ static void reset_and_enable(void)
 	rig_set_state(HALO_SLOT_ENABLED);
 }
 
+/* Geometry is read once, at the first attach; what somebody makes of it later must not become wild pointers. */
+static void reset_with_scribbled_geometry(void)
+{
+	struct halo_slot_geometry right;
+
+	open_plain();
+	rig_check_reply(&request, 0);
+	rig_reset_rings();
+	CHECK(rig_poll() & HALO_POLL_DISABLED);
+	right = rig.slot->geometry;
+	memset(&rig.slot->geometry, 0xff, sizeof(right));
+	rig_set_state(HALO_SLOT_ENABLED);
+	CHECK(rig_poll() & HALO_POLL_ENABLED);
+	rig.slot->geometry = right; /* the rig looks there too */
+	rig_check_reply(&request, 0);
+	CHECK_EQUAL(rig.slot->tx.producer, 1);
+	rig_close();
+}
+
 static void reset_while_idle(void)
 {
 	open_plain();
@@ -785,6 +804,7 @@ int main(int argc, char **argv)
 		{"driver_is_rung_when_it_sleeps", driver_is_rung_when_it_sleeps},
 		{"sleep_ends_with_a_frame", sleep_ends_with_a_frame},
 		{"sleep_ends_with_the_deadline", sleep_ends_with_the_deadline},
+		{"reset_with_scribbled_geometry", reset_with_scribbled_geometry},
 		{"reset_while_idle", reset_while_idle},
 		{"reset_unseen", reset_unseen},
 		{"reset_while_tx_pending", reset_while_tx_pending},

@@ -13,7 +13,8 @@ from tests.support import lives
 from tests.support.canary import Canary
 from tests.support.instance import Instance
 from tests.support.ledger import Ledger
-from tests.support.namespace import Namespace
+from tests.support.leftovers import leftovers
+from tests.support.namespace import Namespace, wait_until
 
 __all__ = ["FLAGS", "Scene", "open_scene", "pair", "scene"]
 
@@ -71,6 +72,21 @@ def open_scene(instance: Instance) -> Iterator[Scene]:
         canary.assert_unharmed()
     assert lives.pids(instance, "worker", 1) == [bystander]
     assert instance.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def nothing_left_by_the_file() -> Iterator[None]:
+    """For files that share a scene, whose workers come and go: what is left is looked for behind the last test."""
+    before = leftovers()
+    yield
+    wait_until(lambda: not leftovers() - before, what="the end of everything that the tests started")
+
+
+@pytest.fixture(scope="module")
+def shared(nothing_left_by_the_file: None) -> Iterator[Scene]:
+    """One scene for all tests of a file, which must define a `nothing_left` that lets workers come and go."""
+    with Namespace() as namespace, Instance(namespace, *FLAGS) as instance:
+        yield from open_scene(instance)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,10 @@ import pytest
 
 from halo_mp.shm.layout import RegionKind, SlotState, ffi
 from halo_mp.shm.region import Region, region_name
-from tests.faults.conftest import FLAGS, Scene, open_scene
+from tests.faults.conftest import Scene
 from tests.support import lives
 from tests.support.faults import Injector
-from tests.support.instance import Instance
-from tests.support.leftovers import leftovers
-from tests.support.namespace import Namespace, wait_until
+from tests.support.namespace import wait_until
 
 SEED = 20261122
 WHY = "had its slot's region scribbled over, and was killed by SIGKILL"
@@ -26,21 +23,7 @@ WHY = "had its slot's region scribbled over, and was killed by SIGKILL"
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> None:
-    """Workers of the shared instance come and go: what is left is looked for once, behind the last test."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def nothing_left_by_the_file() -> Iterator[None]:
-    before = leftovers()
-    yield
-    wait_until(lambda: not leftovers() - before, what="the end of everything that the tests started")
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Scene]:
-    """One scene for all: what is mended leaves no trace but in the counters."""
-    with Namespace() as namespace, Instance(namespace, *FLAGS) as instance:
-        yield from open_scene(instance)
+    """Processes of the shared instance come and go; see nothing_left_by_the_file."""
 
 
 def path_of(scene: Scene, region: str) -> Path:
@@ -79,6 +62,7 @@ WORDS = [
 @pytest.mark.parametrize("word", WORDS)
 def test_slot_header_or_geometry_scribbled(shared: Scene, word: str) -> None:
     before, victim, driver = len(mendings(shared)), shared.pid("worker"), shared.pid("driver")
+    lost = shared.canary.ports[1].lost
     region = mapped(shared, "slot.0", RegionKind.SLOT)
     right = bytes(ffi.buffer(region.pointer, 128))
     *path, field = word.split(".")
@@ -96,7 +80,7 @@ def test_slot_header_or_geometry_scribbled(shared: Scene, word: str) -> None:
     assert reason_of_death(shared, victim) == WHY
     shared.assert_recovered()
     assert shared.pid("driver") == driver
-    assert not shared.canary.ports[1].lost, "the other port noticed"
+    assert shared.canary.ports[1].lost == lost, "the other port noticed"
 
 
 @pytest.mark.parametrize(
@@ -117,7 +101,7 @@ def test_header_of_another_region_scribbled_ends_nobody(shared: Scene, name: str
 
 
 def test_pool_geometry_of_owners_scribbled_does_not_reach_the_next_driver(shared: Scene) -> None:
-    before = len(mendings(shared))
+    before, deaths = len(mendings(shared)), shared.deaths("driver")
     region = mapped(shared, "owners", RegionKind.OWNERS)
     region.pointer.pool.stride_octets = 64
     assert wait_for_mending(shared, before)["which"] == ["pool.stride_octets"]
@@ -125,7 +109,7 @@ def test_pool_geometry_of_owners_scribbled_does_not_reach_the_next_driver(shared
     victim = shared.pid("driver")
     lives.kill(victim)
     shared.wait_for_successor("driver", victim)
-    assert shared.deaths("driver") == 1
+    assert shared.deaths("driver") == deaths + 1
     shared.assert_recovered()
 
 
@@ -160,29 +144,19 @@ def test_life_scribbled_by_the_worker_ends_it(shared: Scene, field: str) -> None
     assert after["driver"]["counters"]["rings_broken"] == broken + 1
 
 
-def test_region_cut_off_grows_again(scene: Scene) -> None:
+@pytest.mark.parametrize("octets", [0, 4096])
+def test_region_cut_off_grows_again(shared: Scene, octets: int) -> None:
     """Who touches what is not there dies of it; everybody comes back, and the books are whole."""
-    path = path_of(scene, "slot.0")
-    size = path.stat().st_size
-    victim = scene.pid("worker")
-    os.truncate(path, 4096)
-    mended = wait_for_mending(scene, 0)
-    assert mended["found_octets"] == 4096
+    before, path = len(mendings(shared)), path_of(shared, "slot.0")
+    size, victim = path.stat().st_size, shared.pid("worker")
+    os.truncate(path, octets)
+    assert wait_for_mending(shared, before)["found_octets"] == octets
     assert path.stat().st_size == size
-    scene.wait_for_successor("worker", victim)
-    scene.assert_recovered(laws=True)
-    assert scene.instance.process is not None
-    assert scene.instance.process.poll() is None
+    shared.wait_for_successor("worker", victim)
+    shared.assert_recovered(laws=True)
+    assert shared.instance.process is not None
+    assert shared.instance.process.poll() is None
     assert path.stat().st_blocks * 512 >= size, "what is mapped is reserved"
-
-
-def test_region_cut_off_to_nothing(scene: Scene) -> None:
-    victim = scene.pid("worker")
-    os.truncate(path_of(scene, "slot.0"), 0)
-    mended = wait_for_mending(scene, 0)
-    assert mended["words"] >= 20
-    scene.wait_for_successor("worker", victim)
-    scene.assert_recovered(laws=True)
 
 
 def test_region_made_longer_is_cut_again(shared: Scene) -> None:

