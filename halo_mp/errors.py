@@ -11,6 +11,8 @@ from typing import ClassVar
 
 EXIT_STOPPED = 0
 EXIT_FORCED = 6
+EXIT_NO_MEMORY = 7
+"""Of a worker, which is started anew then; no instance ends with it."""
 
 
 class HaloError(Exception):

@@ -102,6 +102,9 @@ class _Writer(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             line = self._line(record.created, record.levelno, *_event(record))
+        except MemoryError:
+            self._count_dropped()
+            return
         except Exception:
             self.handleError(record)
             return
@@ -110,8 +113,7 @@ class _Writer(logging.Handler):
         try:
             self._lines.put_nowait(line)
         except queue.Full:
-            with self._counting:
-                self.dropped += 1
+            self._count_dropped()
 
     def flush_lines(self, timeout_s: float) -> bool:
         """Wait until everything logged so far is written; False when that took too long."""
@@ -134,10 +136,13 @@ class _Writer(logging.Handler):
             if _write(self._fd, line):
                 self._tell_dropped()
             else:
-                with self._counting:
-                    self.dropped += 1
+                self._count_dropped()
             self._lines.task_done()
         self._lines.task_done()
+
+    def _count_dropped(self) -> None:
+        with self._counting:
+            self.dropped += 1
 
     def _tell_dropped(self) -> None:
         missing = self.dropped - self._told

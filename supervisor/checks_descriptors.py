@@ -12,8 +12,8 @@ import resource
 from halo_mp.errors import EnvironmentProblem
 from halo_mp.supervisor.config_model import Config
 
-RESERVE = 8
-"""Descriptors that the supervisor keeps back: for a process that it starts (5), and for netlink (4)."""
+RESERVE = 10
+"""Descriptors that the supervisor keeps back: for a process that it starts (8), or for netlink (4)."""
 
 _SUPERVISOR = 32
 _DRIVER = 40
@@ -27,6 +27,7 @@ def descriptors_needed(config: Config) -> int:
     slots, lcores = len(config.slots), len(config.driver_cores)
     queues = sum(port.queues for port in config.ports)
     supervisor = _SUPERVISOR + RESERVE + lcores + 4 * slots
+    supervisor += 2 * (1 if config.spares is None else config.spares)
     driver = _DRIVER + _PER_LCORE * lcores + _PER_PORT * len(config.ports) + _PER_QUEUE * queues + 2 * slots
     return max(supervisor, driver)
 

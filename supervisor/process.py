@@ -8,16 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from halo_mp import logs
+from halo_mp.errors import EXIT_NO_MEMORY
 from halo_mp.shm.identity import is_alive, start_ticks
 from halo_mp.supervisor.boxes import NO_BOX, Box
 
 TERM_GRACE_S = 2.0  # between SIGTERM and SIGKILL
+
+OOM_SCORES = {"spare": 600, "worker": 300, "driver": 150}
+"""By how much the kernel's out-of-memory score of a process is above ours: who is missed least goes first.
+
+In thousandths of all memory. What they share counts for each of them, so without this it would be the driver.
+"""
+_MOST_OOM_SCORE = 1000
 
 log = logs.get("supervisor")
 
@@ -127,14 +137,17 @@ class Child(Process):
         cls, argv: Sequence[str], environment: Mapping[str, str], cores: Iterable[int], box: Box = NO_BOX
     ) -> Child:
         """Start a program, pinned to these cores, with that box. Raises OSError."""
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            close_fds=True,
-            start_new_session=True,
-            pass_fds=box.fds,
-            env={**os.environ, **environment, **box.environment},
-        )
+        try:
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                close_fds=True,
+                start_new_session=True,
+                pass_fds=box.fds,
+                env={**os.environ, **environment, **box.environment},
+            )
+        except MemoryError:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from None
         try:
             pin(process.pid, cores)
             child = cls(process)
@@ -185,10 +198,23 @@ def pin(pid: int, cores: Iterable[int]) -> None:
         log.warning("process.not_pinned", pid=pid, cores=wanted, reason=error.strerror)
 
 
+def set_oom_score(pid: int, score: int) -> None:
+    """Let the kernel, out of memory, prefer a process by that much to this one. More needs no privilege."""
+    try:
+        own = int(Path("/proc/self/oom_score_adj").read_text())
+        Path(f"/proc/{pid}/oom_score_adj").write_text(str(min(own + score, _MOST_OOM_SCORE)))
+    except (FileNotFoundError, ProcessLookupError):  # it has ended
+        pass
+    except OSError as error:
+        log.warning("process.not_scored", pid=pid, score=score, reason=error.strerror)
+
+
 def describe(returncode: int | None) -> str:
     """Return how a process ended, as the end of a sentence."""
     if returncode is None:
         return "runs"
+    if returncode == EXIT_NO_MEMORY:
+        return "ran out of memory"
     if returncode >= 0:
         return f"ended with exit code {returncode}"
     return f"was killed by {signal_name(-returncode)}"

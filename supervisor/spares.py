@@ -20,7 +20,7 @@ from halo_mp.control.frame import Message
 from halo_mp.control.inbox import close_all
 from halo_mp.supervisor import boxes
 from halo_mp.supervisor.greeter import Greeter
-from halo_mp.supervisor.process import Child, pin
+from halo_mp.supervisor.process import OOM_SCORES, Child, pin, set_oom_score
 from halo_mp.supervisor.reports import Reports
 from halo_mp.supervisor.restart import Restart
 
@@ -91,6 +91,7 @@ class Spares:
             for task in spare.tasks:
                 task.cancel()
             pin(spare.child.pid, [core])
+            set_oom_score(spare.child.pid, OOM_SCORES["worker"])
             log.info("spare.taken", pid=spare.child.pid)
             return spare
         return None
@@ -112,7 +113,7 @@ class Spares:
     async def _wait_for_calm(self) -> None:
         """Wait until nothing starts, and there is the memory."""
         told = False
-        while self._wanted is None and psutil.virtual_memory().available < LEAST_MEMORY_OCTETS:
+        while self._wanted is None and _is_memory_short():
             if not told:
                 log.warning(
                     "spare.skipped", reason="too little memory is available", least=LEAST_MEMORY_OCTETS
@@ -206,3 +207,10 @@ class Spares:
             if await child.wait_for(PING_INTERVAL_S):
                 return
         await child.end()
+
+
+def _is_memory_short() -> bool:
+    try:
+        return bool(psutil.virtual_memory().available < LEAST_MEMORY_OCTETS)
+    except (OSError, MemoryError):  # out of descriptors, or just that
+        return True

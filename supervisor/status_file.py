@@ -80,6 +80,7 @@ class StatusFile:
             with self._reports.lent():
                 write_whole(self._path, to_json(status))
         except OSError as error:
+            self._written = None  # tried again the next time
             if not self._complained:
                 log.warning("status.not_saved", reason=error.strerror)
             self._complained = True

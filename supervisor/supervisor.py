@@ -10,6 +10,7 @@ steps, and most find that they were taken.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -35,7 +36,7 @@ from halo_mp.supervisor.keeper_worker import WorkerKeeper
 from halo_mp.supervisor.life import Life
 from halo_mp.supervisor.mending import Mending
 from halo_mp.supervisor.neighbors import NeighborTable, chunks
-from halo_mp.supervisor.process import Child
+from halo_mp.supervisor.process import OOM_SCORES, Child, set_oom_score
 from halo_mp.supervisor.regions import Regions
 from halo_mp.supervisor.reports import Reports
 from halo_mp.supervisor.signals import StopSignals
@@ -209,6 +210,7 @@ class Supervisor:
                 cores,
                 box,
             )
+            set_oom_score(child.pid, OOM_SCORES[name.partition(".")[0]])
         # After this turn of the loop, when the keeper knows its child.
         asyncio.get_running_loop().call_soon(self._record)
         return child
@@ -293,13 +295,17 @@ class Supervisor:
         while True:
             await asyncio.sleep(INTERVAL_S)
             self._greeter.reserve.refill()
-            for slot in self._mending.check():  # first: what is looked at below must be there
-                self._workers[slot].end_scribbled()
-            self._driver.check_progress(loop.time())
-            for worker in self._workers.values():
-                worker.check_progress(loop.time())
-            if self._status is not None:
-                self._status.update()
+            with contextlib.suppress(MemoryError):  # looked at again in a moment
+                self._look_around(loop.time())
+
+    def _look_around(self, now: float) -> None:
+        for slot in self._mending.check():  # first: what is looked at below must be there
+            self._workers[slot].end_scribbled()
+        self._driver.check_progress(now)
+        for worker in self._workers.values():
+            worker.check_progress(now)
+        if self._status is not None:
+            self._status.update()
 
     async def _announce(self) -> None:
         if self._tap_names():

@@ -13,6 +13,7 @@ import asyncio
 import gc
 import os
 import select
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from halo_mp import logs
 from halo_mp.blackbox import Inherited
 from halo_mp.control.channel import Channel, ChannelError, connect
 from halo_mp.control.messages import NEIGHBORS_PER_MESSAGE
-from halo_mp.errors import HaloError
+from halo_mp.errors import EXIT_NO_MEMORY, HaloError
 from halo_mp.shm.identity import boot_id
 from halo_mp.shm.layout import WorkerState, lib
 from halo_mp.workers.fastpath import FastPath, PollReason
@@ -34,6 +35,7 @@ log = logs.get("worker")
 PROTOCOL_VERSION = 1
 EXIT_FAULT = 1
 EXIT_CANNOT_BOOT = 5
+_LAST_LINE_S = 0.5  # for the log to be written when memory has run out
 _RECONNECT_S = (0.05, 0.25)  # first and longest pause
 
 
@@ -59,7 +61,8 @@ class Worker:
     async def run(self) -> int:
         """Serve the slot until told to stop."""
         self._channel = await self._connect()
-        service = self._loop.create_task(self._serve())
+        self._loop.set_exception_handler(self._on_loop_error)
+        service = self._loop.create_task(self._serve_or_end())
         try:
             return await self._end
         finally:
@@ -89,6 +92,12 @@ class Worker:
             hello.update(role="worker", slot=slot)
         await channel.send(hello)
         return channel
+
+    async def _serve_or_end(self) -> None:
+        try:
+            await self._serve()
+        except Exception:  # a worker that nobody can talk to is of no use
+            self._on_fault()
 
     async def _serve(self) -> None:
         while True:
@@ -237,8 +246,19 @@ class Worker:
         try:
             self._do_work(reasons)
         except Exception:  # what is wrong here would be wrong again: end, say why, and be started anew
-            log.exception("worker.fault")
-            self.stop(EXIT_FAULT)
+            self._on_fault()
+
+    def _on_fault(self) -> None:
+        """End because of the exception that is being handled. Without memory at once: nothing can be relied on then."""
+        if isinstance(sys.exception(), MemoryError):
+            _end_without_memory()
+        log.exception("worker.fault")
+        self.stop(EXIT_FAULT)
+
+    def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if isinstance(context.get("exception"), MemoryError):
+            _end_without_memory()
+        loop.default_exception_handler(context)
 
     def _do_work(self, reasons: int) -> None:
         if self._fastpath is None or self._host is None or self._regions is None:
@@ -286,6 +306,15 @@ def _drop_privileges(settings: Settings) -> None:
             f"the worker cannot give up its privileges (uid {uid}, gid {gid}): {os.strerror(-error)}. "
             "Name another user with --user, or start without root."
         )
+
+
+def _end_without_memory() -> None:
+    """End now. What a successor needs lies in shared memory, and it starts with a small process."""
+    try:
+        log.error("worker.no_memory", reason="Python has no memory left; ending, to be started anew")
+        logs.flush(_LAST_LINE_S)
+    finally:
+        os._exit(EXIT_NO_MEMORY)
 
 
 def _neighbor(item: Any) -> Neighbor:

@@ -90,7 +90,8 @@ class Listener:
             return
         channel.close()
         self._reserve.refill()
-        self._tell("listener.short", pid=channel.peer.pid)
+        if self._may_tell():
+            log.warning("listener.short", path=str(self._path), pid=channel.peer.pid)
 
     def _accept(self) -> socket.socket:
         """Accept, if need be with a descriptor of the reserve. Raises OSError."""
@@ -103,12 +104,14 @@ class Listener:
             return self._socket.accept()[0]
 
     def _pause(self, error: OSError) -> None:
-        self._tell("listener.paused", reason=error.strerror, for_s=_PAUSE_S)
+        if self._may_tell():
+            log.warning("listener.paused", path=str(self._path), reason=error.strerror, for_s=_PAUSE_S)
         self._loop.remove_reader(self._socket)
         self._resume = self._loop.call_later(_PAUSE_S, self._loop.add_reader, self._socket, self._on_readable)
 
-    def _tell(self, event: str, **fields: object) -> None:
-        """Log it, but not each time: it may be a flood."""
-        if self._loop.time() >= self._told_at + _TELL_S:
-            self._told_at = self._loop.time()
-            log.warning(event, path=str(self._path), **fields)
+    def _may_tell(self) -> bool:
+        """Whether to log it: not each time, it may be a flood."""
+        if self._loop.time() < self._told_at + _TELL_S:
+            return False
+        self._told_at = self._loop.time()
+        return True

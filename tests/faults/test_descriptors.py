@@ -17,6 +17,7 @@ import pytest
 from halo_mp.control.channel import Channel, connect
 from halo_mp.control.listener import Listener
 from halo_mp.control.reserve import Reserve
+from halo_mp.shm.identity import is_alive, own_start_ticks
 from halo_mp.supervisor.hang import read_activity
 from tests.proc.conftest import ADDRESSES, assert_answered, everybody
 from tests.support import lives
@@ -212,3 +213,10 @@ def test_process_that_can_not_be_looked_at_has_the_benefit_of_the_doubt() -> Non
     assert first
     assert not first.isdisjoint(second)
     assert not gone
+
+
+def test_process_that_can_not_be_looked_at_is_not_taken_for_gone() -> None:
+    """Else the memory of an instance that lives would be taken for a dead one's."""
+    with none_left(), pytest.raises(OSError, match="Too many open files"):
+        is_alive(os.getpid(), own_start_ticks())
+    assert is_alive(os.getpid(), own_start_ticks())

@@ -91,10 +91,9 @@ def assert_works(instance: Instance) -> None:
     assert set(pinger.answered.values()) == {1}
 
 
-@pytest.mark.parametrize("by", ["nobody reads", "flow control"])
-def test_terminal_stopped_holds_up_nobody(namespace: Namespace, terminal: Terminal, by: str) -> None:
-    if by == "flow control":
-        termios.tcflow(terminal.slave, termios.TCOOFF)
+def test_terminal_stopped_holds_up_nobody(namespace: Namespace, terminal: Terminal) -> None:
+    """As by Ctrl-S."""
+    termios.tcflow(terminal.slave, termios.TCOOFF)
     with on(terminal, namespace, *NOISY) as instance:
         assert_works(instance)
         instance.signal(signal.SIGTERM)
@@ -111,10 +110,12 @@ def test_terminal_stopped_failing_start_ends_with_its_code(namespace: Namespace,
         assert running.stop() == 0
 
 
-def test_terminal_goes_on_says_how_many_lines_are_missing(namespace: Namespace, terminal: Terminal) -> None:
+def test_terminal_that_nobody_reads_says_later_how_many_lines_are_missing(
+    namespace: Namespace, terminal: Terminal
+) -> None:
     with on(terminal, namespace, *NOISY) as instance:
         wait_until(lambda: worker(instance) != 0, timeout_s=30, what="a start")
-        with Pinger(namespace, interval_s=0.001) as pinger:
+        with Pinger(namespace, interval_s=0) as pinger, Pinger(namespace, interval_s=0):
             pinger.wait_for_more()
             wait_until(lambda: logs_dropped(instance) > 0, timeout_s=60, what="lines dropped")
             said = ""

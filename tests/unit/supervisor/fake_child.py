@@ -85,6 +85,14 @@ class Child:
             case "fds":
                 for _ in range(50):
                     await self.channel.send({"type": "attached", "pid": 0}, [0, 1, 2])
+            case (
+                "repeat"
+            ):  # everything that it may say, each so many times, with descriptors nobody asked for
+                learned = {"type": "learned", "neighbors": [[0, 0, 1, b"\2\0\0\0\0\1"]]}
+                for message in ({"type": "attached", "pid": 0}, {"type": "ready"}, learned):
+                    for _ in range(int(argument)):
+                        await self.channel.send(message, [0, 1, 2])
+                self.note("repeated")
             case "learn":
                 await self.channel.send(
                     {"type": "learned", "neighbors": [[0, 0, int(argument), b"\2\0\0\0\0\1"]]}
