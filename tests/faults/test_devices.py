@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from halo_mp.shm.counters import PortSnapshot
+from halo_mp.supervisor.status_model import FILE, Status, from_json
 from tests.proc.conftest import kill_supervisor
 from tests.support import lives
 from tests.support.instance import Instance
@@ -54,6 +55,12 @@ class Bed:
 
     def said(self, event: str) -> list[dict[str, Any]]:
         return [entry for entry in self.instance.events(event) if entry["process"] == "driver"]
+
+    def status(self) -> Status:
+        """Return what the supervisor says."""
+        found = from_json((self.instance.runtime / FILE).read_text())
+        assert found is not None
+        return found
 
     def remove(self) -> None:
         """Delete the netdev under port VICTIM, and wait until that is noticed."""
@@ -180,8 +187,13 @@ def test_driver_killed_while_the_device_is_away_serves_the_other_port(veth: Bed)
     veth.there.pinged(address(veth.driver, OTHER), count=10)
     assert veth.port()["state"] == "failed"
     assert veth.said("port.lost")[-1]["reason"] == "there is no interface veth0"
+    wait_until(
+        lambda: veth.status().ports[VICTIM].failed_because == "there is no interface veth0", what="its status"
+    )
+    assert not veth.status().is_well
     veth.restore()
     veth.there.pinged(address(veth.driver, VICTIM))
+    wait_until(lambda: veth.status().is_well, what="a status that says that all is well")
     assert veth.port()["state"] == "started"
     assert lives.pid(veth.instance, "driver") == successor
     veth.assert_recovered(ledger)
