@@ -129,7 +129,7 @@ class DeviceWatch:
 
     def _lose(self, port: _Port, reason: str) -> None:
         try:
-            self._ports.lose(port.number)
+            self._ports.lose(port.number, reason)
         except HaloError as error:  # an lcore hangs, for which the supervisor ends us; else it is tried again
             log.error("port.not_closed", port=port.number, error=str(error))
         self._mark_lost(port, reason)

@@ -119,9 +119,9 @@ class DriverPorts:
 
     # ---- devices that go away and come back
 
-    def lose(self, number: int) -> None:
+    def lose(self, number: int, reason: str) -> None:
         """Take out of the lcores a port whose device is gone, and close it. Raises BootFailed when an lcore hangs."""
-        self.lost[number] = "its device is gone"
+        self.lost[number] = reason
         self._if_index.pop(number, None)
         result = lib.halo_driver_lose_port(self._driver, number)
         self._xdp.close(number)
@@ -140,8 +140,8 @@ class DriverPorts:
         del self.lost[number]
         try:
             self._feed(number)
-        except BootFailed:
-            self.lose(number)
+        except BootFailed as error:
+            self.lose(number, str(error))
             raise
         self.update_status()
 

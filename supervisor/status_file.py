@@ -160,4 +160,5 @@ class StatusFile:
             link_up=bool(shared.link_up),
             frames_in_before=kept.get("rx_frames", 0),
             frames_out_before=kept.get("tx_frames", 0),
+            failed_because=self._driver.lost.get(port.number),
         )

@@ -65,6 +65,8 @@ class PortStatus:
     frames_in_before: int
     """What drivers before this one have counted."""
     frames_out_before: int
+    failed_because: str | None = None
+    """Why it has no device, which is looked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -113,7 +113,15 @@ def _ports(ports: Sequence[PortStatus]) -> list[str]:
         ]
         for port in ports
     ]
-    return _table(rows)
+    notes: list[list[str]] = [[], *(_port_note(port) for port in ports)]
+    return [line for row, note in zip(_table(rows), notes, strict=True) for line in (row, *note)]
+
+
+def _port_note(port: PortStatus) -> list[str]:
+    """Return why a port has failed."""
+    if port.state != "failed" or port.failed_because is None:
+        return []
+    return _indented(f"{port.failed_because}; it is looked for")
 
 
 def _counters(found: Found) -> list[str]:

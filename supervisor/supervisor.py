@@ -247,8 +247,10 @@ class Supervisor:
 
     async def _on_driver_ready(self, ready: Mapping[int, ReadyPort]) -> None:
         """Do what workers need before they may get frames."""
-        await self._publish(interfaces(self._config, ready))
         lost = self._driver.lost
+        # What the tables say of a lost port stays: it will most likely be true again, and stacks go on undisturbed.
+        kept = [entry for entry in self._interfaces if entry.port in lost and entry.port not in ready]
+        await self._publish(sorted(interfaces(self._config, ready) + kept, key=self._place))
         taps = [port.tap for port in self._config.ports if port.tap is not None and port.number not in lost]
         if taps:
             with self._greeter.reserve.lent():
@@ -256,13 +258,20 @@ class Supervisor:
 
     async def _on_port_returned(self, number: int) -> None:
         """Do the same for a port whose device went away and came back. It may go away again meanwhile."""
-        await self._publish(interfaces(self._config, self._driver.ports))
+        news = [entry for entry in interfaces(self._config, self._driver.ports) if entry.port == number]
+        others = [entry for entry in self._interfaces if entry.port != number]
+        await self._publish(sorted(news + others, key=self._place))
         taps = [port.tap for port in self._config.ports if port.tap is not None and port.number == number]
         try:
             if taps:
-                await tap.configure(taps)
+                with self._greeter.reserve.lent():
+                    await tap.configure(taps)
         except HaloError as error:
             log.warning("port.not_configured", port=number, reason=str(error))
+
+    def _place(self, interface: Interface) -> int:
+        """Return where a port's interfaces stand in the tables."""
+        return [port.number for port in self._config.ports].index(interface.port)
 
     async def _publish(self, wanted: list[Interface]) -> None:
         """Write the tables, when nobody reads the block any more that is written to."""

@@ -338,3 +338,12 @@ def test_name_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
         status.main(["--name", "a/b"])
     assert caught.value.code == status.EXIT_USAGE
     assert "a/b" in capsys.readouterr().err
+
+
+def test_failed_port_says_why() -> None:
+    reason = "the interface eth7 is gone"
+    lost = port(1, state="failed", failed_because=reason)
+    shown = status_text.text(found(Verdict.UNWELL, instance(ports=(port(0), lost))), ["x"], NOW)
+    assert f"{reason}; it is looked for" in shown
+    back = port(1, failed_because=reason)  # the driver has said so, and its message is under way
+    assert reason not in status_text.text(found(Verdict.WELL, instance(ports=(port(0), back))), ["x"], NOW)
