@@ -37,8 +37,10 @@ def run(rounds: int) -> list[Row]:
     enter_network_namespace()
     count = min(MOST_FAULTS, rounds * FAULTS_A_ROUND)
     return [
-        *_workers("faults.worker", count, spares=0, most_ms=300),
-        *_workers("faults.worker_spare", count, spares=1, most_ms=50),
+        *_workers(("faults.worker.p99_ms", "faults.worker.other_lost"), count, spares=0, most_ms=300),
+        *_workers(
+            ("faults.worker_spare.p99_ms", "faults.worker_spare.other_lost"), count, spares=1, most_ms=50
+        ),
         *_driver(count),
         *_stopped(min(STOPS, count)),
         *_supervisor(count),
@@ -46,7 +48,7 @@ def run(rounds: int) -> list[Row]:
     ]
 
 
-def _workers(metric: str, count: int, *, spares: int, most_ms: float) -> list[Row]:
+def _workers(metrics: tuple[str, str], count: int, *, spares: int, most_ms: float) -> list[Row]:
     """Kill one worker after the other."""
     gaps: list[float] = []
     others = [0, 0]
@@ -59,8 +61,8 @@ def _workers(metric: str, count: int, *, spares: int, most_ms: float) -> list[Ro
                     assert number < count
             others[slot] = prober.lost(1 - slot)
     return [
-        _p99(metric, gaps, most_ms),
-        row_at_most(f"{metric}.other_lost", sum(others), "packets", 0, note="of the port whose worker lived"),
+        _p99(metrics[0], gaps, most_ms),
+        row_at_most(metrics[1], sum(others), "packets", 0, note="of the port whose worker lived"),
     ]
 
 
@@ -82,7 +84,7 @@ def _driver(count: int) -> list[Row]:
         same = float(workers == instance.worker_pids())
     note = "1: the workers are the ones that they were before"
     return [
-        _p99("faults.driver", gaps, 1000),
+        _p99("faults.driver.p99_ms", gaps, 1000),
         Row(metric="faults.driver.same_workers", value=same, unit="", note=note),
     ]
 
@@ -133,7 +135,7 @@ def _stress(seconds: float) -> list[Row]:
         with Prober(ADDRESSES, 0.01) as prober:
             command = [program, "--cpu", "4", "--timeout", f"{seconds:g}s", "--quiet"]
             subprocess.run(command, check=True)
-        died = sum(instance.log().count(event) for event in ("worker.died", "driver.died", "spare.died"))
+        died = sum(instance.log().count(f"{who}.died") for who in ("worker", "driver", "spare"))
         lost = prober.lost(0) + prober.lost(1)
     note = f"in {seconds:g} s of stress-ng --cpu 4; {lost} of {sum(map(len, prober.answers)) + lost} packets lost"
     return [row_at_most("faults.false_kills", died, "kills", 0, note=note)]
@@ -162,7 +164,7 @@ def _kill(
 
 
 def _p99(metric: str, gaps_ms: Sequence[float], most_ms: float) -> Row:
-    return row_at_most(f"{metric}.p99_ms", _quantile(gaps_ms, 0.99), "ms", most_ms, note=_spread(gaps_ms))
+    return row_at_most(metric, _quantile(gaps_ms, 0.99), "ms", most_ms, note=_spread(gaps_ms))
 
 
 def _quantile(values: Sequence[float], part: float) -> float:

@@ -171,7 +171,8 @@ class Keeper(ABC):
         except OSError as error:
             return self._after(None, f"could not be started ({error.strerror})", loop.time())
         child = life.child
-        log.info(f"{self.role}.{'adopted' if life.adopted else 'spawned'}", **self._fields, pid=child.pid)
+        event = f"{self.role}.adopted" if life.adopted else f"{self.role}.spawned"
+        log.info(event, **self._fields, pid=child.pid)
         talk = asyncio.create_task(self._talk(life), name=f"talk to {self.name}")
         try:
             await child.wait()

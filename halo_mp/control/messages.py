@@ -30,8 +30,8 @@ class Hello(TypedDict):
     """Child → supervisor, first on every connection."""
 
     type: Literal["hello"]
-    role: Literal["driver", "worker"]
-    slot: NotRequired[int]
+    role: Literal["driver", "worker", "spare"]
+    slot: NotRequired[int]  # a worker's
     pid: int
     version: int
     boot_id: bytes
@@ -195,11 +195,11 @@ class Attached(TypedDict):
 class Notice(TypedDict):
     """Supervisor → worker.
 
-    `interfaces`: the tables' epoch moved. `stop`, also to the driver, is a request: it is answered, then the child
-    exits with 0.
+    `interfaces`: the tables' epoch moved. `ping` to a spare, a request: it is answered. `stop`, also to the driver, is a
+    request: it is answered, then the child exits with 0.
     """
 
-    type: Literal["interfaces", "stop"]
+    type: Literal["interfaces", "ping", "stop"]
 
 
 class Neighbors(TypedDict):

@@ -170,7 +170,7 @@ def test_debian_packages_are_explained() -> None:
 
 
 def test_every_metric_is_explained() -> None:
-    benchmarks = "|".join(("ring", "io", "idle", "ping", "start", "worker"))
+    benchmarks = "|".join(("ring", "io", "idle", "ping", "start", "worker", "faults"))
     text = "\n".join(path.read_text() for path in (ROOT / "bench").glob("*.py"))
     named = set(re.findall(rf'"((?:{benchmarks})\.[a-z0-9_.]+)"', text))
     derived = {name.replace("ratio_testpmd", "mpps") for name in named if name.startswith("io.")}
