@@ -104,18 +104,26 @@ def _refuse_differences(running: Config, wanted: Config) -> None:
 
 
 async def _take_over(left: State, config: Config, greeter: Greeter, driver: Orphan) -> Adopted:
-    channel, ready, fds = await _ask_driver(config, greeter, driver)
-    try:
-        regions = Regions.adopt(config, left.generation, fds)
-    except BaseException:
-        channel.close()
-        raise
     workers = {
         member.slot: worker
         for member in left.members
         if member.role == "worker" and member.slot is not None
         if (worker := Orphan.take(member.pid, member.start_ticks, member.box))
     }
+    for slot, worker in workers.items():
+        greeter.expect(worker.pid, "worker", slot)  # they will not wait until the driver has answered
+    try:
+        channel, ready, fds = await _ask_driver(config, greeter, driver)
+        try:
+            regions = Regions.adopt(config, left.generation, fds)
+        except BaseException:
+            channel.close()
+            raise
+    except BaseException:
+        for worker in workers.values():
+            greeter.forget(worker.pid)
+            worker.close()
+        raise
     return Adopted(config, regions, greeter, driver, channel, ready, workers, left)
 
 

@@ -87,16 +87,18 @@ class DriverHost:
     async def _serve(self) -> None:
         while True:
             assert self._channel is not None
+            reason = "it closed the channel"
             try:
                 await self._channel.serve(self._handle)
             except ChannelError as error:
-                log.warning("supervisor.lost", reason=str(error))
+                reason = str(error)
             except HaloError as error:
                 await self._fail(error)
                 return
             if self._ports is None:
                 self.stop(EXIT_CANNOT_BOOT)
                 return
+            log.warning("supervisor.lost", reason=reason)
             if not await self._reconnect():
                 return
 

@@ -62,7 +62,13 @@ class Greeter:
             os.chown(path, worker_uid, -1)
 
     def expect(self, pid: int, role: str, slot: int | None) -> asyncio.Future[Channel]:
-        """Return what becomes the channel of that child; ProtocolError when it greets wrongly."""
+        """Return what becomes the channel of that child; ProtocolError when it greets wrongly.
+
+        Asked again before `forget`, it returns the same: who is adopted may greet before anybody has time for it.
+        """
+        known = self._expected.get(pid)
+        if known is not None and (known.role, known.slot) == (role, slot):
+            return known.channel
         future: asyncio.Future[Channel] = asyncio.get_running_loop().create_future()
         self._expected[pid] = _Expected(role, slot, future)
         return future

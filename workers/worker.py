@@ -102,16 +102,18 @@ class Worker:
     async def _serve(self) -> None:
         while True:
             assert self._channel is not None
+            reason = "it closed the channel"
             try:
                 await self._channel.serve(self._handle)
             except ChannelError as error:
-                log.warning("supervisor.lost", reason=str(error))
+                reason = str(error)
             except HaloError as error:
                 await self._fail(str(error))
                 return
             if self._fastpath is None:
                 self.stop(0 if self._is_spare else EXIT_CANNOT_BOOT)
                 return
+            log.warning("supervisor.lost", reason=reason)
             if not await self._reconnect():
                 return
 

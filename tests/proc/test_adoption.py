@@ -62,6 +62,8 @@ def test_next_supervisor_takes_over_and_no_packet_is_lost(pair: Instance) -> Non
             assert successor.process is not None
             assert creators(successor) == {successor.process.pid}, "nobody may take these regions for stale"
             assert not successor.events("slot.reset")
+            for event in ("supervisor.lost", "supervisor.found"):  # where the first supervisor's log went
+                assert len(pair.events(event)) == len(children)
             for snapshot in ledger.snapshots():
                 assert snapshot["driver"]["counters"]["resets"] == 0
             for each in (pinger, other):
