@@ -255,6 +255,7 @@ class Supervisor:
         if taps:
             with self._greeter.reserve.lent():
                 await tap.configure(taps)
+        self._tell_to_announce(number for number in ready if number not in lost)
 
     async def _on_port_returned(self, number: int) -> None:
         """Do the same for a port whose device went away and came back. It may go away again meanwhile."""
@@ -268,6 +269,7 @@ class Supervisor:
                     await tap.configure(taps)
         except HaloError as error:
             log.warning("port.not_configured", port=number, reason=str(error))
+        self._tell_to_announce([number])
 
     def _place(self, interface: Interface) -> int:
         """Return where a port's interfaces stand in the tables."""
@@ -286,6 +288,13 @@ class Supervisor:
         for worker in self._workers.values():
             if worker.life is not None:
                 worker.life.tell({"type": "interfaces"})
+
+    def _tell_to_announce(self, ports: Iterable[int]) -> None:
+        """Ports are back: have those on the link told who is there, whatever they asked for meanwhile was lost."""
+        message = {"type": "announce", "ports": list(ports)}
+        for worker in self._workers.values():
+            if worker.life is not None and worker.is_useful:
+                worker.life.tell(message)
 
     def _on_learned(self, source: Life, learned: list[Neighbor]) -> None:
         news = self._neighbors.merge(learned)

@@ -88,6 +88,15 @@ class StackHost:
             self._act(self._stack.adopt(port, address, mac, now, vlan=vlan), tell=False)
         self._rearm()
 
+    def announce(self, ports: Sequence[int]) -> None:
+        """Announce the addresses of ports once more, after their links were away."""
+        if self._stack is None:
+            return
+        for port in ports:
+            self._act(self._stack.announce(port, self._loop.time()))
+        self._fastpath.flush()
+        self._rearm()
+
     def neighbors(self) -> list[Neighbor]:
         """Return every neighbor that this worker knows the MAC of."""
         found: list[Neighbor] = []

@@ -150,6 +150,8 @@ class Worker:
                 self._introduce(self._host)
             case "neighbors" if self._host:
                 self._host.adopt([_neighbor(item) for item in message["neighbors"]])
+            case "announce" if self._host:
+                self._host.announce([int(port) for port in message["ports"]])
             case "ping":
                 await self._channel.reply(message)
             case "interfaces":

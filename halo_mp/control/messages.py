@@ -202,6 +202,13 @@ class Notice(TypedDict):
     type: Literal["interfaces", "ping", "stop"]
 
 
+class Announce(TypedDict):
+    """Supervisor → worker: these ports were away and are back; the addresses on them are to be announced again."""
+
+    type: Literal["announce"]
+    ports: list[int]
+
+
 class Neighbors(TypedDict):
     """Worker → supervisor as `learned`, supervisor → the other workers as `neighbors`."""
 

@@ -93,6 +93,16 @@ class AddressClaim:
         self._start_probing(now)
         return []
 
+    def announce(self, now: float) -> list[NeighborOutput]:
+        """Announce the address once more, twice as RFC 5227 section 2.3 says: the link was away, and who is on it now
+        may know nothing, or wait for an answer that was lost.
+        """
+        if not self.usable or self.state is ClaimState.SHARED:
+            return []
+        self.state = ClaimState.ANNOUNCING
+        self._deadline = now + ANNOUNCE_INTERVAL_S
+        return [announcement(self._interface)]
+
     def contradicts(self, packet: arp.ArpPacket) -> bool:
         """Whether the packet shows that another station uses, or is about to use, our address."""
         if packet.sender_mac == self._interface.mac or not self._interface.address:

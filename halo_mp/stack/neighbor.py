@@ -123,6 +123,10 @@ class NeighborTable:
         """Begin to announce the interface's address, or to probe for it."""
         return self._claim.start(now)
 
+    def announce(self, now: float) -> list[NeighborOutput]:
+        """Announce the interface's address once more, after its link was away."""
+        return self._claim.announce(now)
+
     def next_deadline(self) -> float | None:
         """When `poll` has something to do."""
         deadlines = [self._deadlines.next(), self._claim.next_deadline()]

@@ -101,6 +101,11 @@ class Stack:
         """Begin to use the interfaces' addresses."""
         return [out for table in self._tables.values() for out in self._framed(table.start(now))]
 
+    def announce(self, port: int, now: float) -> list[Output]:
+        """Announce the addresses of a port once more, after its link was away."""
+        tables = [table for table in self._tables.values() if table.interface.port == port]
+        return [out for table in tables for out in self._framed(table.announce(now))]
+
     def poll(self, now: float) -> list[Output]:
         """Do what is due."""
         return [out for table in self._tables.values() for out in self._framed(table.poll(now))]
