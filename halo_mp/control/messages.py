@@ -195,8 +195,8 @@ class Attached(TypedDict):
 class Notice(TypedDict):
     """Supervisor → worker.
 
-    `interfaces`: the tables' epoch moved. `ping` to a spare, a request: it is answered. `stop`, also to the driver, is a
-    request: it is answered, then the child exits with 0.
+    `interfaces`: the tables' epoch moved. `ping` to a spare, a request: it is answered. `stop`, also to the driver, is
+    a request: it is answered, then the child exits with 0.
     """
 
     type: Literal["interfaces", "ping", "stop"]

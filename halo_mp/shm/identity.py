@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from functools import cache
 from pathlib import Path
+
+_CAN_NOT_LOOK = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 @cache
@@ -15,10 +18,15 @@ def boot_id() -> bytes:
 
 
 def start_ticks(pid: int) -> int | None:
-    """Return when a process started, in clock ticks since boot; None when it is gone or a zombie."""
+    """Return when a process started, in clock ticks since boot; None when it is gone or a zombie.
+
+    Raises OSError when there is no descriptor to look with: who can not be looked at is not gone.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
+    except OSError as error:
+        if error.errno in _CAN_NOT_LOOK:
+            raise
         return None
     # The name in parentheses may hold anything, also spaces and parentheses.
     fields = stat[stat.rindex(b")") + 2 :].split()
