@@ -106,7 +106,12 @@ class DriverKeeper(Keeper):
         """Begin with a driver that runs, and has said what its ports are."""
         self._ready = asyncio.get_running_loop().create_future()
         self._ready.set_result(ready)
-        self.adopt(Life(child, channel, adopted=True))
+        life = Life(child, channel, adopted=True)
+        try:
+            self._take_ports(ready)
+        except ProtocolError as error:
+            life.kill(str(error))
+        self.adopt(life)
 
     def _begin(self) -> Life:
         self._ready = asyncio.get_running_loop().create_future()
@@ -118,8 +123,6 @@ class DriverKeeper(Keeper):
             configure = driver_configure(self._config, resuming=self._was_useful)
             await channel.send(configure, self._regions.driver_fds())
         message = await self.within_grace(self._ready, "did not get its ports ready")
-        self.ports |= parse_ready(message)
-        self.lost = parse_lost(message)
         log.info("ports.ready", ports=len(self.ports), withheld=message.get("withheld", 0))
         await self._on_ready(self.ports)
         self._mark_useful(life)
@@ -132,9 +135,15 @@ class DriverKeeper(Keeper):
         elif message["type"] == "port.returned" and is_ready:
             self._welcome(parse_ready(message))
         elif message["type"] == "ready" and self._ready is not None and not is_ready:
+            self._take_ports(message)
             self._ready.set_result(message)
         else:
             raise ProtocolError(f"sent {message['type']!r:.40} when nothing like that was due")
+
+    def _take_ports(self, ready: Message) -> None:
+        """Know the ports as they are said to be, at once: what is said next may be that one of them is lost."""
+        self.ports |= parse_ready(ready)
+        self.lost = parse_lost(ready)
 
     def _welcome(self, returned: Mapping[int, ReadyPort]) -> None:
         """Do for ports that are back what was done for them at the start, beside the driver's other messages."""
