@@ -9,7 +9,7 @@ from tests.proc.conftest import ADDRESSES, assert_recovered, everybody, interfac
 from tests.support import lives
 from tests.support.instance import Instance
 from tests.support.ledger import Ledger
-from tests.support.namespace import Namespace
+from tests.support.namespace import Namespace, wait_until
 from tests.support.pinger import Pinger
 
 
@@ -50,6 +50,22 @@ def test_killed_driver_has_a_successor(pair: Instance) -> None:
     assert not lives.said(pair, "worker.died")
     assert pair.stop() == 0
     assert interfaces(namespace) == {"lo"}
+
+
+def test_addresses_are_announced_when_the_driver_is_back(pair: Instance) -> None:
+    """The kernel's question may have been lost with the dead driver, and it would not ask again for a second."""
+    taps = [f"{pair.name}.{port}" for port in (0, 1)]
+    announced = [pair.slot(slot)["worker"]["counters"]["originated"] for slot in (0, 1)]
+    for tap in taps:  # so that nothing else has to be said
+        pair.namespace.run("ip", "link", "set", tap, "arp", "off")
+    driver = lives.pid(pair, "driver")
+    lives.kill(driver)
+    lives.wait_for_successor(pair, "driver", driver)
+    wait_until(
+        lambda: all(pair.slot(slot)["worker"]["counters"]["originated"] > announced[slot] for slot in (0, 1)),
+        what="announcements",
+    )
+    assert pair.stop() == 0
 
 
 def test_driver_killed_without_traffic_has_a_successor(pair: Instance) -> None:

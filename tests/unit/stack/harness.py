@@ -44,11 +44,16 @@ def table(interface: Interface = INTERFACE, *, seed: int = 1, **settings: Any) -
 
 
 def fresh_table(
-    interface: Interface = INTERFACE, *, seed: int = 1, probe: bool = False, **settings: Any
+    interface: Interface = INTERFACE,
+    *,
+    seed: int = 1,
+    probe: bool = False,
+    shared: bool = False,
+    **settings: Any,
 ) -> NeighborTable:
     """A table before its start."""
     chosen = NeighborSettings(**{"reachable_spread": 0.0, **settings})
-    return NeighborTable(interface, rng=random.Random(seed), settings=chosen, probe=probe)
+    return NeighborTable(interface, rng=random.Random(seed), settings=chosen, probe=probe, shared=shared)
 
 
 def request(target: int = ADDRESS, *, sender: int = PEER, mac: bytes = PEER_MAC) -> ArpPacket:

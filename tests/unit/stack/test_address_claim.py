@@ -62,6 +62,27 @@ def test_static_address_is_announced_twice_two_seconds_apart_and_not_probed() ->
     assert ours.next_deadline() is None
 
 
+def test_address_is_announced_twice_again_when_its_link_is_back() -> None:
+    ours = fresh_table()
+    ours.start(NOW)
+    ours.poll(NOW + 2)
+    assert announced(ours.announce(NOW + 60)) == 1
+    assert ours.next_deadline() == NOW + 62
+    assert announced(ours.poll(NOW + 62)) == 1
+    assert ours.address_is_usable
+
+
+@pytest.mark.parametrize("what", ["probing", "abandoned", "shared", "not started"])
+def test_address_that_is_not_ours_to_announce_is_not(what: str) -> None:
+    ours = probing() if what in ("probing", "abandoned") else fresh_table(shared=what == "shared")
+    if what == "abandoned":
+        ours.poll(NOW + 1)
+        hear(ours, RIVAL, NOW + 1)
+    if what == "shared":
+        ours.start(NOW)
+    assert ours.announce(NOW + 2) == []
+
+
 def test_static_address_is_answered_for_before_the_second_announcement() -> None:
     ours = fresh_table()
     ours.start(NOW)
