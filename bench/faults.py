@@ -25,6 +25,7 @@ from bench.rows import Row, row_at_most, row_skipped
 
 FAULTS_A_ROUND, MOST_FAULTS = 8, 50
 STOPS = 10
+REPLACEMENTS = 10
 STRESS_S_A_ROUND, MOST_STRESS_S = 86, 600
 ADDRESSES = ["10.77.0.1", "10.77.1.1"]
 FLAGS = ["--ports", "0,1", "--restart-limit", "1000/10", "--hugepages", "off"]
@@ -44,6 +45,7 @@ def run(rounds: int) -> list[Row]:
         *_driver(count),
         *_stopped(min(STOPS, count)),
         *_supervisor(count),
+        *_replaced(min(REPLACEMENTS, count)),
         *_stress(min(MOST_STRESS_S, rounds * STRESS_S_A_ROUND)),
     ]
 
@@ -123,6 +125,34 @@ def _supervisor(count: int) -> list[Row]:
     return [
         row_at_most("faults.supervisor.lost", lost, "packets", 0, note=f"of {requests}, in {count} deaths"),
         row_at_most("faults.adopt_s", max(took_s), "s", 2, note=note),
+    ]
+
+
+def _replaced(count: int) -> list[Row]:
+    """Have all workers replaced; who waits is a request, and what it waits is the gap."""
+    gaps: list[float] = []
+    with Instance([*FLAGS, "--spare", "1"], slots=2) as instance, Prober(ADDRESSES) as prober:
+        assert instance.process is not None
+        for number in range(1, count + 1):
+            wait_until(
+                lambda: instance.log().count("spare.ready") > 2 * len(gaps), RECOVERY_S, "the next spare"
+            )
+            time.sleep(PAUSE_S)
+            begin_ns = time.monotonic_ns()
+            instance.process.send_signal(signal.SIGUSR1)
+            done = 2 * number
+            wait_until(lambda done=done: instance.log().count("worker.replaced") >= done, RECOVERY_S, "both")  # type: ignore[misc]
+            time.sleep(PAUSE_S)
+            late = (answer for answers in prober.answers for answer in answers if answer.sent_ns >= begin_ns)
+            gaps.append(max(answer.received_ns - answer.sent_ns for answer in late) / 1e6)
+    lost = prober.lost(0) + prober.lost(1)
+    return [
+        row_at_most(
+            "faults.replace.lost", lost, "packets", 0, note=f"in {2 * count} replacements of a worker"
+        ),
+        row_at_most(
+            "faults.replace.gap_ms", max(gaps), "ms", 20, note=f"longest wait of a request; {_spread(gaps)}"
+        ),
     ]
 
 

@@ -14,9 +14,9 @@ import contextlib
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from halo_mp import logs
 from halo_mp.control.channel import Channel, ChannelError, ProtocolError
@@ -77,6 +77,7 @@ class Keeper(ABC):
         self._policy = policy
         self._start_grace_s = start_grace_s
         self._first: Life | None = None
+        self._burials: set[asyncio.Task[None]] = set()
         self._was_useful = False
         self._boot_deaths = 0
         self._stop_asked = asyncio.Event()
@@ -102,8 +103,8 @@ class Keeper(ABC):
         """Handle a message other than `failed`."""
 
     @abstractmethod
-    def _on_ended(self) -> None:
-        """Take note that the process has ended, before there is another."""
+    def _on_ended(self, life: Life) -> None:
+        """Take note that the process has ended, or has left its place in order, before there is another."""
 
     # ---- the same for both
 
@@ -138,7 +139,7 @@ class Keeper(ABC):
             if self._first is not None:  # adopted, and not even begun
                 await self._first.child.end()
                 self._first.close()
-        await asyncio.wait([self._task])
+        await asyncio.wait([self._task, *self._burials])
         if not self._task.cancelled():
             self._task.exception()  # the first failure ends the instance; those behind it are of no interest
 
@@ -157,7 +158,6 @@ class Keeper(ABC):
 
     async def _run(self) -> None:
         while (restart := await self._live_once()) is not None:
-            self.restarts += 1
             await asyncio.sleep(restart.delay_s)
             self.failed_because = self.retry_at = None
 
@@ -175,20 +175,37 @@ class Keeper(ABC):
         log.info(event, **self._fields, pid=child.pid)
         talk = asyncio.create_task(self._talk(life), name=f"talk to {self.name}")
         try:
-            await child.wait()
-            await self._drain(life)
+            await _first_of(child.wait(), life.left.wait())
+            if not life.left.is_set():
+                await self._drain(life)
         finally:
             talk.cancel()
             await asyncio.wait([talk])
             self._greeter.forget(child.pid)
             life.close()
             self.life = None
-            self._on_ended()
+            self._on_ended(life)
+        if life.left.is_set():
+            self._bury(life)
+            return Restart(delay_s=0.0, failed=False)
         if self._stop_asked.is_set():
             log.info(f"{self.role}.stopped", **self._fields, pid=child.pid)
             boxes.remove(child.box)
             return None
         return self._after(life, life.ending, loop.time())
+
+    def _bury(self, life: Life) -> None:
+        """See to the end of a process that has handed its place over, while its successor begins."""
+
+        async def end() -> None:
+            if not await life.child.wait_for(STOP_GRACE_S):
+                await life.child.end()
+            log.info(f"{self.role}.stopped", **self._fields, pid=life.child.pid)
+            boxes.remove(life.child.box)
+
+        task = asyncio.create_task(end(), name=f"bury {self.name}")
+        self._burials.add(task)
+        task.add_done_callback(self._burials.discard)
 
     def _take_first(self) -> Life | None:
         life, self._first = self._first, None
@@ -227,6 +244,7 @@ class Keeper(ABC):
             restart_in_s=round(restart.delay_s, 3),
             **more,
         )
+        self.restarts += 1
         self.failed_because = reason if restart.failed else None
         self.retry_at = time.time() + restart.delay_s if restart.failed else None
         return restart
@@ -315,3 +333,13 @@ class Keeper(ABC):
         life.useful_since = asyncio.get_running_loop().time()
         self._was_useful = True
         log.info(f"{self.role}.ready", **self._fields, pid=life.child.pid)
+
+
+async def _first_of(*waits: Coroutine[Any, Any, object]) -> None:
+    """Wait until one of them is done."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -154,7 +154,7 @@ class DriverKeeper(Keeper):
             self._returning.add(task)
             task.add_done_callback(self._returning.discard)
 
-    def _on_ended(self) -> None:
+    def _on_ended(self, life: Life) -> None:
         if self._up.done():
             self._up = asyncio.get_running_loop().create_future()
         self._watches.clear()

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 
 from halo_mp import logs
-from halo_mp.control.channel import Channel, ProtocolError
+from halo_mp.control.channel import Channel, ChannelError, ProtocolError
 from halo_mp.control.frame import Message
 from halo_mp.control.messages import Adopt, Neighbor, WorkerConfigure, parse_neighbors
 from halo_mp.shm.layout import SlotState
@@ -25,6 +25,9 @@ from halo_mp.supervisor.process import Child, Process
 from halo_mp.supervisor.regions import Regions
 from halo_mp.supervisor.restart import RestartPolicy
 from halo_mp.supervisor.spares import Spares
+
+LEAVE_TIMEOUT_S = 10.0
+"""As long as Python may take in a worker by default."""
 
 log = logs.get("supervisor")
 
@@ -50,6 +53,7 @@ class WorkerKeeper(Keeper):
         super().__init__("worker", slot.number, greeter, policy, launch.start_grace_s)
         self.number = slot.number
         self.was_ready = asyncio.Event()
+        self._replaced = asyncio.Event()
         self._slot = regions.slots[slot.number].region.pointer
         self._fds = regions.worker_fds(slot.number)
         self._hang_timeout_s = config.hang_timeout_s
@@ -87,6 +91,27 @@ class WorkerKeeper(Keeper):
         if self.life is not None and self._touched:
             self.life.kill("had its slot's region scribbled over")
 
+    async def replace(self) -> bool:
+        """Have a fresh process take over the slot as it is: with its rings, and every frame that waits on them.
+
+        False when the worker did not leave in order: then it is killed, or has died, like any other.
+        """
+        life = self.life
+        if life is None or life.channel is None or not self.is_useful:
+            return False
+        self._replaced = asyncio.Event()
+        try:
+            await life.channel.request({"type": "leave"}, timeout_s=LEAVE_TIMEOUT_S)
+        except TimeoutError:
+            life.kill_hung(f"did not leave for {LEAVE_TIMEOUT_S:g} s")
+            return False
+        except ChannelError:
+            return False
+        self._watch = None
+        life.left.set()
+        await self._replaced.wait()
+        return True
+
     def adopt_worker(self, child: Process) -> None:
         """Begin with a worker that runs."""
         self.adopt(Life(child, adopted=True))
@@ -120,6 +145,7 @@ class WorkerKeeper(Keeper):
         self._on_ready(life)
         self._mark_useful(life)
         self.was_ready.set()
+        self._replaced.set()
         while True:
             await (await self._driver.up()).ended.wait()
             await self._enable()
@@ -149,10 +175,10 @@ class WorkerKeeper(Keeper):
             case other:
                 raise ProtocolError(f"sent {other!r:.40}, which is nothing a worker says")
 
-    def _on_ended(self) -> None:
+    def _on_ended(self, life: Life) -> None:
         self._watch = None
         self._attached.clear()
-        if self._touched and not self._stop_asked.is_set():
+        if self._touched and not life.left.is_set() and not self._stop_asked.is_set():
             self._begin_reset()
 
     def _begin_reset(self) -> None:

@@ -22,6 +22,7 @@ class Life:
         self.channel = channel
         self.adopted = adopted
         self.ended = asyncio.Event()
+        self.left = asyncio.Event()  # it has handed its place over in order, and ends for itself
         self.drained = asyncio.Event()  # everything that it said was handled
         self.failure: str | None = None  # the child's own sentence on why it can not start
         self.blamed_for: str | None = None

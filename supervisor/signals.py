@@ -12,9 +12,13 @@ log = logs.get("supervisor")
 
 
 class StopSignals:
-    """Two events. SIGHUP counts too, unless it was ignored from the start, as nohup does."""
+    """Two events. SIGHUP counts too, unless it was ignored from the start, as nohup does.
+
+    A third is set by SIGUSR1: every worker is to be replaced by a fresh one.
+    """
 
     def __init__(self) -> None:
+        self.replace = asyncio.Event()
         self.requested = asyncio.Event()
         self.forced = asyncio.Event()
 
@@ -24,6 +28,7 @@ class StopSignals:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 loop.add_signal_handler(number, self.on_signal, number)
+        loop.add_signal_handler(signal.SIGUSR1, self.replace.set)
         # In the background of a terminal with `stty tostop` the first line of the log would stop us.
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)
 

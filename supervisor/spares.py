@@ -10,6 +10,7 @@ no new one before all workers do their work again: it would take the time of tho
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 import psutil
@@ -29,6 +30,8 @@ LEAST_MEMORY_OCTETS = 512 << 20
 CALM_S = 0.2
 """After the workers are back."""
 PING_INTERVAL_S = 1.0
+PING_TIMEOUT_S = 5.0
+"""Long enough for one that waits for a core."""
 MEMORY_INTERVAL_S = 10.0
 LONGEST_DELAY_S = 30.0
 
@@ -80,6 +83,14 @@ class Spares:
         """Begin to keep them."""
         count = 1 if self._wanted is None else self._wanted
         self._keepers = [asyncio.create_task(self._keep(), name="keep a spare") for _ in range(count)]
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Wait until one is ready; False when none is kept, or none came in time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s if self._keepers else 0):
+                while not self._ready:  # noqa: ASYNC110 - rarely waited for
+                    await asyncio.sleep(CALM_S / 4)
+        return bool(self._ready)
 
     def take(self, core: int) -> Spare | None:
         """Return one that is the caller's from now on, on that core; None when there is none."""
@@ -185,7 +196,7 @@ class Spares:
         async def ping() -> None:
             while True:
                 await asyncio.sleep(PING_INTERVAL_S)
-                await spare.channel.request({"type": "ping"}, timeout_s=PING_INTERVAL_S)
+                await spare.channel.request({"type": "ping"}, timeout_s=PING_TIMEOUT_S)
 
         spare.tasks = [asyncio.create_task(spare.channel.serve(handle)), asyncio.create_task(ping())]
         try:

@@ -47,6 +47,8 @@ from halo_mp.supervisor.status_file import StatusFile
 from halo_mp.supervisor.wiring import interfaces, worker_configure
 
 TABLES_POLL_S = 0.005
+SPARE_TIMEOUT_S = 10.0
+"""To replace a worker without one leaves its port longer to its ring."""
 
 log = logs.get("supervisor")
 
@@ -148,7 +150,8 @@ class Supervisor:
         jobs = [keeper.start() for keeper in self._keepers()]
         self._status.update()
         self._tasks = [
-            asyncio.create_task(job) for job in (self._watch(), self._announce(), self._log_statistics())
+            asyncio.create_task(job)
+            for job in (self._watch(), self._announce(), self._log_statistics(), self._replace_workers())
         ]
         stop = asyncio.create_task(self._signals.requested.wait())
         waiting: set[asyncio.Task[Any]] = {stop, *jobs, *self._tasks}
@@ -333,6 +336,18 @@ class Supervisor:
         log.info("instance.up", instance=self._config.instance, workers=len(self._workers))
         self._on_up(announce(self._config, self._driver.ports))
         self._spares.start()
+
+    async def _replace_workers(self) -> None:
+        """Have one worker after the other replaced, each time that it is asked for. Frames wait meanwhile."""
+        while True:
+            await self._signals.replace.wait()
+            self._signals.replace.clear()
+            for number, worker in self._workers.items():
+                warm = await self._spares.wait(SPARE_TIMEOUT_S)
+                if await worker.replace():
+                    log.info("worker.replaced", slot=number, warm=warm)
+                else:
+                    log.warning("worker.not_replaced", slot=number)
 
     async def _log_statistics(self) -> None:
         if self._config.stats_log is None:

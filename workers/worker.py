@@ -61,6 +61,8 @@ class Worker:
     async def run(self) -> int:
         """Serve the slot until told to stop."""
         self._channel = await self._connect()
+        if self._is_spare:
+            gc.collect()  # takes 20 ms, for which a worker that takes over has no time
         self._loop.set_exception_handler(self._on_loop_error)
         service = self._loop.create_task(self._serve_or_end())
         try:
@@ -156,6 +158,12 @@ class Worker:
                 await self._channel.reply(message)
             case "interfaces":
                 pass  # the fast path sees the tables' epoch by itself
+            case "leave":
+                self._leave_slot()
+                await self._channel.reply(message)
+                # Its successor starts on this core, and has better use for it.
+                os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+                self.stop()
             case "stop":
                 await self._channel.reply(message)
                 self.stop()
@@ -232,7 +240,6 @@ class Worker:
         status.pid = os.getpid()
         status.state = WorkerState.ATTACHED
         self._selector.attach(self._fastpath, regions.doorbell_fd, self._on_work)
-        gc.collect()
         gc.freeze()  # what is there now stays; a collection must not walk it between two bursts
         log.info("worker.attached", slot=settings.slot, pid=os.getpid(), uid=os.getuid())
 
@@ -284,15 +291,19 @@ class Worker:
     def _tell_learned(self, neighbors: list[Neighbor]) -> None:
         self._send({"type": "learned", "neighbors": [list(neighbor) for neighbor in neighbors]})
 
-    def _leave(self) -> None:
+    def _leave_slot(self) -> None:
+        """Touch the rings no more: from here on another worker may attach where this one stopped."""
         if self._host is not None:
             self._host.stop()
-        if self._fastpath is not None:
+        if self._fastpath is not None and self._regions is not None:
             self._selector.detach()
             self._fastpath.detach()
             self._fastpath = None  # work may have been called for already
-        if self._regions is not None:
             self._selector.unregister(self._regions.doorbell_fd)
+
+    def _leave(self) -> None:
+        self._leave_slot()
+        if self._regions is not None:
             self._regions.close()
         if self._channel is not None:
             self._channel.close()

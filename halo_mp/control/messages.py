@@ -195,11 +195,12 @@ class Attached(TypedDict):
 class Notice(TypedDict):
     """Supervisor → worker.
 
-    `interfaces`: the tables' epoch moved. `ping` to a spare, a request: it is answered. `stop`, also to the driver, is
-    a request: it is answered, then the child exits with 0.
+    `interfaces`: the tables' epoch moved. `ping`, to a spare, is a request, and is answered. So are `leave` and `stop`,
+    the latter also to the driver; then the child exits with 0. Once `leave` is answered, another worker may attach to
+    the slot, whose rings are as they were.
     """
 
-    type: Literal["interfaces", "ping", "stop"]
+    type: Literal["interfaces", "ping", "leave", "stop"]
 
 
 class Announce(TypedDict):
