@@ -20,7 +20,7 @@ from halo_mp.control.frame import Message
 from halo_mp.control.inbox import close_all
 from halo_mp.control.messages import Adopt
 from halo_mp.errors import HaloError, InstanceRunning
-from halo_mp.supervisor import desired
+from halo_mp.supervisor import desired, leftovers
 from halo_mp.supervisor.config import Config
 from halo_mp.supervisor.greeter import Greeter
 from halo_mp.supervisor.instance import Instance
@@ -115,6 +115,10 @@ async def _take_over(left: State, config: Config, greeter: Greeter, driver: Orph
     try:
         channel, ready, fds = await _ask_driver(config, greeter, driver)
         try:
+            # Before a slot is reset: one that was started as its supervisor died might still be on its rings.
+            await leftovers.end_strays(
+                greeter.path.parent, {driver.pid, *(worker.pid for worker in workers.values())}
+            )
             regions = Regions.adopt(config, left.generation, fds)
         except BaseException:
             channel.close()

@@ -49,4 +49,5 @@ def raise_descriptor_limit(config: Config) -> None:
     need = descriptors_needed(config)
     soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < need:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (need, most))
+        reachable = need if most == resource.RLIM_INFINITY else min(need, most)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (reachable, most))

@@ -49,6 +49,7 @@ class DriverHost:
         self._eal_log: EalLog | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._orphan_timeout_s = ORPHAN_TIMEOUT_S
+        self._lost_at: float | None = None  # since when no supervisor has had a word for us
         self._end: asyncio.Future[int] = self._loop.create_future()
 
     async def run(self) -> int:
@@ -98,13 +99,19 @@ class DriverHost:
             if self._ports is None:
                 self.stop(EXIT_CANNOT_BOOT)
                 return
-            log.warning("supervisor.lost", reason=reason)
+            if self._lost_at is None:
+                log.warning("supervisor.lost", reason=reason)
             if not await self._reconnect():
                 return
 
     async def _reconnect(self) -> bool:
-        deadline = self._loop.time() + self._orphan_timeout_s
+        """Look for a supervisor until the time-out; that somebody listens is not enough."""
         pause, longest = _RECONNECT_S
+        if self._lost_at is None:
+            self._lost_at = self._loop.time()
+        else:
+            pause = longest
+        deadline = self._lost_at + self._orphan_timeout_s
         while self._loop.time() < deadline:
             await asyncio.sleep(pause)
             pause = min(pause * 2, longest)
@@ -112,7 +119,6 @@ class DriverHost:
                 await self._connect()
             except (OSError, ChannelError):
                 continue
-            log.info("supervisor.found")
             return True
         log.warning("driver.orphaned", waited_s=self._orphan_timeout_s)
         self.stop()
@@ -120,6 +126,9 @@ class DriverHost:
 
     async def _handle(self, message: dict[str, Any], fds: list[int]) -> None:
         assert self._channel is not None
+        if self._lost_at is not None:
+            self._lost_at = None
+            log.info("supervisor.found")
         if message["type"] == "configure" and self._ports is None:
             await self._configure(message, fds)
             return

@@ -47,6 +47,7 @@ class Greeter:
         """Raises EnvironmentProblem."""
         self._uids = {os.geteuid()} if worker_uid is None else {os.geteuid(), worker_uid}
         self.reserve = Reserve(RESERVE)
+        self.path = path
         self._expected: dict[int, _Expected] = {}
         self._strangers: dict[Channel, asyncio.Task[None]] = {}
         self._refused = 0  # since the log told of the last

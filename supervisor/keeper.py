@@ -14,9 +14,9 @@ import contextlib
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from halo_mp import logs
 from halo_mp.control.channel import Channel, ChannelError, ProtocolError
@@ -28,6 +28,7 @@ from halo_mp.supervisor import boxes
 from halo_mp.supervisor.greeter import Greeter
 from halo_mp.supervisor.hang import START_GRACE_S
 from halo_mp.supervisor.life import Life
+from halo_mp.supervisor.process import first_of
 from halo_mp.supervisor.reports import Reports
 from halo_mp.supervisor.restart import Restart, RestartPolicy
 from halo_mp.supervisor.status_model import ProcessState
@@ -175,7 +176,7 @@ class Keeper(ABC):
         log.info(event, **self._fields, pid=child.pid)
         talk = asyncio.create_task(self._talk(life), name=f"talk to {self.name}")
         try:
-            await _first_of(child.wait(), life.left.wait())
+            await first_of(child.wait(), life.left.wait())
             if not life.left.is_set():
                 await self._drain(life)
         finally:
@@ -321,25 +322,16 @@ class Keeper(ABC):
             await asyncio.gather(serve, useful, return_exceptions=True)
             life.drained.set()
 
-    async def within_grace(self, what: Awaitable[T], failing: str) -> T:
+    async def within_grace(self, what: Awaitable[T], failing: str, grace_s: float | None = None) -> T:
         """Await something that a child that starts must do soon. Raises TimeoutError with what it did instead."""
+        grace_s = self._start_grace_s if grace_s is None else grace_s
         try:
-            async with asyncio.timeout(self._start_grace_s):
+            async with asyncio.timeout(grace_s):
                 return await what
         except TimeoutError:
-            raise TimeoutError(f"{failing} for {self._start_grace_s:g} s after it was started") from None
+            raise TimeoutError(f"{failing} for {grace_s:g} s after it was started") from None
 
     def _mark_useful(self, life: Life) -> None:
         life.useful_since = asyncio.get_running_loop().time()
         self._was_useful = True
         log.info(f"{self.role}.ready", **self._fields, pid=life.child.pid)
-
-
-async def _first_of(*waits: Coroutine[Any, Any, object]) -> None:
-    """Wait until one of them is done."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from halo_mp import logs
 from halo_mp.control.channel import Channel, ChannelError, ProtocolError
 from halo_mp.control.frame import Message
-from halo_mp.control.messages import Adopt, Neighbor, WorkerConfigure, parse_neighbors
+from halo_mp.control.messages import Adopt, Neighbor, Neighbors, WorkerConfigure, parse_neighbors
 from halo_mp.shm.layout import SlotState
 from halo_mp.supervisor.config import Config, SlotConfig
 from halo_mp.supervisor.greeter import Greeter
@@ -21,11 +21,14 @@ from halo_mp.supervisor.hang import HangWatch, read_activity
 from halo_mp.supervisor.keeper import Keeper, Launch
 from halo_mp.supervisor.keeper_driver import DriverKeeper
 from halo_mp.supervisor.life import Life
+from halo_mp.supervisor.neighbors import NeighborTable, chunks
 from halo_mp.supervisor.process import Child, Process
 from halo_mp.supervisor.regions import Regions
 from halo_mp.supervisor.restart import RestartPolicy
 from halo_mp.supervisor.spares import Spares
 
+SPARE_GRACE_S = 3.0
+"""For a spare to attach: it has everything imported."""
 LEAVE_TIMEOUT_S = 10.0
 """As long as Python may take in a worker by default."""
 
@@ -46,6 +49,8 @@ class WorkerKeeper(Keeper):
         spares: Spares,
         spawn: Callable[[], Child],
         configuration: WorkerConfigure,
+        neighbors: NeighborTable,
+        on_taken: Callable[[], None],
         on_ready: Callable[[Life], None],
         on_learned: Callable[[Life, list[Neighbor]], None],
     ) -> None:
@@ -62,18 +67,21 @@ class WorkerKeeper(Keeper):
         self._spares = spares
         self._spawn_process = spawn
         self._configuration = configuration
+        self._neighbors = neighbors
+        self._on_taken = on_taken
         self._on_ready = on_ready
         self._on_learned = on_learned
         self._attached = asyncio.Event()
         self._ready = asyncio.Event()
         self._touched = False  # the slot's memory, by a worker, since its last reset
+        self._reads = False  # the tables, by the worker that lives now
         self._reset: asyncio.Task[None] | None = None
         self._watch: HangWatch | None = None
 
     @property
     def epoch(self) -> int:
         """The epoch of the tables that the worker reads; 0 while it reads none, or can not read any."""
-        return int(self._slot.status.epoch) if self.life is not None and self._touched else 0
+        return int(self._slot.status.epoch) if self._reads else 0
 
     def check_progress(self, now: float) -> None:
         """Kill a worker that makes no progress, or whose rings make no sense."""
@@ -115,7 +123,7 @@ class WorkerKeeper(Keeper):
     def adopt_worker(self, child: Process) -> None:
         """Begin with a worker that runs."""
         self.adopt(Life(child, adopted=True))
-        self._touched = True
+        self._touched = self._reads = True
 
     def adopt_slot(self) -> None:
         """Begin with a slot whose worker died while there was no supervisor."""
@@ -126,18 +134,23 @@ class WorkerKeeper(Keeper):
         self._attached.clear()
         self._ready.clear()
         if spare := self._spares.take(self._core):
-            return Life(spare.child, spare.channel)
+            self._on_taken()  # before it is configured: a worker that no state file knows would never be adopted
+            return Life(spare.child, spare.channel, was_spare=True)
         return Life(self._spawn_process())
 
     async def _make_useful(self, life: Life, channel: Channel) -> None:
         if self._reset is not None:
             await asyncio.shield(self._reset)
-        self._touched = True
+        self._touched = self._reads = True
         if life.adopted:
             await channel.send(Adopt(type="adopt", orphan_timeout_s=self._configuration["orphan_timeout_s"]))
         else:
+            for chunk in chunks(self._neighbors.all()):
+                await channel.send(Neighbors(type="neighbors", neighbors=chunk))
             await channel.send(self._configuration, self._fds)
-        await self.within_grace(self._attached.wait(), "did not attach")
+        await self.within_grace(
+            self._attached.wait(), "did not attach", SPARE_GRACE_S if life.was_spare else None
+        )
         pid = life.child.pid
         self._watch = HangWatch(self._hang_timeout_s, lambda: read_activity(pid))
         await self._enable()
@@ -177,6 +190,7 @@ class WorkerKeeper(Keeper):
 
     def _on_ended(self, life: Life) -> None:
         self._watch = None
+        self._reads = False
         self._attached.clear()
         if self._touched and not life.left.is_set() and not self._stop_asked.is_set():
             self._begin_reset()

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Iterator
+import signal
+from collections.abc import Container, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -48,6 +49,16 @@ def _recorded(left: State) -> list[Member]:
     return [member for member in left.members if member.role != "supervisor" and member.is_alive]
 
 
+async def end_strays(directory: Path, known: Container[int]) -> None:
+    """End at once who belongs to this runtime directory and is not known: nobody would ever speak to it."""
+    for member in _running(directory):
+        process = None if member.pid in known else Orphan.take(member.pid, member.start_ticks)
+        if process is not None:
+            log.info("leftover.process", role=member.role, pid=member.pid)
+            process.signal(signal.SIGKILL)
+            await process.wait()
+
+
 def _running(directory: Path) -> Iterator[Member]:
     """Yield processes whose command line says that they belong to this runtime directory."""
     for entry in Path("/proc").iterdir():
@@ -62,8 +73,17 @@ def _running(directory: Path) -> Iterator[Member]:
             (role for module, role in MODULES.items() if _follows(argv, b"-m", module.encode())), None
         )
         ticks = start_ticks(int(entry.name))
-        if role and ours and ticks and _follows(argv, b"--runtime", os.fsencode(directory)):
+        named = _follows(argv, b"--runtime", os.fsencode(directory))
+        if role and ours and ticks and named and _sees(entry, directory):
             yield Member(role, None, int(entry.name), ticks)
+
+
+def _sees(process: Path, directory: Path) -> bool:
+    """Whether that directory is ours for the process, too: in a container the same path is another one."""
+    try:
+        return (process / "root" / directory.relative_to("/") / "lock").samefile(directory / "lock")
+    except OSError:
+        return False
 
 
 def _follows(argv: list[bytes], flag: bytes, value: bytes) -> bool:

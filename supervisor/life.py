@@ -16,11 +16,19 @@ from halo_mp.supervisor.process import Process
 class Life:
     """Everything that goes with the process when it goes."""
 
-    def __init__(self, child: Process, channel: Channel | None = None, *, adopted: bool = False) -> None:
+    def __init__(
+        self,
+        child: Process,
+        channel: Channel | None = None,
+        *,
+        adopted: bool = False,
+        was_spare: bool = False,
+    ) -> None:
         """`channel` where the process has greeted before; `adopted` when another supervisor configured it."""
         self.child = child
         self.channel = channel
         self.adopted = adopted
+        self.was_spare = was_spare
         self.ended = asyncio.Event()
         self.left = asyncio.Event()  # it has handed its place over in order, and ends for itself
         self.drained = asyncio.Event()  # everything that it said was handled
@@ -44,8 +52,10 @@ class Life:
             self._asking = asyncio.create_task(self._ask_and_kill(reason))
 
     async def _ask_and_kill(self, reason: str) -> None:
-        self.silence = await last_words.ask(self.child)
-        self.kill(reason)
+        try:
+            self.silence = await last_words.ask(self.child)
+        finally:
+            self.kill(reason)
 
     def blame(self, reason: str) -> None:
         """Take note of why it will have ended; the first reason counts."""

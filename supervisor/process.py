@@ -12,7 +12,7 @@ import errno
 import os
 import signal
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from halo_mp import logs
@@ -121,7 +121,10 @@ class Orphan(Process):
         return None
 
     def _on_gone(self) -> None:
-        _end_group(self.pid)
+        # Not ours to reap: somebody else may have got its pid by now, and then nothing of its group was left.
+        with contextlib.suppress(OSError):  # out of descriptors: better not
+            if start_ticks(self.pid) in (None, self.start_ticks):
+                _end_group(self.pid)
         super()._on_gone()
 
 
@@ -226,3 +229,22 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def is_stopped(pid: int) -> bool:
+    """Tell whether a process was stopped, by SIGSTOP or by a debugger."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat[stat.rindex(")") + 2] in "Tt"
+
+
+async def first_of(*waits: Awaitable[object]) -> None:
+    """Wait until one of them is done; the others are cancelled."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()

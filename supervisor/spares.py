@@ -21,7 +21,7 @@ from halo_mp.control.frame import Message
 from halo_mp.control.inbox import close_all
 from halo_mp.supervisor import boxes
 from halo_mp.supervisor.greeter import Greeter
-from halo_mp.supervisor.process import OOM_SCORES, Child, pin, set_oom_score
+from halo_mp.supervisor.process import OOM_SCORES, Child, first_of, is_stopped, pin, set_oom_score
 from halo_mp.supervisor.reports import Reports
 from halo_mp.supervisor.restart import Restart
 
@@ -96,8 +96,8 @@ class Spares:
         """Return one that is the caller's from now on, on that core; None when there is none."""
         while self._ready:
             spare = self._ready.pop(0)
-            if spare.child.gone or spare.channel.closed:
-                continue
+            if spare.child.gone or spare.channel.closed or is_stopped(spare.child.pid):
+                continue  # its own task will notice
             spare.taken = True
             for task in spare.tasks:
                 task.cancel()
@@ -117,7 +117,11 @@ class Spares:
         failures = 0
         while True:
             await self._wait_for_calm()
-            failures = 0 if await self._one() else failures + 1
+            try:
+                failures = 0 if await self._one() else failures + 1
+            except Exception:  # whatever it is, there shall be another one
+                log.exception("spare.error")
+                failures += 1
             if failures:
                 await asyncio.sleep(min(LONGEST_DELAY_S, 2.0 ** (failures - 1)))
 
@@ -181,8 +185,12 @@ class Spares:
 
     async def _greeted(self, child: Child) -> Spare:
         try:
+            greeted = self._greeter.expect(child.pid, "spare", None)
             async with asyncio.timeout(self._start_grace_s):
-                return Spare(child, await self._greeter.expect(child.pid, "spare", None))
+                await first_of(asyncio.shield(greeted), child.wait())
+            if not greeted.done():
+                raise ChannelError("it ended before it had said anything")
+            return Spare(child, greeted.result())
         except BaseException:
             self._greeter.forget(child.pid)
             raise

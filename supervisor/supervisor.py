@@ -76,6 +76,7 @@ class Supervisor:
         self._on_up = on_up or (lambda _text: None)
         self._neighbors = NeighborTable()
         self._interfaces: list[Interface] = []
+        self._publishing = asyncio.Lock()
         self._workers: dict[int, WorkerKeeper] = {}
         self._boxes = Boxes(instance.directory / "last")
         self._reports = Reports(instance.directory)
@@ -201,6 +202,8 @@ class Supervisor:
                 f"worker.{slot.number}", (*self._launch.worker, "--slot", str(slot.number)), [slot.core]
             ),
             worker_configure(self._config, slot, privileges, user),
+            neighbors=self._neighbors,
+            on_taken=self._record_soon,
             on_ready=lambda life: self._on_worker_ready(slot, life),
             on_learned=self._on_learned,
         )
@@ -214,8 +217,7 @@ class Supervisor:
                 box,
             )
             set_oom_score(child.pid, OOM_SCORES[name.partition(".")[0]])
-        # After this turn of the loop, when the keeper knows its child.
-        asyncio.get_running_loop().call_soon(self._record)
+        self._record_soon()
         return child
 
     def _spawn_spare(self) -> Child:
@@ -224,6 +226,10 @@ class Supervisor:
     def _is_calm(self) -> bool:
         """Whether nobody is starting whom another process on these cores would hold up."""
         return all(keeper.is_useful or keeper.failed_because is not None for keeper in self._keepers())
+
+    def _record_soon(self) -> None:
+        """Write it down after this turn of the loop, when the keeper knows its child, and before it is configured."""
+        asyncio.get_running_loop().call_soon(self._record)
 
     def _record(self) -> None:
         """Write down what a successor needs to go on, or to clean up, if we die suddenly."""
@@ -252,8 +258,9 @@ class Supervisor:
         """Do what workers need before they may get frames."""
         lost = self._driver.lost
         # What the tables say of a lost port stays: it will most likely be true again, and stacks go on undisturbed.
-        kept = [entry for entry in self._interfaces if entry.port in lost and entry.port not in ready]
-        await self._publish(sorted(interfaces(self._config, ready) + kept, key=self._place))
+        async with self._publishing:
+            kept = [entry for entry in self._interfaces if entry.port in lost and entry.port not in ready]
+            await self._publish(sorted(interfaces(self._config, ready) + kept, key=self._place))
         taps = [port.tap for port in self._config.ports if port.tap is not None and port.number not in lost]
         if taps:
             with self._greeter.reserve.lent():
@@ -262,9 +269,10 @@ class Supervisor:
 
     async def _on_port_returned(self, number: int) -> None:
         """Do the same for a port whose device went away and came back. It may go away again meanwhile."""
-        news = [entry for entry in interfaces(self._config, self._driver.ports) if entry.port == number]
-        others = [entry for entry in self._interfaces if entry.port != number]
-        await self._publish(sorted(news + others, key=self._place))
+        async with self._publishing:  # several ports may return together
+            news = [entry for entry in interfaces(self._config, self._driver.ports) if entry.port == number]
+            others = [entry for entry in self._interfaces if entry.port != number]
+            await self._publish(sorted(news + others, key=self._place))
         taps = [port.tap for port in self._config.ports if port.tap is not None and port.number == number]
         try:
             if taps:

@@ -97,6 +97,11 @@ class FastPath:
             frame = memoryview(ffi.buffer(self._pool + packet.offset, packet.length))
             yield Punt(index, packet.port, frame)
 
+    @property
+    def held(self) -> int:
+        """Punts that are not ended yet."""
+        return int(lib.halo_worker_held(self._worker))
+
     def finish(self, index: int, reason: int = CONSUMED) -> None:
         """End a punt: consumed, or dropped for a reason (see DROP_NUMBERS)."""
         _check(lib.halo_worker_finish_punt(self._worker, index, reason))

@@ -15,6 +15,7 @@ from halo_mp import logs
 from halo_mp.shm.layout import lib
 from halo_mp.stack.interface import Interface
 from halo_mp.stack.outputs import AddressReady, Conflict, Drop, Forgotten, Learned, Output, Transmit
+from halo_mp.stack.reasons import NO_INTERFACE
 from halo_mp.stack.stack import Stack
 from halo_mp.wire import ethernet, ipv4
 from halo_mp.workers.fastpath import CONSUMED, DROP_NUMBERS, FastPath, Punt
@@ -50,6 +51,7 @@ class StackHost:
         self._shared_ports = settings.shared_ports
         self._debug = settings.debug_log
         self._running: list[Interface] | None = None
+        self._known: list[Neighbor] = []
         self._loop = loop
         self._on_learned = on_learned
         self._stack: Stack | None = None
@@ -64,12 +66,14 @@ class StackHost:
         ]
         if wanted == self._running:
             return
+        known = self._known or self.neighbors()
+        self._known = []
         self._running = wanted
         self._stack = Stack(wanted, rng=self._rng, shared_ports=self._shared_ports)
         for interface in wanted:
             log.info("interface.up", port=interface.port, vlan=interface.vlan, address=str(interface))
         self._act(self._stack.start(self._loop.time()))
-        self._rearm()
+        self.adopt(known)
 
     def handle_punts(self) -> None:
         """Run the stack on what the last poll punted, and send what it answers."""
@@ -80,8 +84,9 @@ class StackHost:
         self._rearm()
 
     def adopt(self, neighbors: Sequence[Neighbor]) -> None:
-        """Take over what other workers have learned."""
+        """Take over what other workers have learned; before there is a stack, it is kept for that."""
         if self._stack is None:
+            self._known += neighbors
             return
         now = self._loop.time()
         for port, vlan, address, mac in neighbors:
@@ -132,7 +137,9 @@ class StackHost:
         octets = bytes(punt.frame)
         punt.frame.release()
         try:
-            outputs = self._stack.receive(punt.port, octets, now) if self._stack else []
+            outputs = (
+                self._stack.receive(punt.port, octets, now) if self._stack else [_no_interface(punt, octets)]
+            )
         except Exception:  # the stack promises not to; if it does, it costs this frame and no more
             self._fastpath.finish(punt.index, DROP_NUMBERS["stack_error"])
             self._report_error(now)
@@ -193,3 +200,8 @@ class StackHost:
             self._act(self._stack.poll(self._loop.time()))
             self._fastpath.flush()
         self._rearm()
+
+
+def _no_interface(punt: Punt, octets: bytes) -> Output:
+    """What becomes of a frame before there is a stack."""
+    return Drop(punt.port, NO_INTERFACE, octets)

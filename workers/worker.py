@@ -56,6 +56,8 @@ class Worker:
         self._host: StackHost | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._enabled = False
+        self._known: list[Neighbor] = []  # before there is anybody to tell
+        self._lost_at: float | None = None  # since when no supervisor has had a word for us
         self._end: asyncio.Future[int] = self._loop.create_future()
 
     async def run(self) -> int:
@@ -115,7 +117,8 @@ class Worker:
             if self._fastpath is None:
                 self.stop(0 if self._is_spare else EXIT_CANNOT_BOOT)
                 return
-            log.warning("supervisor.lost", reason=reason)
+            if self._lost_at is None:
+                log.warning("supervisor.lost", reason=reason)
             if not await self._reconnect():
                 return
 
@@ -125,9 +128,14 @@ class Worker:
         return self._settings is None and self._command_line.slot is None
 
     async def _reconnect(self) -> bool:
+        """Look for a supervisor until the time-out; that somebody listens is not enough."""
         assert self._settings is not None
-        deadline = self._loop.time() + self._settings.orphan_timeout_s
         pause, longest = _RECONNECT_S
+        if self._lost_at is None:
+            self._lost_at = self._loop.time()
+        else:
+            pause = longest
+        deadline = self._lost_at + self._settings.orphan_timeout_s
         while self._loop.time() < deadline:
             await asyncio.sleep(pause)
             pause = min(pause * 2, longest)
@@ -135,7 +143,6 @@ class Worker:
                 self._channel = await self._connect()
             except (OSError, ChannelError):
                 continue
-            log.info("supervisor.found")
             return True
         log.warning("worker.orphaned", waited_s=self._settings.orphan_timeout_s)
         self.stop()
@@ -143,6 +150,9 @@ class Worker:
 
     async def _handle(self, message: dict[str, Any], fds: list[int]) -> None:
         assert self._channel is not None
+        if self._lost_at is not None:
+            self._lost_at = None
+            log.info("supervisor.found")
         match message["type"]:
             case "configure" if self._fastpath is None:
                 await self._configure(message, fds)
@@ -150,8 +160,8 @@ class Worker:
             case "adopt" if self._host and self._settings:
                 self._settings = replace(self._settings, orphan_timeout_s=float(message["orphan_timeout_s"]))
                 self._introduce(self._host)
-            case "neighbors" if self._host:
-                self._host.adopt([_neighbor(item) for item in message["neighbors"]])
+            case "neighbors":
+                self._adopt([_neighbor(item) for item in message["neighbors"]])
             case "announce" if self._host:
                 self._host.announce([int(port) for port in message["ports"]])
             case "ping":
@@ -171,6 +181,12 @@ class Worker:
                 await self._channel.refuse(message, f"a worker does not know {unknown!r} now")
         for fd in fds:
             os.close(fd)
+
+    def _adopt(self, neighbors: list[Neighbor]) -> None:
+        if self._host is None:
+            self._known += neighbors  # told first of all, so that the first frames need not wait for answers
+        else:
+            self._host.adopt(neighbors)
 
     def _introduce(self, host: StackHost) -> None:
         """Tell a supervisor that is new to us where we are and what we know."""
@@ -237,6 +253,8 @@ class Worker:
         for port, to in settings.macswap:
             self._fastpath.set_macswap(port, to)
         self._host = StackHost(self._fastpath, self._loop, settings, self._tell_learned)
+        self._host.adopt(self._known)
+        self._known.clear()
         status.pid = os.getpid()
         status.state = WorkerState.ATTACHED
         self._selector.attach(self._fastpath, regions.doorbell_fd, self._on_work)
@@ -277,9 +295,6 @@ class Worker:
         self._regions.slot.pointer.worker.logs_dropped = logs.dropped()
         if reasons & PollReason.DISABLED:
             self._enabled = False
-        if reasons & PollReason.PUNTS:
-            self._host.write_debug_log()  # first: what came in before the answers to it
-            self._host.handle_punts()
         if reasons & PollReason.ENABLED:
             self._enabled = True
             log.info("worker.ready")
@@ -287,6 +302,9 @@ class Worker:
         if reasons & (PollReason.EPOCH | PollReason.ENABLED) and self._enabled:
             # Not before there are spare buffers: the stack starts with announcements.
             self._host.set_interfaces(self._fastpath.interfaces())
+        if reasons & PollReason.PUNTS:  # may have waited on the ring for as long as it had no worker
+            self._host.write_debug_log()  # first: what came in before the answers to it
+            self._host.handle_punts()
 
     def _tell_learned(self, neighbors: list[Neighbor]) -> None:
         self._send({"type": "learned", "neighbors": [list(neighbor) for neighbor in neighbors]})
@@ -294,7 +312,10 @@ class Worker:
     def _leave_slot(self) -> None:
         """Touch the rings no more: from here on another worker may attach where this one stopped."""
         if self._host is not None:
+            if self._fastpath is not None and self._fastpath.held:
+                self._host.handle_punts()  # the loop has polled once more since this was asked for
             self._host.stop()
+            self._host = None
         if self._fastpath is not None and self._regions is not None:
             self._selector.detach()
             self._fastpath.detach()

@@ -108,7 +108,7 @@ void halo_worker_detach(struct halo_worker *worker)
 		return;
 	for (i = 0; i < worker->punt_count; i++)
 		if (worker->punt_open[i])
-			halo_worker_finish_punt(worker, i, -1);
+			halo_worker_finish_punt(worker, i, HALO_DROP_punt_lost);
 	halo_worker_flush(worker);
 	__atomic_store_n(&worker->slot->status.epoch, 0, __ATOMIC_RELEASE);
 	__atomic_store_n(&worker->slot->status.state, HALO_WORKER_ABSENT, __ATOMIC_RELEASE);

@@ -308,7 +308,8 @@ static void detached_with_punts_open(void)
 	CHECK_EQUAL(halo_worker_finish_punt(rig.worker, 1, -1), 0);
 	halo_worker_detach(rig.worker);
 	CHECK_EQUAL(slot->worker.held, 0);
-	CHECK_EQUAL(slot->worker.consumed, 3);
+	CHECK_EQUAL(slot->worker.consumed, 1);
+	CHECK_EQUAL(slot->worker.drops[HALO_DROP_punt_lost], 2);
 	CHECK_EQUAL(slot->status.state, HALO_WORKER_ABSENT);
 	rig_collect();
 	CHECK_EQUAL(rig.returned_count, 3);
