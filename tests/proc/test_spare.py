@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 
+import psutil
 import pytest
 
 from tests.proc.conftest import (
@@ -152,3 +155,28 @@ def test_no_spare_is_kept_when_none_is_asked_for(namespace: Namespace) -> None:
         instance.wait_for("stats", count=3)
         assert not instance.events("spare.ready")
         assert instance.stop() == 0
+
+
+@pytest.mark.parametrize("after", ["spare.taken", "worker.attached", "slot.reset"])
+def test_supervisor_killed_as_a_spare_takes_over(spared: Instance, after: str) -> None:
+    """Whatever had been written down by then: nobody stays whom no supervisor knows, and no slot has two workers."""
+    ledger = Ledger(spared, 0, 1)
+    worker, before = lives.pid(spared, "worker", 0), len(spared.events(after))
+    lives.kill(worker)
+    while len(spared.events(after)) <= before:
+        time.sleep(0.0005)
+    kill_supervisor(spared)
+    with Instance(spared.namespace, "--ports", "0,1", name=spared.name) as successor:
+        assert_recovered(ledger, spared.namespace, *ADDRESSES)
+        assert children(successor) == set(everybody(successor))
+        assert successor.stop() == 0
+
+
+def children(instance: Instance) -> set[int]:
+    """Return the pids of all drivers, workers and spares of an instance that run, whoever knows of them."""
+    found = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if str(instance.runtime) in process.cmdline():
+                found.add(process.pid)
+    return found
