@@ -44,14 +44,13 @@ def test_veth_that_goes_down_and_up_answers_again(namespace: Namespace, peer: Na
         assert not tally(instance).drops
 
 
-def test_deleted_tap_leaves_the_other_port_alone(namespace: Namespace) -> None:
+def test_deleted_tap_leaves_the_other_port_alone_and_is_made_again(namespace: Namespace) -> None:
     namespace.silence()
     with Instance(namespace, "--ports", "0,1") as instance:
         namespace.pinged("10.77.0.1")
         namespace.run("ip", "link", "delete", f"{instance.name}.0")
         sent = namespace.pinged("10.77.1.1", count=20)
         assert tally(instance, 1).worker["echo_replies"] == sent
-        wait_until(
-            lambda: not instance.ports()["ports"][0]["link_up"], what="a port that says that it is down"
-        )
+        instance.wait_for("port.returned")
+        namespace.pinged("10.77.0.1")
         assert instance.stop() == 0
