@@ -24,6 +24,8 @@ from halo_mp.supervisor.link_log import LinkLog
 from halo_mp.supervisor.netdevices import NetDevice, NetDevices
 
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.25, 2.0
+TRANSIENT = (HaloError, OSError, MemoryError)
+"""What may be otherwise the next time that it is tried. Anything else is a mistake of ours."""
 
 log = logs.get("driver")
 
@@ -130,8 +132,8 @@ class DeviceWatch:
     def _lose(self, port: _Port, reason: str) -> None:
         try:
             self._ports.lose(port.number, reason)
-        except HaloError as error:  # an lcore hangs, for which the supervisor ends us; else it is tried again
-            log.error("port.not_closed", port=port.number, error=str(error))
+        except TRANSIENT as error:  # an lcore hangs, for which the supervisor ends us; else it is tried again
+            log.error("port.not_closed", port=port.number, error=_sentence(error))
         self._mark_lost(port, reason)
 
     def _mark_lost(self, port: _Port, reason: str) -> None:
@@ -146,8 +148,9 @@ class DeviceWatch:
         else:
             self._postpone(port)
         self._log.forget(port.number)
-        self._wake.set()
+        # Told first: the supervisor must know why we do not answer while the device is opened.
         self._tell({"type": "port.lost", "port": port.number, "device": port.device, "reason": reason})
+        self._wake.set()
 
     # ---- coming back
 
@@ -168,10 +171,11 @@ class DeviceWatch:
             return
         try:
             self._ports.reopen(port.number)
-        except HaloError as error:
-            if str(error) != port.complaint:
-                log.warning("port.not_opened", port=port.number, device=port.device, reason=str(error))
-            port.complaint = str(error)
+        except TRANSIENT as error:
+            reason = _sentence(error)
+            if reason != port.complaint:
+                log.warning("port.not_opened", port=port.number, device=port.device, reason=reason)
+            port.complaint = reason
             self._postpone(port)
             return
         port.lost = False
@@ -220,6 +224,10 @@ class DeviceWatch:
 
     def _write_link(self, number: int, up: bool, changes: int) -> None:
         log.info("port.link", port=number, device=self._watched[number].device, up=up, changes=changes)
+
+
+def _sentence(error: BaseException) -> str:
+    return str(error) or type(error).__name__
 
 
 def _watched(port: Mapping[str, Any], vdevs: Mapping[str, str]) -> _Port:

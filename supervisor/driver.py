@@ -24,13 +24,14 @@ from halo_mp.control.channel import Channel, ChannelError, connect
 from halo_mp.control.frame import Message
 from halo_mp.errors import BootFailed, HaloError
 from halo_mp.shm.identity import boot_id
-from halo_mp.supervisor.device_watch import DeviceWatch
+from halo_mp.supervisor.device_watch import TRANSIENT, DeviceWatch
 from halo_mp.supervisor.driver_eal import EalLog, eal_arguments
 from halo_mp.supervisor.driver_ports import DriverPorts
 
 log = logs.get("driver")
 
 PROTOCOL_VERSION = 1
+EXIT_FAULT = 1
 EXIT_CANNOT_BOOT = 5
 ORPHAN_TIMEOUT_S = 60.0
 STATUS_INTERVAL_S = 0.5
@@ -67,7 +68,18 @@ class DriverHost:
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._on_done)
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        """A task that dies of a mistake takes the driver with it: half of one would go on unwatched."""
+        self._tasks.discard(task)
+        if task.cancelled() or self._end.done():
+            return
+        try:
+            task.result()
+        except Exception:
+            log.exception("driver.fault")
+            self.stop(EXIT_FAULT)
 
     def stop(self, status: int = 0) -> None:
         """End `run` with that status."""
@@ -117,7 +129,7 @@ class DriverHost:
             pause = min(pause * 2, longest)
             try:
                 await self._connect()
-            except (OSError, ChannelError):
+            except (OSError, MemoryError, ChannelError):
                 continue
             return True
         log.warning("driver.orphaned", waited_s=self._orphan_timeout_s)
@@ -175,7 +187,8 @@ class DriverHost:
             ports.close()
             raise
         self._ports = ports
-        await self._tell_ready(ports)
+        with contextlib.suppress(ChannelError):  # no supervisor any more: the next one asks when it adopts
+            await self._tell_ready(ports)
         log.info("driver.ready", ports=len(message["ports"]), withheld=ports.withheld)
         self._devices = DeviceWatch(ports, lambda message: self._start(self._tell(message)))
         self._start(self._devices.run())
@@ -206,10 +219,14 @@ class DriverHost:
     async def _update_status(self) -> None:
         while True:
             await asyncio.sleep(STATUS_INTERVAL_S)
-            if self._ports is not None:
-                self._ports.update_status()
-            if self._devices is not None:
-                self._devices.poll()
+            with contextlib.suppress(*TRANSIENT):  # looked at again in a moment
+                self._look_around()
+
+    def _look_around(self) -> None:
+        if self._ports is not None:
+            self._ports.update_status()
+        if self._devices is not None:
+            self._devices.poll()
 
     def _leave(self) -> None:
         if self._devices is not None:
@@ -232,7 +249,7 @@ async def _run(runtime: Path) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the driver to its end. Exit status 0 as asked, 5 could not boot."""
+    """Run the driver to its end. Exit status 0 as asked, 1 after a mistake of its own, 5 could not boot."""
     box = blackbox.install()
     parser = argparse.ArgumentParser(prog="python -m halo_mp.supervisor.driver", description=__doc__)
     parser.add_argument("--runtime", type=Path, required=True, help="runtime directory of the instance")

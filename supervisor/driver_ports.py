@@ -120,28 +120,31 @@ class DriverPorts:
     # ---- devices that go away and come back
 
     def lose(self, number: int, reason: str) -> None:
-        """Take out of the lcores a port whose device is gone, and close it. Raises BootFailed when an lcore hangs."""
+        """Take out of the lcores a port whose device is gone, and close it. May be called again.
+
+        Raises BootFailed when an lcore hangs: then the device is still open. Raises OSError and MemoryError when it is
+        closed, but could not be cleared up after.
+        """
         self.lost[number] = reason
         self._if_index.pop(number, None)
-        result = lib.halo_driver_lose_port(self._driver, number)
-        self._xdp.close(number)
-        _check(result, f"closing port {number}")
+        _check(lib.halo_driver_lose_port(self._driver, number), f"closing port {number}")
+        self._xdp.close(number)  # only now: until every lcore has left, the device is open and uses them
 
     def reopen(self, number: int) -> None:
-        """Probe the device of a lost port, open it, feed from it as before. Raises BootFailed; it stays lost then."""
+        """Probe the device of a lost port, open it, feed from it as before.
+
+        Raises BootFailed, OSError, MemoryError; it stays lost then.
+        """
+        reason = self.lost[number]
         port = next(port for port in self.configured if port["port"] == number)
         self._eal_log.forget()
         try:
             with self._xdp.of(number):
                 self._open(port, lib.halo_driver_reopen_port)
-        except BootFailed:
-            self._xdp.close(number)
-            raise
-        del self.lost[number]
-        try:
+            del self.lost[number]
             self._feed(number)
-        except BootFailed as error:
-            self.lose(number, str(error))
+        except (BootFailed, OSError, MemoryError):
+            self.lose(number, reason)
             raise
         self.update_status()
 

@@ -89,6 +89,11 @@ class Keeper(ABC):
         """Whether there is a process that does its work."""
         return self.life is not None and self.life.useful_since is not None
 
+    @property
+    def was_useful(self) -> bool:
+        """Whether any of its processes ever did its work: if so, what is wrong now may pass."""
+        return self._was_useful
+
     # ---- what differs
 
     @abstractmethod

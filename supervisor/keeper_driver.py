@@ -70,9 +70,9 @@ class DriverKeeper(Keeper):
         """Ask a driver for something it must be able to do; None when it could not: it will be another one then."""
         assert life.channel is not None  # it is up
         try:
-            return await life.channel.request({"type": kind, "slot": slot}, timeout_s=REQUEST_TIMEOUT_S)
+            return await self._answer(life.channel, {"type": kind, "slot": slot})
         except TimeoutError:
-            life.kill_hung(f"did not answer {kind} for {REQUEST_TIMEOUT_S:g} s")
+            life.kill_hung(f"did not answer {kind} for {self._patience_s():g} s")
         except RequestFailed as error:
             if kind == "slot.enable" and self._is_broken(slot):
                 return {}  # by its worker, which is ended for it
@@ -81,6 +81,26 @@ class DriverKeeper(Keeper):
             pass
         await life.ended.wait()
         return None
+
+    async def _answer(self, channel: Channel, request: Message) -> Message:
+        """Return the answer to a request. Raises ChannelError, and TimeoutError when it takes too long."""
+        longest_s = REQUEST_TIMEOUT_S + self._start_grace_s
+        answer = asyncio.create_task(channel.request(request, timeout_s=longest_s))
+        try:
+            await asyncio.wait([answer], timeout=REQUEST_TIMEOUT_S)
+            if not answer.done() and not self.lost:  # as it is now: it may have lost a port meanwhile
+                raise TimeoutError
+            return await answer
+        finally:
+            answer.cancel()
+
+    def _patience_s(self) -> float:
+        """Return how long to wait for an answer.
+
+        A driver with a lost port may be opening its device, which holds up its main thread for as long as the hardware
+        takes: as long as a start.
+        """
+        return REQUEST_TIMEOUT_S + (self._start_grace_s if self.lost else 0.0)
 
     def _is_broken(self, slot: int) -> bool:
         return bool(self._regions.slots[slot].region.pointer.life.state == SlotState.BROKEN)

@@ -7,6 +7,7 @@ listen; nothing is ever changed here.
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -102,9 +103,11 @@ class NetDevices:
                 octets = self._socket.recv(_RECEIVE_OCTETS)
             except BlockingIOError:
                 return
-            except OSError:  # ENOBUFS: we were too slow, and something is lost
+            except (OSError, MemoryError) as error:
                 self._must_ask = True
-                continue
+                if isinstance(error, OSError) and error.errno == errno.ENOBUFS:
+                    continue  # we were too slow, and something is lost; the rest can be read
+                return
             for kind, flags, body in _messages(octets):
                 self._handle(kind, flags, body)
 

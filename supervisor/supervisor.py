@@ -25,7 +25,7 @@ from halo_mp.supervisor import tap
 from halo_mp.supervisor.adoption import Adopted
 from halo_mp.supervisor.announce import announce
 from halo_mp.supervisor.boxes import Boxes
-from halo_mp.supervisor.config import Config, SlotConfig
+from halo_mp.supervisor.config import Config, PortConfig, SlotConfig
 from halo_mp.supervisor.desired import to_plain
 from halo_mp.supervisor.greeter import Greeter
 from halo_mp.supervisor.hang import INTERVAL_S
@@ -261,10 +261,9 @@ class Supervisor:
         async with self._publishing:
             kept = [entry for entry in self._interfaces if entry.port in lost and entry.port not in ready]
             await self._publish(sorted(interfaces(self._config, ready) + kept, key=self._place))
-        taps = [port.tap for port in self._config.ports if port.tap is not None and port.number not in lost]
-        if taps:
-            with self._greeter.reserve.lent():
-                await tap.configure(taps)
+        for port in self._config.ports:
+            if port.number not in lost:
+                await self._configure_tap(port, may_fail=self._driver.was_useful)
         self._tell_to_announce(number for number in ready if number not in lost)
 
     async def _on_port_returned(self, number: int) -> None:
@@ -273,14 +272,26 @@ class Supervisor:
             news = [entry for entry in interfaces(self._config, self._driver.ports) if entry.port == number]
             others = [entry for entry in self._interfaces if entry.port != number]
             await self._publish(sorted(news + others, key=self._place))
-        taps = [port.tap for port in self._config.ports if port.tap is not None and port.number == number]
-        try:
-            if taps:
-                with self._greeter.reserve.lent():
-                    await tap.configure(taps)
-        except HaloError as error:
-            log.warning("port.not_configured", port=number, reason=str(error))
+        for port in self._config.ports:
+            if port.number == number:
+                await self._configure_tap(port, may_fail=True)
         self._tell_to_announce([number])
+
+    async def _configure_tap(self, port: PortConfig, *, may_fail: bool) -> None:
+        """Give the kernel's side of a port its address, if there is one and it is ours.
+
+        A TAP that was running may be deleted this very moment. The driver notices, and makes it anew: no reason to end
+        anything, or to keep another TAP from its address. Raises EnvironmentProblem unless it `may_fail`.
+        """
+        if port.tap is None:
+            return
+        try:
+            with self._greeter.reserve.lent():
+                await tap.configure([port.tap])
+        except HaloError as error:
+            if not may_fail:
+                raise
+            log.warning("port.not_configured", port=port.number, reason=str(error))
 
     def _place(self, interface: Interface) -> int:
         """Return where a port's interfaces stand in the tables."""

@@ -54,7 +54,7 @@ async def _in_thread(work: Callable[[Any], T]) -> T:
         try:
             with IPRoute() as route:
                 return work(route)
-        except NetlinkError as error:
+        except (NetlinkError, OSError) as error:  # it refuses, or has no memory or descriptor for us
             raise EnvironmentProblem(f"the kernel's side of a TAP can not be configured: {error}.") from None
 
     return await asyncio.to_thread(run)

@@ -25,18 +25,26 @@ class XdpDescriptors:
 
     @contextmanager
     def of(self, port: int) -> Iterator[None]:
-        """What is opened inside belongs to that port, also when opening it fails."""
+        """What is opened inside belongs to that port, also when opening it fails.
+
+        Raises OSError and MemoryError when the descriptors can not be listed, before or behind what is inside.
+        """
         before = xdp_descriptors()
         try:
             yield
         finally:
-            self._of[port] = xdp_descriptors() - before
+            # What an attempt to close it has left is still that port's.
+            self._of[port] = xdp_descriptors() - (before - self._of.get(port, set()))
 
     def close(self, port: int) -> None:
-        """Close what is still open of a port that was closed: nobody is left to use it."""
-        left = self._of.pop(port, set())
+        """Close what is still open of a port that was closed: nobody is left to use it.
+
+        Raises as `of` does, and may be repeated then.
+        """
+        left = self._of.get(port)
         for descriptor in left & xdp_descriptors() if left else ():
             os.close(descriptor)
+        self._of.pop(port, None)
 
 
 def xdp_descriptors() -> set[int]:

@@ -6,7 +6,9 @@ The other port must not notice, no buffer may be lost, and the port must answer 
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -20,8 +22,10 @@ from halo_mp.shm.counters import PortSnapshot
 from halo_mp.supervisor.status_model import FILE, Status, from_json
 from tests.proc.conftest import kill_supervisor
 from tests.support import lives
-from tests.support.instance import Instance
+from tests.support.hooks import Action, Hooks, build
+from tests.support.instance import START_TIMEOUT_S, Instance
 from tests.support.ledger import Ledger
+from tests.support.limits import limited
 from tests.support.namespace import Namespace, connect, wait_until
 from tests.support.pinger import Pinger
 from tests.support.unprivileged import IN_FIRST_USER_NAMESPACE, UserNamespace
@@ -72,6 +76,7 @@ class Bed:
         """Make it again, which only the driver can do with a TAP, and wait until it is used."""
         if self.driver == "net_tap":
             self.instance.wait_for("port.returned", count=len(self.said("port.lost")))
+            wait_for_address(self.here, self.interface)
             return
         before = len(self.said("port.returned"))
         cable(self.here, self.there, VICTIM)
@@ -105,6 +110,14 @@ class Bed:
 
 def address(driver: str, number: int) -> str:
     return f"10.77.{number}.1" if driver == "net_tap" else f"10.9.{number}.1"
+
+
+def wait_for_address(namespace: Namespace, tap: str) -> None:
+    """Wait until the kernel's side of a TAP has its address, which the supervisor gives it after its return."""
+    wait_until(
+        lambda: "inet " in namespace.run("ip", "-4", "address", "show", "dev", tap, check=False).stdout,
+        what=f"an address of {tap}",
+    )
 
 
 def cable(here: Namespace, there: Namespace, number: int) -> None:
@@ -226,11 +239,88 @@ def test_driver_killed_as_its_tap_is_deleted_makes_it_anew() -> None:
         bed.assert_stops_clean()
 
 
+def test_tap_that_can_not_be_opened_without_descriptors_is_opened_when_there_are_some() -> None:
+    with running("net_tap") as bed:
+        ledger = Ledger(bed.instance, 0, 1)
+        driver = lives.pid(bed.instance, "driver")
+        with limited(driver, "nofile", 3):
+            bed.remove()
+            bed.instance.wait_for("port.not_opened")
+            bed.there.pinged(address(bed.driver, OTHER))
+        bed.restore()
+        assert lives.pid(bed.instance, "driver") == driver
+        assert not bed.said("driver.fault")
+        bed.assert_recovered(ledger)
+        bed.assert_stops_clean()
+
+
+def test_driver_whose_supervisor_dies_during_its_start_watches_its_devices() -> None:
+    with Namespace() as namespace, Hooks() as hooks:
+        hooks.order("attach.taken_back", Action.STOP)
+        with Instance(namespace, "--ports", "0,1", via=hooks.via(build()), wait=False) as dead:
+            hooks.wait_until_hit(timeout_s=START_TIMEOUT_S)
+            driver = lives.pid(dead, "driver")
+            wait_until(lambda: lives.state(driver) == "T", what="the stop of the driver")
+            kill_supervisor(dead)
+            os.kill(driver, signal.SIGCONT)
+            wait_until(lambda: ready(dead, driver), timeout_s=START_TIMEOUT_S, what="the driver's ports")
+            with Instance(namespace, "--ports", "0,1", name=dead.name) as instance:
+                assert lives.pid(instance, "driver") == driver
+                namespace.run("ip", "link", "delete", f"{instance.name}.{VICTIM}")
+                wait_until(lambda: dead.events("port.returned"), what="the return of the port")
+                for number in (VICTIM, OTHER):
+                    wait_for_address(namespace, f"{instance.name}.{number}")
+                    namespace.pinged(address("net_tap", number))
+                assert lives.pid(instance, "driver") == driver
+                assert instance.stop() == 0
+
+
+def test_tap_deleted_before_its_new_driver_is_taken_note_of_harms_nobody_else() -> None:
+    """The supervisor finds one TAP gone when it wants to give both their addresses."""
+    with ExitStack() as stack:
+        namespace, hooks = stack.enter_context(Namespace()), stack.enter_context(Hooks())
+        instance = stack.enter_context(Instance(namespace, "--ports", "0,1", via=hooks.via(build())))
+        hooks.order("attach.taken_back", Action.STOP)
+        lives.kill(lives.pid(instance, "driver"))
+        hooks.wait_until_hit()
+        driver = lives.pid(instance, "driver")
+        wait_until(lambda: lives.state(driver) == "T", what="the stop of the driver")
+        instance.signal(signal.SIGSTOP)
+        stack.callback(instance.signal, signal.SIGCONT)
+        os.kill(driver, signal.SIGCONT)
+        wait_until(lambda: ready(instance, driver), timeout_s=START_TIMEOUT_S, what="the driver's ports")
+        os.kill(driver, signal.SIGSTOP)  # it shall not notice yet
+        namespace.run("ip", "link", "delete", f"{instance.name}.{VICTIM}")
+        namespace.run("ip", "address", "flush", "dev", f"{instance.name}.{OTHER}")
+        instance.signal(signal.SIGCONT)
+        wait_until(
+            lambda: instance.events("port.not_configured") or not lives.is_running(driver),
+            what="an attempt at the TAP's address",
+        )
+        if lives.is_running(driver):
+            os.kill(driver, signal.SIGCONT)
+        for number in (OTHER, VICTIM):
+            wait_for_address(namespace, f"{instance.name}.{number}")
+            namespace.pinged(address("net_tap", number))
+        assert [entry["port"] for entry in instance.events("port.not_configured")] == [VICTIM]
+        assert not [
+            entry for entry in lives.said(instance, "driver.died") if "could not be used" in entry["reason"]
+        ]
+        assert instance.stop() == 0
+
+
+def ready(instance: Instance, driver: int) -> bool:
+    """Whether that driver has started its ports, as it says itself."""
+    began = lives.pids(instance, "driver").index(driver)
+    return len([entry for entry in instance.events("driver.ready") if entry["process"] == "driver"]) > began
+
+
 def test_tap_of_an_ordinary_user_is_made_anew() -> None:
     with UserNamespace() as namespace, Instance(namespace, "--ports", "0") as instance:
         namespace.pinged("10.77.0.1")
         namespace.run("ip", "link", "delete", f"{instance.name}.0")
         instance.wait_for("port.returned")
+        wait_for_address(namespace, f"{instance.name}.0")
         namespace.pinged("10.77.0.1")
         assert instance.stop() == 0
 

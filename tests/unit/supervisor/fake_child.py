@@ -97,6 +97,11 @@ class Child:
                 await self.channel.send(
                     {"type": "learned", "neighbors": [[0, 0, int(argument), b"\2\0\0\0\0\1"]]}
                 )
+            case "lose":
+                lost = {"type": "port.lost", "port": int(argument), "device": "gone", "reason": "test"}
+                await self.channel.send(lost)
+            case "linger":
+                await asyncio.sleep(float(argument))
             case "say":
                 await self.channel.send({"type": argument})
             case "wrong" | "python":

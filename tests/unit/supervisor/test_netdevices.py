@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import signal
 import socket
 import struct
 import threading
@@ -107,6 +109,26 @@ def test_devices_come_change_and_go(namespace: Namespace) -> None:
     heard.wait_for(lambda: set(heard.gone) == {"veth0", "veth1"}, "their end")
     assert heard.devices.find("veth0") is None
     heard.devices.close()
+
+
+def test_socket_that_fails_and_fails_does_not_keep_us(namespace: Namespace) -> None:
+    heard = Heard(namespace)
+    with open(os.devnull, "rb") as file:  # nobody can receive from that, however often
+        os.dup2(file.fileno(), heard.devices.fileno())
+    signal.signal(signal.SIGALRM, _interrupt)
+    signal.alarm(10)
+    try:
+        heard.devices.receive()
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    assert heard.devices.find("lo") is not None, "what was known stays"
+    assert heard.gone == []
+    heard.devices.close()
+
+
+def _interrupt(*_: object) -> None:
+    raise AssertionError("it reads on for ever")
 
 
 def test_too_slow_a_listener_begins_anew(namespace: Namespace) -> None:

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from halo_mp.shm.identity import start_ticks
+from halo_mp.supervisor import keeper_driver
 from tests.unit.supervisor.tree import Tree, impatient, scenario, until
 
 __all__ = ["impatient"]
@@ -95,6 +96,22 @@ def test_driver_dies_or_hangs_in_a_reset_the_next_does_it(tmp_path: Path, cue: s
         await tree.wait_for("worker.0", "ready", 2)
         assert [entry["life"] for entry in tree.events("driver", "slot.reset")] == [0, 1]
         assert len(tree.events("worker.1", "start")) == 1
+        await tree.stop()
+
+    scenario(tmp_path, play)
+
+
+def test_driver_that_may_be_opening_a_lost_device_is_waited_for(tmp_path: Path) -> None:
+    """As long as a start may take: opening is what a start does, and it holds up the driver's main thread."""
+    linger_s = 2 * keeper_driver.REQUEST_TIMEOUT_S
+
+    async def play() -> None:
+        tree = Tree(tmp_path, {"driver": [f"lose:1@ready linger:{linger_s}@reset"]}, *KEEP)
+        await tree.up()
+        await until(lambda: bool(tree.supervisor._driver.lost))
+        os.kill(tree.pid("worker.0"), signal.SIGKILL)
+        await tree.wait_for("worker.0", "ready", 2)
+        assert len(tree.events("driver", "start")) == len(tree.events("driver", "slot.reset")) == 1
         await tree.stop()
 
     scenario(tmp_path, play)
