@@ -135,7 +135,9 @@ class DriverPorts:
 
         Raises BootFailed, OSError, MemoryError; it stays lost then.
         """
-        reason = self.lost[number]
+        reason = self.lost.get(number)
+        if reason is None:
+            raise BootFailed(f"port {number} is not lost, so it can not be opened again.")
         port = next(port for port in self.configured if port["port"] == number)
         self._eal_log.forget()
         try:
