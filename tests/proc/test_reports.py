@@ -354,7 +354,7 @@ def test_supervisor_that_died_leaves_the_reports_to_the_next(namespace: Namespac
             assert by_pid[old["pid"]] == old
             unseen = by_pid[lost]
             assert unseen["reason"].startswith("ended while there was no supervisor")
-            assert events(unseen)[-1] == "interface.up"
+            assert events(unseen)[-1] == "supervisor.lost"
             adopted = report_after_death_of_adopted_driver(successor)
             assert adopted["traceback"].startswith("Fatal Python error: Segmentation fault")
             assert "only its parent" in adopted["reason"]
