@@ -20,42 +20,36 @@ from pathlib import Path
 from typing import Any
 
 from halo_mp import blackbox, logs
-from halo_mp.control.channel import Channel, ChannelError, connect
+from halo_mp.control.channel import ChannelError
 from halo_mp.control.frame import Message
+from halo_mp.control.lifeline import Lifeline
 from halo_mp.errors import BootFailed, HaloError
-from halo_mp.shm.identity import boot_id
 from halo_mp.supervisor.device_watch import TRANSIENT, DeviceWatch
 from halo_mp.supervisor.driver_eal import EalLog, eal_arguments
 from halo_mp.supervisor.driver_ports import DriverPorts
 
 log = logs.get("driver")
 
-PROTOCOL_VERSION = 1
 EXIT_FAULT = 1
 EXIT_CANNOT_BOOT = 5
-ORPHAN_TIMEOUT_S = 60.0
 STATUS_INTERVAL_S = 0.5
-_RECONNECT_S = (0.05, 0.25)  # first and longest pause
 
 
 class DriverHost:
     """One driver. `run` returns the exit status of the process."""
 
     def __init__(self, runtime: Path) -> None:
-        self._runtime = runtime
         self._loop = asyncio.get_running_loop()
-        self._channel: Channel | None = None
+        self._line = Lifeline(runtime, lambda: {"role": "driver"}, self._handle)
         self._ports: DriverPorts | None = None
         self._devices: DeviceWatch | None = None
         self._eal_log: EalLog | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._orphan_timeout_s = ORPHAN_TIMEOUT_S
-        self._lost_at: float | None = None  # since when no supervisor has had a word for us
         self._end: asyncio.Future[int] = self._loop.create_future()
 
     async def run(self) -> int:
         """Serve the supervisor until told to stop."""
-        await self._connect()
+        await self._line.connect()
         self._start(self._serve())
         self._start(self._update_status())
         try:
@@ -86,79 +80,35 @@ class DriverHost:
         if not self._end.done():
             self._end.set_result(status)
 
-    async def _connect(self) -> None:
-        self._channel = await connect(self._runtime / "private.sock")
-        hello = {
-            "type": "hello",
-            "role": "driver",
-            "pid": os.getpid(),
-            "version": PROTOCOL_VERSION,
-            "boot_id": boot_id(),
-        }
-        await self._channel.send(hello)
-
     async def _serve(self) -> None:
-        while True:
-            assert self._channel is not None
-            reason = "it closed the channel"
-            try:
-                await self._channel.serve(self._handle)
-            except ChannelError as error:
-                reason = str(error)
-            except HaloError as error:
-                await self._fail(error)
-                return
-            if self._ports is None:
-                self.stop(EXIT_CANNOT_BOOT)
-                return
-            if self._lost_at is None:
-                log.warning("supervisor.lost", reason=reason)
-            if not await self._reconnect():
-                return
-
-    async def _reconnect(self) -> bool:
-        """Look for a supervisor until the time-out; that somebody listens is not enough."""
-        pause, longest = _RECONNECT_S
-        if self._lost_at is None:
-            self._lost_at = self._loop.time()
-        else:
-            pause = longest
-        deadline = self._lost_at + self._orphan_timeout_s
-        while self._loop.time() < deadline:
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, longest)
-            try:
-                await self._connect()
-            except (OSError, MemoryError, ChannelError):
-                continue
-            return True
-        log.warning("driver.orphaned", waited_s=self._orphan_timeout_s)
-        self.stop()
-        return False
+        try:
+            orphaned = await self._line.serve(lambda: self._ports is not None)
+        except HaloError as error:
+            await self._fail(error)
+            return
+        if orphaned:
+            log.warning("driver.orphaned", waited_s=self._line.orphan_timeout_s)
+        self.stop(0 if orphaned else EXIT_CANNOT_BOOT)
 
     async def _handle(self, message: dict[str, Any], fds: list[int]) -> None:
-        assert self._channel is not None
-        if self._lost_at is not None:
-            self._lost_at = None
-            log.info("supervisor.found")
         if message["type"] == "configure" and self._ports is None:
             await self._configure(message, fds)
             return
         for fd in fds:
             os.close(fd)
         if self._ports is None:
-            await self._channel.refuse(message, "the driver is not configured yet")
+            await self._line.channel.refuse(message, "the driver is not configured yet")
             return
         if message["type"] == "adopt":
-            self._orphan_timeout_s = float(message["orphan_timeout_s"])
+            self._line.orphan_timeout_s = float(message["orphan_timeout_s"])
             await self._tell_ready(self._ports, self._ports.fds)
             return
         try:
             reply = self._command(self._ports, message)
         except HaloError as error:
-            await self._channel.refuse(message, str(error))
+            await self._line.channel.refuse(message, str(error))
             return
-        await self._channel.reply(message, **reply)
+        await self._line.channel.reply(message, **reply)
         if message["type"] == "stop":
             self.stop()
 
@@ -177,8 +127,7 @@ class DriverHost:
         return {}
 
     async def _configure(self, message: dict[str, Any], fds: list[int]) -> None:
-        assert self._channel is not None
-        self._orphan_timeout_s = float(message.get("orphan_timeout_s", ORPHAN_TIMEOUT_S))
+        self._line.orphan_timeout_s = float(message["orphan_timeout_s"])
         self._eal_log = EalLog(self._loop)
         ports = DriverPorts(message, fds)
         try:
@@ -195,23 +144,22 @@ class DriverHost:
 
     async def _tell(self, message: Message) -> None:
         """Send what nobody waits for; without a supervisor it is lost, and the next one gets the ports as they are."""
-        if self._channel is not None:
-            with contextlib.suppress(ChannelError):
-                await self._channel.send(message)
+        with contextlib.suppress(ChannelError):
+            await self._line.channel.send(message)
 
     async def _tell_ready(self, ports: DriverPorts, fds: Sequence[int] = ()) -> None:
-        assert self._channel is not None
         lost = [{"port": number, "reason": reason} for number, reason in ports.lost.items()]
         ready = {"type": "ready", "ports": ports.describe(), "lost": lost, "withheld": ports.withheld}
-        await self._channel.send(ready, fds)
+        await self._line.channel.send(ready, fds)
 
     async def _fail(self, error: HaloError) -> None:
-        assert self._channel is not None
         if self._eal_log is not None:
             self._eal_log.drain()
         log.error("driver.failed", error=str(error))
         try:
-            await self._channel.send({"type": "failed", "kind": type(error).__name__, "error": str(error)})
+            await self._line.channel.send(
+                {"type": "failed", "kind": type(error).__name__, "error": str(error)}
+            )
         except ChannelError:
             pass
         self.stop(EXIT_CANNOT_BOOT)
@@ -235,8 +183,7 @@ class DriverHost:
             self._ports.close()
         if self._eal_log is not None:
             self._eal_log.close()
-        if self._channel is not None:
-            self._channel.close()
+        self._line.close()
         log.info("driver.stopped")
 
 

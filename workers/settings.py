@@ -13,7 +13,6 @@ from typing import Any
 from halo_mp.shm.layout import IdlePolicy
 
 SPIN_NS = 100_000  # an idle worker polls this long before it sleeps: about one wake-up's cost, twice
-ORPHAN_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,5 +73,5 @@ def parse_settings(message: dict[str, Any]) -> Settings:
         macswap=tuple((int(port), int(to)) for port, to in message.get("macswap", ())),
         ports=None if message.get("ports") is None else frozenset(int(port) for port in message["ports"]),
         shared_ports=frozenset(int(port) for port in message.get("shared_ports", ())),
-        orphan_timeout_s=float(message.get("orphan_timeout_s", ORPHAN_TIMEOUT_S)),
+        orphan_timeout_s=float(message["orphan_timeout_s"]),
     )

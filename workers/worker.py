@@ -14,15 +14,14 @@ import gc
 import os
 import select
 import sys
-from dataclasses import replace
 from typing import Any
 
 from halo_mp import logs
 from halo_mp.blackbox import Inherited
-from halo_mp.control.channel import Channel, ChannelError, connect
+from halo_mp.control.channel import ChannelError
+from halo_mp.control.lifeline import Lifeline
 from halo_mp.control.messages import NEIGHBORS_PER_MESSAGE
 from halo_mp.errors import EXIT_NO_MEMORY, HaloError
-from halo_mp.shm.identity import boot_id
 from halo_mp.shm.layout import WorkerState, lib
 from halo_mp.workers.fastpath import FastPath, PollReason
 from halo_mp.workers.host import Neighbor, StackHost
@@ -32,11 +31,9 @@ from halo_mp.workers.settings import CommandLine, Settings, parse_settings
 
 log = logs.get("worker")
 
-PROTOCOL_VERSION = 1
 EXIT_FAULT = 1
 EXIT_CANNOT_BOOT = 5
 _LAST_LINE_S = 0.5  # for the log to be written when memory has run out
-_RECONNECT_S = (0.05, 0.25)  # first and longest pause
 
 
 class Worker:
@@ -49,7 +46,7 @@ class Worker:
         self._selector = selector
         self._box = box
         self._loop = asyncio.get_running_loop()
-        self._channel: Channel | None = None
+        self._line = Lifeline(command_line.runtime, self._identity, self._handle)
         self._settings: Settings | None = None
         self._regions: WorkerRegions | None = None
         self._fastpath: FastPath | None = None
@@ -57,12 +54,11 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._enabled = False
         self._known: list[Neighbor] = []  # before there is anybody to tell
-        self._lost_at: float | None = None  # since when no supervisor has had a word for us
         self._end: asyncio.Future[int] = self._loop.create_future()
 
     async def run(self) -> int:
         """Serve the slot until told to stop."""
-        self._channel = await self._connect()
+        await self._line.connect()
         if self._is_spare:
             gc.collect()  # takes 20 ms, for which a worker that takes over has no time
         self._loop.set_exception_handler(self._on_loop_error)
@@ -82,20 +78,10 @@ class Worker:
 
     # ---- the supervisor's channel
 
-    async def _connect(self) -> Channel:
-        channel = await connect(self._command_line.runtime / "private.sock")
-        hello: dict[str, Any] = {
-            "type": "hello",
-            "role": "spare",
-            "pid": os.getpid(),
-            "version": PROTOCOL_VERSION,
-            "boot_id": boot_id(),
-        }
+    def _identity(self) -> dict[str, Any]:
+        """Who we are, in a greeting: a spare, until we are told which slot is ours."""
         slot = self._command_line.slot if self._settings is None else self._settings.slot
-        if slot is not None:
-            hello.update(role="worker", slot=slot)
-        await channel.send(hello)
-        return channel
+        return {"role": "spare"} if slot is None else {"role": "worker", "slot": slot}
 
     async def _serve_or_end(self) -> None:
         try:
@@ -104,81 +90,47 @@ class Worker:
             self._on_fault()
 
     async def _serve(self) -> None:
-        while True:
-            assert self._channel is not None
-            reason = "it closed the channel"
-            try:
-                await self._channel.serve(self._handle)
-            except ChannelError as error:
-                reason = str(error)
-            except HaloError as error:
-                await self._fail(str(error))
-                return
-            if self._fastpath is None:
-                self.stop(0 if self._is_spare else EXIT_CANNOT_BOOT)
-                return
-            if self._lost_at is None:
-                log.warning("supervisor.lost", reason=reason)
-            if not await self._reconnect():
-                return
+        try:
+            orphaned = await self._line.serve(lambda: self._fastpath is not None)
+        except HaloError as error:
+            await self._fail(str(error))
+            return
+        if orphaned:
+            log.warning("worker.orphaned", waited_s=self._line.orphan_timeout_s)
+        self.stop(0 if orphaned or self._is_spare else EXIT_CANNOT_BOOT)
 
     @property
     def _is_spare(self) -> bool:
         """Whether nobody has said yet which slot is ours."""
         return self._settings is None and self._command_line.slot is None
 
-    async def _reconnect(self) -> bool:
-        """Look for a supervisor until the time-out; that somebody listens is not enough."""
-        assert self._settings is not None
-        pause, longest = _RECONNECT_S
-        if self._lost_at is None:
-            self._lost_at = self._loop.time()
-        else:
-            pause = longest
-        deadline = self._lost_at + self._settings.orphan_timeout_s
-        while self._loop.time() < deadline:
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, longest)
-            try:
-                self._channel = await self._connect()
-            except (OSError, ChannelError):
-                continue
-            return True
-        log.warning("worker.orphaned", waited_s=self._settings.orphan_timeout_s)
-        self.stop()
-        return False
-
     async def _handle(self, message: dict[str, Any], fds: list[int]) -> None:
-        assert self._channel is not None
-        if self._lost_at is not None:
-            self._lost_at = None
-            log.info("supervisor.found")
         match message["type"]:
             case "configure" if self._fastpath is None:
                 await self._configure(message, fds)
                 return
-            case "adopt" if self._host and self._settings:
-                self._settings = replace(self._settings, orphan_timeout_s=float(message["orphan_timeout_s"]))
+            case "adopt" if self._host:
+                self._line.orphan_timeout_s = float(message["orphan_timeout_s"])
                 self._introduce(self._host)
             case "neighbors":
                 self._adopt([_neighbor(item) for item in message["neighbors"]])
             case "announce" if self._host:
                 self._host.announce([int(port) for port in message["ports"]])
             case "ping":
-                await self._channel.reply(message)
+                await self._line.channel.reply(message)
             case "interfaces":
                 pass  # the fast path sees the tables' epoch by itself
             case "leave":
                 self._leave_slot()
-                await self._channel.reply(message)
+                await self._line.channel.reply(message)
                 # Its successor starts on this core, and has better use for it.
                 os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
                 self.stop()
             case "stop":
-                await self._channel.reply(message)
+                await self._line.channel.reply(message)
                 self.stop()
             case unknown:
-                await self._channel.refuse(message, f"a worker does not know {unknown!r} now")
+                await self._line.channel.refuse(message, f"a worker does not know {unknown!r} now")
         for fd in fds:
             os.close(fd)
 
@@ -204,9 +156,8 @@ class Worker:
         task.add_done_callback(self._tasks.discard)
 
     async def _send_quietly(self, message: dict[str, Any]) -> None:
-        assert self._channel is not None
         try:
-            await self._channel.send(message)
+            await self._line.channel.send(message)
         except ChannelError:
             pass
 
@@ -224,6 +175,7 @@ class Worker:
             await self._fail(f"the configuration makes no sense to the worker: {error!r}")
             return
         self._settings = settings
+        self._line.orphan_timeout_s = settings.orphan_timeout_s
         self._regions = WorkerRegions(fds)
         _drop_privileges(settings)
         # Its writer thread would keep the capabilities that this thread gives up, so logging starts only now.
@@ -326,8 +278,7 @@ class Worker:
         self._leave_slot()
         if self._regions is not None:
             self._regions.close()
-        if self._channel is not None:
-            self._channel.close()
+        self._line.close()
         log.info("worker.stopped")
 
 
