@@ -144,10 +144,10 @@ class StackHost:
             self._fastpath.finish(punt.index, DROP_NUMBERS["stack_error"])
             self._report_error(now)
             return
-        reason = CONSUMED
-        if len(outputs) == 1 and isinstance(outputs[0], Drop) and outputs[0].octets == octets:
-            reason = DROP_NUMBERS[outputs.pop().reason]  # type: ignore[union-attr]
-        self._fastpath.finish(punt.index, reason)
+        own = next((out for out in outputs if isinstance(out, Drop) and out.octets is octets), None)
+        if own is not None:
+            outputs.remove(own)
+        self._fastpath.finish(punt.index, CONSUMED if own is None else DROP_NUMBERS[own.reason])
         self._act(outputs)
 
     def _is_ours(self, port: int) -> bool:

@@ -9,5 +9,6 @@ code runs under a fake clock in tests and under the worker's event loop in life.
 The entry is `halo_mp.stack.stack.Stack`. It gets the frames that the native fast path could not finish: it is
 made for thousands of them per second, not for millions.
 
-Memory: a frame handed in is copied once and not kept; all that comes out is owned by who receives it.
+Memory: a frame handed in is copied once, and kept only while it is a fragment that waits for others; all that
+comes out is owned by who receives it.
 """

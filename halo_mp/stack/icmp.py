@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Answers to ICMP echo requests that the fast path did not finish: RFC 792, RFC 1122 sections 3.2.1.8 and
-3.2.2.6.
+"""Answers to ICMP echo requests that the fast path did not finish, and the errors that we send: RFC 792, RFC
+1122 sections 3.2.1.8, 3.2.2 and 3.2.2.6.
 
 The reply comes from the address that was pinged and keeps type of service, identifier, sequence number, data
 and the options where they stand. Record route and timestamp get our entry, so that the requester sees the
@@ -18,10 +18,12 @@ from typing import Final
 from halo_mp.stack.reasons import ICMP_BROADCAST_ECHO, ICMP_UNHANDLED
 from halo_mp.wire import icmpv4, ipv4_options
 from halo_mp.wire.ipv4 import PROTOCOL_ICMP, Ipv4Packet
-from halo_mp.wire.octets import WireError
+from halo_mp.wire.octets import WireError, view
 from halo_mp.wire.reasons import IPV4_OPTIONS
 
 REPLY_TTL: Final = 64
+ERROR_TOS: Final = 0xC0  # internetwork control: RFC 1812 section 4.3.2.5
+REASSEMBLY: Final = 1  # the code of time exceeded
 
 _POINTER_AT = 2  # within an option; the pointer itself counts from 1
 _FLAG_AT = 3
@@ -51,6 +53,25 @@ def answer(packet: Ipv4Packet, *, to_group: bool, identification: int, now: floa
         tos=packet.tos,
         identification=identification,
         options=record(packet.options, packet.dst, now),
+    )
+
+
+def reassembly_time_exceeded(first: Ipv4Packet, *, identification: int) -> Ipv4Packet | None:
+    """The error about a packet of which only some fragments came, ``first`` among them; None about an error.
+
+    Who calls sees to it that the packet was for us alone, and that errors are limited (RFC 1122 section 3.2.2).
+    """
+    payload = view(first.payload)
+    if first.protocol == PROTOCOL_ICMP and payload and payload[0] in icmpv4.ERRORS:
+        return None
+    return Ipv4Packet(
+        src=first.dst,
+        dst=first.src,
+        protocol=PROTOCOL_ICMP,
+        payload=icmpv4.time_exceeded(REASSEMBLY, first.emit()).emit(),
+        ttl=REPLY_TTL,
+        tos=ERROR_TOS,
+        identification=identification,
     )
 
 

@@ -20,7 +20,7 @@ class NeighborSettings:
     failed_s: float = 3.0
     capacity: int = 16384
     pending_capacity: int = 1024
-    held_per_neighbor: int = 16
+    held_per_neighbor: int = 64  # the longest packet is 45 fragments of 1500 octets
     held_in_all: int = 4096
 
     def __post_init__(self) -> None:

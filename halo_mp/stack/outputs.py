@@ -29,7 +29,9 @@ class Deliver:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """The end of a received frame, or of an IPv4 packet of ours, whose octets these are; counted by reason."""
+    """The end of a received frame, perhaps after it has waited, or of an IPv4 packet of ours, whose octets these
+    are; counted by reason.
+    """
 
     port: int
     reason: str

@@ -13,10 +13,20 @@ ARP_REFUSED: Final = "arp_refused"  # neither request nor reply, or from a sende
 IPV4_MARTIAN: Final = "ipv4_martian"  # an address that must not be seen on a wire
 IPV4_NOT_LOCAL: Final = "ipv4_not_local"
 IPV4_NO_ROUTE: Final = "ipv4_no_route"
+REASSEMBLY_DUPLICATE: Final = "reassembly_duplicate"  # the very same fragment has come already
+REASSEMBLY_OVERLAP: Final = (
+    "reassembly_overlap"  # fragments that overlap, or disagree about the end (RFC 5722)
+)
+REASSEMBLY_FRAGMENTS: Final = "reassembly_fragments"  # of a datagram in more fragments than one may have
+REASSEMBLY_TOO_LONG: Final = "reassembly_too_long"  # of a packet of more than 65,535 octets
+REASSEMBLY_FULL: Final = "reassembly_full"  # made room for others
+REASSEMBLY_TIMEOUT: Final = "reassembly_timeout"
 ADDRESS_TENTATIVE: Final = "address_tentative"  # our address is not ours yet, or not any more (RFC 5227)
 ICMP_BROADCAST_ECHO: Final = "icmp_broadcast_echo"
 ICMP_UNHANDLED: Final = "icmp_unhandled"
 NO_LISTENER: Final = "no_listener"
 NEIGHBOR_HOLD_FULL: Final = "neighbor_hold_full"
 NEIGHBOR_UNRESOLVED: Final = "neighbor_unresolved"
-ORIGINATE_TOO_LONG: Final = "originate_too_long"  # longer than the MTU of the interface
+ORIGINATE_TOO_LONG: Final = (
+    "originate_too_long"  # longer than the MTU of the interface, and not to be fragmented
+)

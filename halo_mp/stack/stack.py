@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Python stack of one worker: interfaces, a neighbor table for each, and ICMP echo. RFC 1122 sections 2.3
-and 3.2.
+"""The Python stack of one worker: interfaces, a neighbor table for each, reassembly, and ICMP echo. RFC 1122
+sections 2.3, 3.2 and 3.3.2.
 
-It gets the frames that the fast path punts: ARP, IPv4 packets with options for us, ICMP, and what is for a
-local listener (there is none yet: `no_listener`). Each received frame is either consumed or ends in exactly
-one Drop.
+It gets the frames that the fast path punts: ARP, IPv4 packets with options for us, fragments, ICMP, and what
+is for a local listener (there is none yet: `no_listener`). Each received frame is either consumed or ends in
+exactly one Drop. A fragment that waits for others is consumed; when they do not come, it ends in a Drop
+later. The fragment that completes a packet ends as the packet does.
+
+What is sent and longer than the MTU of its link leaves in fragments, unless it must not be fragmented.
 
 Refused, besides what the wire formats refuse: see `halo_mp.stack.reasons`. Never raises on any octets.
 
@@ -18,16 +21,21 @@ decision, and the buffer can go back at once. Outputs own their octets.
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from halo_mp.stack import icmp
+from halo_mp.stack.fragmentation import fragment
+from halo_mp.stack.identification import Identifications
 from halo_mp.stack.interface import Interface
 from halo_mp.stack.neighbor import NeighborTable
 from halo_mp.stack.neighbor_settings import NeighborSettings
 from halo_mp.stack.outputs import Deliver, Drop, NeighborOutput, Output, Transmit
+from halo_mp.stack.partial_datagram import Fragment
 from halo_mp.stack.reasons import (
     ADDRESS_TENTATIVE,
     ETHERNET_SOURCE,
@@ -42,9 +50,13 @@ from halo_mp.stack.reasons import (
     ORIGINATE_TOO_LONG,
     VLAN_UNKNOWN,
 )
+from halo_mp.stack.reassembly import Expiry, Reassembler
+from halo_mp.stack.reassembly_settings import ReassemblySettings
 from halo_mp.wire import arp, ethernet, ipv4, ipv4_options, udp
 from halo_mp.wire.octets import Octets, WireError
-from halo_mp.wire.reasons import IPV4_FRAGMENT, IPV4_OPTIONS
+from halo_mp.wire.reasons import IPV4_OPTIONS
+
+ERROR_INTERVAL_S: Final = 1.0  # at most one ICMP error in this time, to whomever (RFC 1812 section 4.3.2.8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +83,7 @@ class Stack:
         *,
         rng: random.Random,
         settings: NeighborSettings | None = None,
+        reassembly: ReassemblySettings | None = None,
         probe: bool = False,
         shared_ports: Collection[int] = (),
         route: Callable[[int], Hop | None] | None = None,
@@ -78,7 +91,9 @@ class Stack:
         self.counters: Counter[str] = Counter()
         self.events: Counter[str] = Counter()
         self._route = route
-        self._identification = rng.getrandbits(16)
+        self._identifications = Identifications(rng)
+        self._reassembler = Reassembler(reassembly, drops=self.counters)
+        self._errors_from = -math.inf  # when the next ICMP error may be sent
         self._tables: dict[tuple[int, int], NeighborTable] = {}
         for interface in interfaces:
             if interface.key in self._tables:
@@ -108,11 +123,14 @@ class Stack:
 
     def poll(self, now: float) -> list[Output]:
         """Do what is due."""
-        return [out for table in self._tables.values() for out in self._framed(table.poll(now))]
+        outputs = [out for table in self._tables.values() for out in table.poll(now)]
+        outputs += [out for expiry in self._reassembler.poll(now) for out in self._expire(expiry, now)]
+        return self._framed(outputs)
 
     def next_deadline(self) -> float | None:
         """When to call `poll` next; None when nothing is waited for."""
-        deadlines = (table.next_deadline() for table in self._tables.values())
+        deadlines = [table.next_deadline() for table in self._tables.values()]
+        deadlines.append(self._reassembler.next_deadline())
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def neighbors(self, port: int, vlan: int = 0) -> NeighborTable | None:
@@ -126,7 +144,7 @@ class Stack:
             parsed = ethernet.parse(octets)
             table = self._table_of(port, parsed)
             _check_stations(parsed, table.interface.mac)
-            return self._framed(self._receive_frame(table, parsed, now))
+            return self._framed(self._receive_frame(table, parsed, octets, now))
         except WireError as error:
             return [self._drop(port, error.reason, octets)]
 
@@ -171,16 +189,16 @@ class Stack:
         return table
 
     def _receive_frame(
-        self, table: NeighborTable, frame: ethernet.EthernetFrame, now: float
+        self, table: NeighborTable, frame: ethernet.EthernetFrame, octets: bytes, now: float
     ) -> list[NeighborOutput]:
         if frame.ethertype == ethernet.ETHERTYPE_ARP:
             return table.receive(arp.parse(frame.payload), frame.src, now)
         if frame.ethertype == ethernet.ETHERTYPE_IPV4:
-            return self._receive_ipv4(table, frame, now)
+            return self._receive_ipv4(table, frame, octets, now)
         raise WireError(ETHERTYPE_UNKNOWN)
 
     def _receive_ipv4(
-        self, table: NeighborTable, frame: ethernet.EthernetFrame, now: float
+        self, table: NeighborTable, frame: ethernet.EthernetFrame, octets: bytes, now: float
     ) -> list[NeighborOutput]:
         packet = ipv4.parse(frame.payload)
         to_group = table.interface.is_broadcast(packet.dst) or ipv4.is_multicast(packet.dst)
@@ -190,8 +208,16 @@ class Stack:
         if not to_group and not self._owners[packet.dst].address_is_usable:
             raise WireError(ADDRESS_TENTATIVE)
         _check_options(packet.options)
-        if packet.is_fragment:
-            raise WireError(IPV4_FRAGMENT)
+        if not packet.is_fragment:
+            return self._receive_whole(table, packet, to_group, now)
+        result = self._reassembler.receive(Fragment(packet, *table.interface.key, octets), now)
+        if result.packet is None:
+            return [*result.drops]
+        return self._receive_whole(table, result.packet, to_group, now)
+
+    def _receive_whole(
+        self, table: NeighborTable, packet: ipv4.Ipv4Packet, to_group: bool, now: float
+    ) -> list[NeighborOutput]:
         if packet.protocol == ipv4.PROTOCOL_ICMP:
             return self._receive_icmp(table, packet, to_group, now)
         if packet.protocol == ipv4.PROTOCOL_UDP:
@@ -211,10 +237,33 @@ class Stack:
     def _receive_icmp(
         self, table: NeighborTable, packet: ipv4.Ipv4Packet, to_group: bool, now: float
     ) -> list[NeighborOutput]:
-        reply = icmp.answer(packet, to_group=to_group, identification=self._identification, now=now)
-        self._identification = self._identification + 1 & 0xFFFF
+        identification = self._identifications.take(packet.dst, packet.src, ipv4.PROTOCOL_ICMP)
+        reply = icmp.answer(packet, to_group=to_group, identification=identification, now=now)
         out, next_hop = self._hop_to(reply.dst, table)
         return self._send(out, reply.emit(), next_hop, now)
+
+    def _expire(self, expiry: Expiry, now: float) -> list[NeighborOutput]:
+        """Fragments whose time is over; who sent them hears of it if the first one came (RFC 792)."""
+        if expiry.first is None:
+            return [*expiry.drops]
+        return [*expiry.drops, *self._report_expiry(expiry.first, now)]
+
+    def _report_expiry(self, first: Fragment, now: float) -> list[NeighborOutput]:
+        """RFC 1122 section 3.2.2: never about an error or to a group; not more often than errors may be sent."""
+        table, packet = self._tables[first.port, first.vlan], first.packet
+        identification = self._identifications.take(packet.dst, packet.src, ipv4.PROTOCOL_ICMP)
+        error = icmp.reassembly_time_exceeded(packet, identification=identification)
+        if error is None or packet.dst not in self._owners:
+            return []
+        if now < self._errors_from:
+            self.events["icmp_error_limited"] += 1
+            return []
+        self._errors_from = now + ERROR_INTERVAL_S
+        try:
+            out, next_hop = self._hop_to(error.dst, table)
+        except WireError as refused:
+            return [self._drop(first.port, refused.reason, error.emit())]
+        return self._send(out, error.emit(), next_hop, now)
 
     def _hop_to(self, dst: int, preferred: NeighborTable) -> tuple[NeighborTable, int]:
         """The preferred interface's link, else the one with the longest prefix, else where a route points."""
@@ -230,9 +279,18 @@ class Stack:
         return table, hop.next_hop
 
     def _send(self, table: NeighborTable, packet: bytes, next_hop: int, now: float) -> list[NeighborOutput]:
+        if len(packet) <= table.interface.mtu:
+            return self._send_one(table, packet, next_hop, now)
+        try:
+            parts = _fragments(packet, table.interface.mtu)
+        except WireError as error:
+            return [self._drop(table.interface.port, error.reason, packet)]
+        return [out for part in parts for out in self._send_one(table, part, next_hop, now)]
+
+    def _send_one(
+        self, table: NeighborTable, packet: bytes, next_hop: int, now: float
+    ) -> list[NeighborOutput]:
         interface = table.interface
-        if len(packet) > interface.mtu:
-            return [self._drop(interface.port, ORIGINATE_TOO_LONG, packet)]
         if interface.is_broadcast(next_hop):
             return [Deliver(*interface.key, packet, ethernet.BROADCAST)]
         if ipv4.is_multicast(next_hop):
@@ -266,6 +324,13 @@ def _check_stations(frame: ethernet.EthernetFrame, own_mac: bytes) -> None:
         raise WireError(NOT_FOR_US)
     if not ethernet.is_unicast(frame.src) or frame.src == own_mac:
         raise WireError(ETHERNET_SOURCE)
+
+
+def _fragments(packet: bytes, mtu: int) -> list[bytes]:
+    whole = ipv4.parse(packet)
+    if whole.flags & ipv4.FLAG_DONT_FRAGMENT:
+        raise WireError(ORIGINATE_TOO_LONG)
+    return [part.emit() for part in fragment(whole, mtu)]
 
 
 def _check_options(options: bytes) -> None:

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Input: is the frame for us, and who finishes it? A frame for a local address is answered here when it is an ICMP echo,
- * and punted otherwise. Broadcast and multicast go to the Python stack only where it has a use for them.
+ * and punted otherwise, fragments too. Broadcast and multicast go to the Python stack only where it has a use for them.
  */
 #include "octets.h"
 #include "worker.h"
@@ -103,9 +103,8 @@ static void input_ipv4(struct halo_worker *worker, struct halo_packet *packet, c
 
 		return halo_drop(packet, group || multicast ? HALO_DROP_l2_multicast : HALO_DROP_ipv4_not_local);
 	}
-	if (packet->fragment & FRAGMENT_MASK)
-		return halo_drop(packet, HALO_DROP_ipv4_fragment);
-	if (packet->ip_protocol == PROTOCOL_ICMP && packet->l4_offset == packet->l3_offset + 20)
+	if (!(packet->fragment & FRAGMENT_MASK) && packet->ip_protocol == PROTOCOL_ICMP &&
+	    packet->l4_offset == packet->l3_offset + 20)
 		return input_icmp(worker, packet, frame, broadcast || group);
 	packet->verdict = HALO_VERDICT_PUNT;
 }

@@ -46,7 +46,9 @@ void halo_local_icmp(struct halo_worker *worker, struct halo_packet *packet)
 		return halo_drop(packet, HALO_DROP_icmp_checksum);
 	packet->icmp_type = icmp[0];
 	packet->icmp_code = icmp[1];
-	if (packet->icmp_type != ICMP_ECHO || packet->icmp_code != 0) {
+	/* A packet that somebody below has put together may be longer than the MTU: Python sends fragments. */
+	if (packet->icmp_type != ICMP_ECHO || packet->icmp_code != 0 ||
+	    packet->ip_length > worker->interfaces[packet->interface].mtu) {
 		packet->verdict = HALO_VERDICT_PUNT;
 		return;
 	}

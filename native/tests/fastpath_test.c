@@ -27,6 +27,15 @@ static void check_drop(enum halo_drop reason)
 
 /* ---- echo ----------------------------------------------------------------------------------------------------- */
 
+/* What is longer than the MTU has to be answered in fragments, which is Python's work. */
+static void check_echo(void)
+{
+	if (frame_ip_length(&frame) <= rig_interface.mtu)
+		rig_check_reply(&frame, 0);
+	else
+		rig_check_punt(&frame, 0);
+}
+
 static void echo_of_each_length(void)
 {
 	uint32_t octets;
@@ -37,15 +46,16 @@ static void echo_of_each_length(void)
 		plan.vlan = NO_VLAN;
 		plan.pad_to = 60;
 		make();
-		rig_check_reply(&frame, 0);
+		check_echo();
 		plan.vlan = 0; /* a priority tag is no VLAN (802.1Q) */
 		plan.pad_to = 0;
 		make();
-		rig_check_reply(&frame, 0);
+		check_echo();
 		plan.pad_to = frame.length + 3;
 		make();
-		rig_check_reply(&frame, 0);
+		check_echo();
 	}
+	CHECK(rig.slot->worker.punted > 0);
 	CHECK(rig.slot->worker.echo_replies == rig.slot->worker.tx_frames);
 	rig_close();
 }
@@ -340,7 +350,7 @@ static void fragments(void)
 	for (i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
 		plan.fragment = fields[i];
 		make();
-		check_drop(HALO_DROP_ipv4_fragment);
+		rig_check_punt(&frame, 0);
 	}
 	plan.fragment = 0x4000;
 	make();
@@ -584,8 +594,8 @@ static void every_reason_was_seen(void)
 	static const enum halo_drop reasons[] = {
 		HALO_DROP_bad_descriptor,    HALO_DROP_runt,          HALO_DROP_vlan_truncated,
 		HALO_DROP_ipv4_truncated,    HALO_DROP_ipv4_version,  HALO_DROP_ipv4_header_length,
-		HALO_DROP_ipv4_total_length, HALO_DROP_ipv4_checksum, HALO_DROP_ipv4_fragment,
-		HALO_DROP_icmp_truncated,    HALO_DROP_icmp_checksum,
+		HALO_DROP_ipv4_total_length, HALO_DROP_ipv4_checksum, HALO_DROP_icmp_truncated,
+		HALO_DROP_icmp_checksum,
 	};
 	unsigned int i;
 

@@ -4,14 +4,17 @@
 Cheaper than a search, so it goes further; the seed is in the name of the test.
 """
 
+import dataclasses
 import random
 from collections import Counter
 
 import pytest
 
+from halo_mp.stack.fragmentation import fragment
 from halo_mp.stack.interface import Interface
 from halo_mp.stack.neighbor_settings import NeighborSettings
 from halo_mp.stack.outputs import Drop, Learned, Output, Transmit
+from halo_mp.stack.reassembly_settings import ReassemblySettings
 from halo_mp.stack.stack import Stack
 from halo_mp.wire import arp, ethernet, icmpv4, ipv4
 from halo_mp.wire.arp import ArpPacket
@@ -22,7 +25,7 @@ from halo_mp.wire.udp import UdpDatagram
 from tests.fuzz.strategies import OUR_ADDRESS, OUR_MAC, PEER_ADDRESS, PEER_MAC, mend_frame
 from tests.fuzz.test_stack_fuzz import assert_well_formed
 
-FRAMES = 5000
+FRAMES = 7000
 TAGGED = Interface(port=0, vlan=10, mac=OUR_MAC, address=parse_address("198.51.100.1"), prefix_length=24)
 UNTAGGED = Interface(port=0, mac=OUR_MAC, address=OUR_ADDRESS, prefix_length=24)
 INTERESTING = (0, 1, 2, 3, 4, 5, 7, 0x44, 0x45, 0x46, 0x4F, 0x7F, 0x80, 0x83, 0xC0, 0xFE, 0xFF)
@@ -31,7 +34,8 @@ EXPECTED = {
     "ethernet_source", "arp_malformed", "arp_refused", "ipv4_truncated", "ipv4_version", "ipv4_header_length",
     "ipv4_total_length", "ipv4_checksum", "ipv4_options", "ipv4_fragment", "ipv4_martian", "ipv4_not_local",
     "ipv4_no_route", "icmp_truncated", "icmp_checksum", "icmp_broadcast_echo", "icmp_unhandled", "udp_truncated",
-    "udp_length", "udp_checksum", "no_listener",
+    "udp_length", "udp_checksum", "no_listener", "reassembly_duplicate", "reassembly_overlap",
+    "reassembly_fragments", "reassembly_full", "reassembly_timeout",
 }  # fmt: skip
 
 
@@ -60,6 +64,7 @@ def seeds() -> list[bytes]:
         (0x0800, Ipv4Packet(src=PEER_ADDRESS, dst=OUR_ADDRESS, protocol=17, payload=datagram[:5]).emit()),
         (0x0800, Ipv4Packet(src=PEER_ADDRESS, dst=OUR_ADDRESS, protocol=1, payload=echo[:5]).emit()),
     ]
+    payloads += [(0x0800, part.emit()) for part in fragment(dataclasses.replace(ping, identification=5), 28)]
     tag = (VlanTag(10),)
     plain = [EthernetFrame(OUR_MAC, PEER_MAC, ethertype, octets) for ethertype, octets in payloads]
     tagged = [EthernetFrame(OUR_MAC, PEER_MAC, ethertype, octets, tag) for ethertype, octets in payloads[:2]]
@@ -93,7 +98,12 @@ def receive_and_check(stack: Stack, port: int, octets: bytes, now: float) -> lis
 @pytest.mark.parametrize("seed", [1, 2])
 def test_receive_flood_of_spoiled_frames(seed: int) -> None:
     rng = random.Random(seed)
-    stack = Stack((UNTAGGED, TAGGED), rng=rng, settings=NeighborSettings(capacity=50, pending_capacity=20))
+    stack = Stack(
+        (UNTAGGED, TAGGED),
+        rng=rng,
+        settings=NeighborSettings(capacity=50, pending_capacity=20),
+        reassembly=ReassemblySettings(timeout_s=1.0, datagrams=8, fragments=3),
+    )
     now = 1000.0
     stack.start(now)
     good = seeds()

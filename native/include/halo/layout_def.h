@@ -11,7 +11,7 @@
  */
 
 enum halo_constant {
-	HALO_LAYOUT_VERSION = 2,
+	HALO_LAYOUT_VERSION = 3,
 	HALO_BOOT_ID_OCTETS = 16,
 	/* pool */
 	HALO_CHUNK_OCTETS = 2097152, /* buffers never cross a chunk, whatever the page size */

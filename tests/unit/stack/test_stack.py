@@ -346,12 +346,6 @@ def test_source_route_or_malformed_option_is_dropped(text: str, protocol: int) -
     assert dropped_packet(stack(), packet) == "ipv4_options"
 
 
-@pytest.mark.parametrize(("flags", "offset"), [(1, 0), (0, 8), (1, 8)])
-def test_fragment_is_dropped(flags: int, offset: int) -> None:
-    packet = dataclasses.replace(PING, flags=flags, fragment_offset_octets=offset)
-    assert dropped_packet(stack(), packet) == "ipv4_fragment"
-
-
 def test_udp_without_listener_or_malformed_is_dropped_by_its_name() -> None:
     good = UdpDatagram(7, 7, b"data").emit(src=PEER, dst=ADDRESS)
     packet = dataclasses.replace(PING, protocol=17, payload=good)
@@ -435,24 +429,6 @@ def test_send_on_an_interface_that_is_not_there_is_dropped() -> None:
     assert made.send_ipv4(0, b"packet", PEER, NOW, vlan=5) == [Drop(0, "no_interface", b"packet")]
     assert made.send_ipv4(9, b"packet", PEER, NOW) == [Drop(9, "no_interface", b"packet")]
     assert made.counters == {"no_interface": 2}
-
-
-def test_send_longer_than_the_mtu_is_dropped() -> None:
-    made = stack()
-    peer = parse_address("198.51.100.7")
-    assert made.send_ipv4(1, bytes(601), peer, NOW) == [Drop(1, "originate_too_long", bytes(601))]
-    assert of_type(Drop, made.send_ipv4(1, bytes(600), peer, NOW)) == []
-    assert made.counters == {"originate_too_long": 1}
-
-
-def test_echo_reply_longer_than_the_mtu_of_its_link_is_dropped() -> None:
-    made = stack()
-    echo = dataclasses.replace(ECHO, payload=bytes(700))
-    packet = dataclasses.replace(PING, src=parse_address("198.51.100.7"), payload=echo.emit())
-    [drop] = made.receive(0, frame_of(packet.emit()), NOW)
-    assert isinstance(drop, Drop)
-    assert (drop.port, drop.reason) == (1, "originate_too_long")
-    assert made.counters == {"originate_too_long": 1}
 
 
 def test_adopt_sends_what_waits_in_a_frame_of_its_vlan() -> None:
