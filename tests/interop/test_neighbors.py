@@ -8,6 +8,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from halo_mp.stack.neighbor_settings import NeighborSettings
 from tests.interop.conftest import Tap, is_announcement, is_arp_reply, running_tap
 from tests.support import frames
 from tests.support.namespace import wait_until
@@ -15,7 +16,7 @@ from tests.support.station import Heard
 
 SILENT, STRANGER = "10.77.0.99", "10.77.0.66"
 STRANGER_MAC = bytes.fromhex("020000000066")
-HELD = 16
+HELD = NeighborSettings().held_per_neighbor
 """Packets that wait for one neighbor."""
 
 
