@@ -16,15 +16,17 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import Self
 
+from halo_mp.wire import icmpv4, ipv4
+from halo_mp.wire.octets import WireError
+
 _RECORD = struct.Struct("=BQQQ")  # address, sequence number, sent and received in ns of CLOCK_MONOTONIC
 _LAST = 0xFF  # instead of an address: followed by how many were sent to which
-_ICMP = struct.Struct("!BBHHH")
 _PAYLOAD = struct.Struct("!QQ")
-_ECHO_REQUEST, _ECHO_REPLY = 8, 0
 LAST_ANSWERS_S = 0.5
 """How long an answer may take that is still waited for at the end."""
 
@@ -124,29 +126,21 @@ def _connect(address: str) -> socket.socket:
 
 def _request(sock: socket.socket, sequence: int) -> int:
     """Send a request and return 1: one that the kernel does not take, its device being away, is lost like others."""
+    rest = (os.getpid() & 0xFFFF) << 16 | sequence & 0xFFFF
     payload = _PAYLOAD.pack(sequence, time.monotonic_ns())
-    identifier, short = os.getpid() & 0xFFFF, sequence & 0xFFFF
-    blank = _ICMP.pack(_ECHO_REQUEST, 0, 0, identifier, short) + payload
-    total = sum(struct.unpack(f"!{len(blank) // 2}H", blank))
-    total = (total >> 16) + (total & 0xFFFF)
-    checksum = ~(total + (total >> 16)) & 0xFFFF
-    try:
-        sock.send(_ICMP.pack(_ECHO_REQUEST, 0, checksum, identifier, short) + payload)
-    except OSError:
-        pass
+    with suppress(OSError):
+        sock.send(icmpv4.Icmpv4Message(icmpv4.ECHO_REQUEST, 0, rest, payload).emit())
     return 1
 
 
 def _answer(sock: socket.socket, number: int) -> None:
     try:
-        packet = sock.recv(2048)
-    except OSError:
+        message = icmpv4.parse(ipv4.parse(sock.recv(2048)).payload)
+    except (OSError, WireError):
         return
     received_ns = time.monotonic_ns()
-    header = 4 * (packet[0] & 15)
-    kind, _, _, identifier, _ = _ICMP.unpack_from(packet, header)
-    if kind == _ECHO_REPLY and identifier == os.getpid() & 0xFFFF:
-        sequence, sent_ns = _PAYLOAD.unpack_from(packet, header + _ICMP.size)
+    if message.type == icmpv4.ECHO_REPLY and message.identifier == os.getpid() & 0xFFFF:
+        sequence, sent_ns = _PAYLOAD.unpack_from(message.payload)
         os.write(1, _RECORD.pack(number, sequence, sent_ns, received_ns))
 
 

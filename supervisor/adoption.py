@@ -24,6 +24,7 @@ from halo_mp.supervisor import desired, leftovers
 from halo_mp.supervisor.config import Config
 from halo_mp.supervisor.greeter import Greeter
 from halo_mp.supervisor.instance import Instance
+from halo_mp.supervisor.plain import from_plain
 from halo_mp.supervisor.process import Orphan
 from halo_mp.supervisor.regions import Regions
 from halo_mp.supervisor.state import State
@@ -80,7 +81,7 @@ def _running_config(left: State, wanted: Config) -> Config | None:
     if left.desired is None or not wanted.adopt:
         return None
     try:
-        return desired.from_plain(Config, left.desired)
+        return from_plain(Config, left.desired)
     except ValueError as error:  # of another version of this program
         log.warning("adoption.failed", reason=f"the saved configuration makes no sense: {error}")
         return None

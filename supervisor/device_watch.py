@@ -11,8 +11,9 @@ Everything here runs in the driver's event loop, and the other ports go on meanw
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from halo_mp import logs
@@ -54,7 +55,7 @@ class _Port:
     lost: bool = False
     retry_at: float = 0.0
     pause_s: float = FIRST_RETRY_S
-    returned_at: float = field(default=float("-inf"))
+    returned_at: float = -math.inf
     complaint: str = ""  # why it could not be opened again, the last time
 
 

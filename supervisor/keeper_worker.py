@@ -13,7 +13,7 @@ from collections.abc import Callable
 from halo_mp import logs
 from halo_mp.control.channel import Channel, ChannelError, ProtocolError
 from halo_mp.control.frame import Message
-from halo_mp.control.messages import Adopt, Neighbor, Neighbors, WorkerConfigure, parse_neighbors
+from halo_mp.control.messages import Adopt, Neighbor, Neighbors, WorkerConfigure, chunks, parse_neighbors
 from halo_mp.shm.layout import SlotState
 from halo_mp.supervisor.config import Config, SlotConfig
 from halo_mp.supervisor.greeter import Greeter
@@ -21,7 +21,7 @@ from halo_mp.supervisor.hang import HangWatch, read_activity
 from halo_mp.supervisor.keeper import Keeper, Launch
 from halo_mp.supervisor.keeper_driver import DriverKeeper
 from halo_mp.supervisor.life import Life
-from halo_mp.supervisor.neighbors import NeighborTable, chunks
+from halo_mp.supervisor.neighbors import NeighborTable
 from halo_mp.supervisor.process import Child, Process
 from halo_mp.supervisor.regions import Regions
 from halo_mp.supervisor.restart import RestartPolicy

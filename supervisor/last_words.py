@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from halo_mp import blackbox
-from halo_mp.supervisor.process import Process
+from halo_mp.supervisor.process import Process, is_stopped
 
 WAIT_S = 0.1
 _POLL_S = 0.01
@@ -47,7 +47,7 @@ def _silence(pid: int) -> str | None:
         return None
     status = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
     caught = int(status.get("SigCgt", "0"), 16) >> (blackbox.ASKING - 1) & 1
-    if status.get("State", "").startswith(("T", "t")):
+    if is_stopped(pid):
         return "It was stopped, by SIGSTOP or by a debugger, so it could not say where it was."
     return (
         None if caught else f"It did not catch {blackbox.ASKING.name} yet, so it could not say where it was."

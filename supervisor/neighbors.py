@@ -8,10 +8,9 @@ bounded, so that a flood of made-up senders on one port costs no more than the o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable
 
-from halo_mp.control.messages import NEIGHBORS_PER_MESSAGE, Neighbor
+from halo_mp.control.messages import Neighbor
 
 CAPACITY = 16384
 
@@ -43,10 +42,3 @@ class NeighborTable:
     def all(self) -> list[Neighbor]:
         """Return every neighbor, for a worker that starts."""
         return [(*where, mac) for where, mac in self._macs.items()]
-
-
-def chunks(neighbors: Iterable[Neighbor]) -> Iterator[list[Neighbor]]:
-    """Yield the neighbors in lists that fit in one message."""
-    rest = iter(neighbors)
-    while chunk := list(islice(rest, NEIGHBORS_PER_MESSAGE)):
-        yield chunk

@@ -7,7 +7,6 @@ that they survive a sudden death of the supervisor. They go when the instance is
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import time
@@ -19,9 +18,10 @@ from pathlib import Path
 
 from halo_mp import blackbox, logs
 from halo_mp.supervisor import boxes
+from halo_mp.supervisor.plain import from_plain, to_plain
 from halo_mp.supervisor.process import Process
 from halo_mp.supervisor.restart import Restart
-from halo_mp.supervisor.state import Member
+from halo_mp.supervisor.state import Member, write_whole
 from halo_mp.supervisor.wiring import role_name
 
 PER_PROCESS = 8
@@ -83,6 +83,7 @@ class Reports:
         self.lent: Callable[[], AbstractContextManager[None]] = nullcontext
         """What has descriptors for us when there are no others."""
         self._is_saved = True
+        self._complained = False
         self._emptied: list[str | None] = []
         self._told: dict[str, float] = {}
 
@@ -169,12 +170,15 @@ class Reports:
             boxes.remove(self._emptied.pop())
         if self._path is None or self._is_saved:
             return
-        self._is_saved = True
         try:
             with self.lent():
                 save(self._path, self._reports)
-        except OSError as error:
-            log.warning("reports.not_saved", reason=error.strerror)
+        except OSError as error:  # tried again the next time
+            if not self._complained:
+                log.warning("reports.not_saved", reason=error.strerror)
+            self._complained = True
+        else:
+            self._is_saved, self._complained = True, False
 
     def _traceback(self, report: Report, now: float) -> dict[str, object]:
         """Return the traceback as a field, unless that process has had one in the log a moment ago."""
@@ -203,25 +207,15 @@ def bounded(reports: list[Report]) -> list[Report]:
 
 def save(path: Path, reports: list[Report]) -> None:
     """Replace the file. Raises OSError."""
-    write_whole(path, json.dumps([dataclasses.asdict(report) for report in reports]))
+    write_whole(path, json.dumps([to_plain(report) for report in reports]).encode())
 
 
 def load(path: Path) -> list[Report]:
     """Return the reports of a file; none when it is not there, or makes no sense."""
     try:
-        found = json.loads(path.read_text())
-        return [Report(**{**report, "lines": tuple(report["lines"])}) for report in found]
-    except (OSError, ValueError, TypeError, KeyError):
+        return [from_plain(Report, report) for report in json.loads(path.read_text())]
+    except (OSError, ValueError, TypeError):
         return []
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replace a file that only its owner may read; there is never half of one. Raises OSError."""
-    new = path.with_name(f"{path.name}.new")
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "w") as file:
-        file.write(text)
-    new.rename(path)
 
 
 def _last_trace(box: str | None) -> str:

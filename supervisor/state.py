@@ -6,6 +6,7 @@ Written whole and renamed into place, so that there is never half of one.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,8 +65,15 @@ def save(path: Path, state: State) -> None:
             "kept": {name: dict(counters) for name, counters in state.kept.items()},
         }
     )
-    new = path.with_suffix(".new")
-    new.write_bytes(octets)
+    write_whole(path, octets)
+
+
+def write_whole(path: Path, octets: bytes) -> None:
+    """Replace a file that only its owner may read; there is never half of one. Raises OSError."""
+    new = path.with_name(f"{path.name}.new")
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(octets)
     new.rename(path)
 
 

@@ -21,8 +21,9 @@ from halo_mp.supervisor.keeper_driver import DriverKeeper
 from halo_mp.supervisor.keeper_worker import WorkerKeeper
 from halo_mp.supervisor.process import Process
 from halo_mp.supervisor.regions import Regions
-from halo_mp.supervisor.reports import Reports, write_whole
+from halo_mp.supervisor.reports import Reports
 from halo_mp.supervisor.spares import Spares
+from halo_mp.supervisor.state import write_whole
 from halo_mp.supervisor.statistics import Statistics
 from halo_mp.supervisor.status_model import (
     FILE,
@@ -78,7 +79,7 @@ class StatusFile:
         self._written = status
         try:
             with self._reports.lent():
-                write_whole(self._path, to_json(status))
+                write_whole(self._path, to_json(status).encode())
         except OSError as error:
             self._written = None  # tried again the next time
             if not self._complained:

@@ -7,12 +7,12 @@ seconds since 1970. A process is named by pid and start ticks, so that a reader 
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from halo_mp.shm.identity import is_alive
+from halo_mp.supervisor.plain import from_plain, to_plain
 
 VERSION = 1
 FILE = "status.json"
@@ -110,20 +110,13 @@ class Status:
 
 def to_json(status: Status) -> str:
     """Return it as text."""
-    return json.dumps({"version": VERSION, **dataclasses.asdict(status)})
+    return json.dumps({"version": VERSION, **to_plain(status)})
 
 
 def from_json(text: str) -> Status | None:
     """Return what `to_json` was given; None when it was something else, or of another version."""
     try:
-        found: dict[str, Any] = json.loads(text)
-        if found.pop("version") != VERSION:
-            return None
-        found["processes"] = tuple(
-            ProcessStatus(**{**process, "ports": tuple(process["ports"])}) for process in found["processes"]
-        )
-        found["ports"] = tuple(PortStatus(**port) for port in found["ports"])
-        found["reports"] = tuple(ReportLine(**line) for line in found["reports"])
-        return Status(**found)
+        found = json.loads(text)
+        return from_plain(Status, found) if found.pop("version") == VERSION else None
     except (ValueError, TypeError, KeyError, AttributeError):
         return None

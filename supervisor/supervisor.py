@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from halo_mp import logs
-from halo_mp.control.messages import Neighbor, Privileges, ReadyPort, WorkerUser
+from halo_mp.control.messages import Neighbor, Privileges, ReadyPort, WorkerUser, chunks
 from halo_mp.errors import EXIT_FORCED, EXIT_STOPPED, HaloError, RuntimeFailure
 from halo_mp.shm.identity import own_start_ticks
 from halo_mp.shm.tables import Interface, TablesWriter, read_interfaces
@@ -26,7 +26,6 @@ from halo_mp.supervisor.adoption import Adopted
 from halo_mp.supervisor.announce import announce
 from halo_mp.supervisor.boxes import Boxes
 from halo_mp.supervisor.config import Config, PortConfig, SlotConfig
-from halo_mp.supervisor.desired import to_plain
 from halo_mp.supervisor.greeter import Greeter
 from halo_mp.supervisor.hang import INTERVAL_S
 from halo_mp.supervisor.instance import Instance
@@ -35,7 +34,8 @@ from halo_mp.supervisor.keeper_driver import DriverKeeper
 from halo_mp.supervisor.keeper_worker import WorkerKeeper
 from halo_mp.supervisor.life import Life
 from halo_mp.supervisor.mending import Mending
-from halo_mp.supervisor.neighbors import NeighborTable, chunks
+from halo_mp.supervisor.neighbors import NeighborTable
+from halo_mp.supervisor.plain import to_plain
 from halo_mp.supervisor.process import OOM_SCORES, Child, set_oom_score
 from halo_mp.supervisor.regions import Regions
 from halo_mp.supervisor.reports import Reports

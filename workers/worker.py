@@ -10,6 +10,7 @@ A worker links no DPDK, needs no hugepages and, from `unprivileged` on, can open
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import select
@@ -20,7 +21,7 @@ from halo_mp import logs
 from halo_mp.blackbox import Inherited
 from halo_mp.control.channel import ChannelError
 from halo_mp.control.lifeline import Lifeline
-from halo_mp.control.messages import NEIGHBORS_PER_MESSAGE
+from halo_mp.control.messages import chunks
 from halo_mp.errors import EXIT_NO_MEMORY, HaloError
 from halo_mp.shm.layout import WorkerState, lib
 from halo_mp.workers.fastpath import FastPath, PollReason
@@ -121,10 +122,13 @@ class Worker:
             case "interfaces":
                 pass  # the fast path sees the tables' epoch by itself
             case "leave":
+                if self._host and self._fastpath and self._fastpath.held:
+                    self._host.handle_punts()  # the loop has polled once more since this was asked for
                 self._leave_slot()
                 await self._line.channel.reply(message)
-                # Its successor starts on this core, and has better use for it.
-                os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+                with contextlib.suppress(OSError):  # a container may forbid it
+                    # Our successor starts on this core, and has better use for it.
+                    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
                 self.stop()
             case "stop":
                 await self._line.channel.reply(message)
@@ -145,9 +149,8 @@ class Worker:
         self._send({"type": "attached", "pid": os.getpid()})
         if self._enabled:
             self._send({"type": "ready"})
-        known = host.neighbors()
-        for start in range(0, len(known), NEIGHBORS_PER_MESSAGE):
-            self._tell_learned(known[start : start + NEIGHBORS_PER_MESSAGE])
+        for known in chunks(host.neighbors()):
+            self._tell_learned(known)
 
     def _send(self, message: dict[str, Any]) -> None:
         """Send without waiting; a supervisor that is gone loses it, and asks again when it is back."""
@@ -264,8 +267,6 @@ class Worker:
     def _leave_slot(self) -> None:
         """Touch the rings no more: from here on another worker may attach where this one stopped."""
         if self._host is not None:
-            if self._fastpath is not None and self._fastpath.held:
-                self._host.handle_punts()  # the loop has polled once more since this was asked for
             self._host.stop()
             self._host = None
         if self._fastpath is not None and self._regions is not None:

@@ -9,6 +9,8 @@ are of one installation.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any, Literal, NotRequired, TypedDict, TypeVar
 
 from halo_mp.control.channel import ProtocolError
@@ -228,6 +230,13 @@ def field(message: Message, name: str, kind: type[T]) -> T:
             f"sent {message.get('type')} with {name}={value!r:.80}, which is no {kind.__name__}"
         )
     return value
+
+
+def chunks(neighbors: Iterable[Neighbor]) -> Iterator[list[Neighbor]]:
+    """Yield the neighbors in lists that fit in one message."""
+    rest = iter(neighbors)
+    while chunk := list(islice(rest, NEIGHBORS_PER_MESSAGE)):
+        yield chunk
 
 
 def parse_neighbors(message: Message) -> list[Neighbor]:

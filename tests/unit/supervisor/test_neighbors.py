@@ -4,8 +4,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halo_mp.control.messages import NEIGHBORS_PER_MESSAGE
-from halo_mp.supervisor.neighbors import NeighborTable, chunks
+from halo_mp.control.messages import NEIGHBORS_PER_MESSAGE, chunks
+from halo_mp.supervisor.neighbors import NeighborTable
 
 A, B = b"\2\0\0\0\0\1", b"\2\0\0\0\0\2"
 neighbors = st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(1, 9), st.sampled_from([A, B]))
