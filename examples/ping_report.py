@@ -41,8 +41,8 @@ def instance(name: str) -> Iterator[None]:
         process.communicate()
 
 
-def interfaces(name: str) -> tuple[Interface, ...]:
-    """Return the addresses of the stack as the workers see them."""
+def interfaces(name: str) -> dict[int, Interface]:
+    """Return the interfaces of the stack as the workers see them."""
     region = Region.attach(region_name(name, "tables"), RegionKind.TABLES, writable=False)
     try:
         return read_interfaces(region)
@@ -79,8 +79,8 @@ def main() -> int:
     options = parser.parse_args()
     missing = 0
     with instance(options.name):
-        for interface in interfaces(options.name):
-            address = format_address(interface.address)
+        for interface in interfaces(options.name).values():
+            address = format_address(interface.addresses[0][0])
             times = ping(address, options.count)
             answered = echo_replies(options.name, interface.port)  # by default slot n is fed by port n
             missing += options.count - len(times)

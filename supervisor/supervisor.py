@@ -75,7 +75,7 @@ class Supervisor:
         self._launch = launch or Launch()
         self._on_up = on_up or (lambda _text: None)
         self._neighbors = NeighborTable()
-        self._interfaces: list[Interface] = []
+        self._interfaces: dict[int, Interface] = {}
         self._publishing = asyncio.Lock()
         self._workers: dict[int, WorkerKeeper] = {}
         self._boxes = Boxes(instance.directory / "last")
@@ -168,7 +168,7 @@ class Supervisor:
         """Let everything begin where the dead supervisor left it."""
         self._tables.resume()
         self._mending.renew(self._regions.tables)
-        self._interfaces = list(read_interfaces(self._regions.tables))
+        self._interfaces = read_interfaces(self._regions.tables)
         self._statistics.keep(adopted.left.kept)
         self._reports.take_over(adopted.left.members)
         self._boxes.sweep(adopted.left.members)
@@ -259,8 +259,12 @@ class Supervisor:
         lost = self._driver.lost
         # What the tables say of a lost port stays: it will most likely be true again, and stacks go on undisturbed.
         async with self._publishing:
-            kept = [entry for entry in self._interfaces if entry.port in lost and entry.port not in ready]
-            await self._publish(sorted(interfaces(self._config, ready) + kept, key=self._place))
+            kept = {
+                number: entry
+                for number, entry in self._interfaces.items()
+                if entry.port in lost and entry.port not in ready
+            }
+            await self._publish(kept | interfaces(self._config, ready))
         for port in self._config.ports:
             if port.number not in lost:
                 await self._configure_tap(port, may_fail=self._driver.was_useful)
@@ -269,9 +273,9 @@ class Supervisor:
     async def _on_port_returned(self, number: int) -> None:
         """Do the same for a port whose device went away and came back. It may go away again meanwhile."""
         async with self._publishing:  # several ports may return together
-            news = [entry for entry in interfaces(self._config, self._driver.ports) if entry.port == number]
-            others = [entry for entry in self._interfaces if entry.port != number]
-            await self._publish(sorted(news + others, key=self._place))
+            everything = interfaces(self._config, self._driver.ports)
+            news = {place: entry for place, entry in everything.items() if entry.port == number}
+            await self._publish(self._interfaces | news)
         for port in self._config.ports:
             if port.number == number:
                 await self._configure_tap(port, may_fail=True)
@@ -293,11 +297,7 @@ class Supervisor:
                 raise
             log.warning("port.not_configured", port=port.number, reason=str(error))
 
-    def _place(self, interface: Interface) -> int:
-        """Return where a port's interfaces stand in the tables."""
-        return [port.number for port in self._config.ports].index(interface.port)
-
-    async def _publish(self, wanted: list[Interface]) -> None:
+    async def _publish(self, wanted: dict[int, Interface]) -> None:
         """Write the tables, when nobody reads the block any more that is written to."""
         if wanted == self._interfaces:
             return

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal, cast
 
 from halo_mp.control.messages import (
@@ -71,15 +71,9 @@ def worker_configure(
         "macswap": sorted(config.macswap.items()),
         "ports": sorted({port for port, _ in slot.feeds}),
         "shared_ports": sorted(
-            port for port in {port for port, _ in slot.feeds} if not _claims(config, slot, port)
+            port for port in {port for port, _ in slot.feeds} if home_slot(config, port) != slot.number
         ),
     }
-
-
-def _claims(config: Config, slot: SlotConfig, port: int) -> bool:
-    """Whether the worker of a slot announces and defends a port's address: one does, whom the lowest queue feeds."""
-    first = min(feed for each in config.slots for feed in each.feeds if feed[0] == port)
-    return first in slot.feeds
 
 
 def stack_mac(instance: str, port: PortConfig, told: ReadyPort) -> bytes:
@@ -97,30 +91,25 @@ def stack_mac(instance: str, port: PortConfig, told: ReadyPort) -> bytes:
     return bytes(digest)
 
 
-def interfaces(config: Config, ready: Mapping[int, ReadyPort]) -> list[Interface]:
-    """Return the interfaces of every port that the driver has started."""
-    found: list[Interface] = []
-    for port in config.ports:
-        if port.number not in ready:
-            continue
-        told = ready[port.number]
-        mac = stack_mac(config.instance, port, told)
-        for address, prefix_length in _addresses(port):
-            found.append(
-                Interface(
-                    port=port.number,
-                    mac=mac,
-                    mtu=min(port.mtu, told["mtu"]),
-                    address=address,
-                    prefix_length=prefix_length,
-                )
-            )
-    return found
+def interfaces(config: Config, ready: Mapping[int, ReadyPort]) -> dict[int, Interface]:
+    """Return the interface of every port that the driver has started, by the place of the port in the configuration."""
+    return {
+        number: Interface(
+            port=port.number,
+            mac=stack_mac(config.instance, port, ready[port.number]),
+            mtu=min(port.mtu, ready[port.number]["mtu"]),
+            addresses=tuple((entry.address, entry.prefix_length) for entry in port.addresses),
+            home_slot=home_slot(config, port.number),
+        )
+        for number, port in enumerate(config.ports)
+        if port.number in ready
+    }
 
 
-def _addresses(port: PortConfig) -> Sequence[tuple[int, int]]:
-    """Return the port's addresses; none still makes an interface, which tells workers the port's MAC."""
-    return [(entry.address, entry.prefix_length) for entry in port.addresses] or [(0, 0)]
+def home_slot(config: Config, port: int) -> int:
+    """Return the slot whose worker resolves the neighbors behind a port: the one that its lowest queue feeds."""
+    feeds = [(feed, slot.number) for slot in config.slots for feed in slot.feeds if feed[0] == port]
+    return min(feeds)[1] if feeds else 0
 
 
 def role_name(role: Literal["driver", "worker"], slot: int | None) -> str:

@@ -14,7 +14,7 @@ from enum import IntFlag
 from typing import Any
 
 from halo_mp.shm.layout import DROP_NAMES, IdlePolicy, ffi, lib
-from halo_mp.stack.interface import Interface
+from halo_mp.shm.tables import Interface, read_interface
 
 DROP_NUMBERS = {name: number for number, name in enumerate(DROP_NAMES)}
 CONSUMED = -1
@@ -82,7 +82,6 @@ class FastPath:
         self._worker = out[0]
         self._pool = pool
         self._result = ffi.new("struct halo_poll_result *")
-        self._interfaces = ffi.new("const struct halo_interface **")
 
     def poll(self, timeout_ns: int) -> int:
         """Run bursts until Python is needed; < 0 waits for ever, 0 turns once. Returns PollReason bits as an int."""
@@ -126,10 +125,11 @@ class FastPath:
         """Let frames of one port leave by another with MAC addresses swapped (measuring mode)."""
         _check(lib.halo_worker_set_macswap(self._worker, port, to))
 
-    def interfaces(self) -> list[Interface]:
-        """Return the interface table as the fast path has it now."""
-        count = lib.halo_worker_interfaces(self._worker, self._interfaces)
-        return [_interface(self._interfaces[0][i]) for i in range(count)]
+    def interfaces(self) -> dict[int, Interface]:
+        """Return the interface table as the fast path has it now, by number."""
+        block = lib.halo_worker_interfaces(self._worker)
+        entries = ((number, block.entry[number]) for number in range(block.count))
+        return {number: read_interface(block, entry) for number, entry in entries if entry.mtu}
 
     def debug_frames(self) -> tuple[list[DebugFrame], int]:
         """Return the frames kept by the last poll, and how many more there were."""
@@ -140,17 +140,6 @@ class FastPath:
         """Give back every punt and leave the slot."""
         worker, self._worker = self._worker, ffi.NULL
         lib.halo_worker_detach(worker)
-
-
-def _interface(entry: Any) -> Interface:
-    return Interface(
-        port=entry.port,
-        vlan=entry.vlan,
-        mac=bytes(entry.mac),
-        address=entry.address,
-        prefix_length=entry.prefix_length,
-        mtu=entry.mtu,
-    )
 
 
 def _debug_frame(entry: Any) -> DebugFrame:

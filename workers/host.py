@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from halo_mp import logs
+from halo_mp.shm import tables
 from halo_mp.shm.layout import lib
 from halo_mp.stack.interface import Interface
 from halo_mp.stack.outputs import AddressReady, Conflict, Drop, Forgotten, Learned, Output, Transmit
@@ -59,10 +60,19 @@ class StackHost:
         self._rng = random.Random()
         self._quiet_until = 0.0
 
-    def set_interfaces(self, interfaces: Sequence[Interface]) -> None:
+    def set_interfaces(self, interfaces: Mapping[int, tables.Interface]) -> None:
         """Start a stack on these interfaces; a table of the same interfaces changes nothing."""
         wanted = [
-            interface for interface in interfaces if interface.address and self._is_ours(interface.port)
+            Interface(
+                port=entry.port,
+                vlan=entry.vlan,
+                mac=entry.mac,
+                mtu=entry.mtu,
+                address=entry.addresses[0][0],
+                prefix_length=entry.addresses[0][1],
+            )
+            for entry in interfaces.values()
+            if entry.addresses and self._is_ours(entry.port)
         ]
         if wanted == self._running:
             return

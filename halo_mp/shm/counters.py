@@ -8,6 +8,7 @@ it finds. What the driver tells of ports is whole: it is copied again when an up
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import Any, TypedDict
 
 from halo_mp.shm.layout import (
@@ -97,7 +98,8 @@ class PortsSnapshot(TypedDict):
 
 def _counter_names(struct: str) -> tuple[str, ...]:
     """Return the fields in front of `drops`, in order, all of 64 bits."""
-    return tuple(name for name, _ in ffi.typeof(f"struct {struct}").fields if name != "drops")
+    names = (name for name, _ in ffi.typeof(f"struct {struct}").fields)
+    return tuple(takewhile(lambda name: name != "drops", names))
 
 
 _WORKER_NAMES = _counter_names("halo_worker_counters")

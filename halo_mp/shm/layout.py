@@ -22,6 +22,7 @@ __all__ = [
     "LAYOUT_VERSION",
     "LINE_OCTETS",
     "MAGIC",
+    "MAX_ADDRESSES",
     "MAX_INTERFACES",
     "MAX_LCORES",
     "MAX_PORTS",
@@ -54,6 +55,7 @@ MAX_SLOTS: int = lib.HALO_MAX_SLOTS
 MAX_PORTS: int = lib.HALO_MAX_PORTS
 MAX_LCORES: int = lib.HALO_MAX_LCORES
 MAX_INTERFACES: int = lib.HALO_MAX_INTERFACES
+MAX_ADDRESSES: int = lib.HALO_MAX_ADDRESSES
 LINE_OCTETS = 64
 
 
@@ -81,6 +83,8 @@ class RegionKind(IntEnum):
     SLOT = lib.HALO_REGION_SLOT
     TABLES = lib.HALO_REGION_TABLES
     PORTS = lib.HALO_REGION_PORTS
+    FIB = lib.HALO_REGION_FIB
+    ROUTES = lib.HALO_REGION_ROUTES
 
     @property
     def struct(self) -> str:

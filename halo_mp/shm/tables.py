@@ -4,7 +4,10 @@
 There are two blocks of interfaces. The writer fills the one that is not active, then names it active, then
 raises the epoch; a reader publishes the epoch that it read, and reads `active` behind that. A block is
 written again only when every live worker has published an epoch of the last switch or later, or 0, which
-says that it reads nothing.
+says that it reads nothing. The epoch also moves, with nothing new here, when something else is to be reused
+that workers may look at (`halo_mp.shm.fib`).
+
+An interface keeps its place, which is its number, for as long as it is there: targets of the FIB name it.
 
 Python's stores stay in program order on x86-64, the only machine this runs on so far; elsewhere `write`
 needs a release.
@@ -12,25 +15,42 @@ needs a release.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import IntFlag
 from typing import Any
 
-from halo_mp.shm.layout import MAX_INTERFACES, RegionKind, ffi, lib, size_of
+from halo_mp.shm.layout import MAX_ADDRESSES, MAX_INTERFACES, RegionKind, ffi, lib, size_of
 from halo_mp.shm.region import Region, region_name
+
+
+class InterfaceFlag(IntFlag):
+    """See enum halo_interface_flag."""
+
+    NONE = 0
+    UP = lib.HALO_INTERFACE_UP
+    FORWARD = lib.HALO_INTERFACE_FORWARD
+    DIRECTED_BROADCAST = lib.HALO_INTERFACE_DIRECTED_BROADCAST
+    PROXY_ARP = lib.HALO_INTERFACE_PROXY_ARP
+    REDIRECTS = lib.HALO_INTERFACE_REDIRECTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interface:
-    """An address of the stack on a port. A port without address has one interface with address 0: its MAC."""
+    """A port, or one VLAN of it. The first of its addresses is the primary one."""
 
     port: int
     mac: bytes
     mtu: int
-    address: int = 0
-    prefix_length: int = 0
+    addresses: tuple[tuple[int, int], ...] = ()  # address in host order, prefix length
     vlan: int = 0
-    up: bool = True
+    home_slot: int = 0
+    flags: InterfaceFlag = InterfaceFlag.UP | InterfaceFlag.FORWARD
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Port and VLAN: what tells one interface from another."""
+        return self.port, self.vlan
 
 
 def create_tables(instance: str, *, generation: int) -> Region:
@@ -55,57 +75,82 @@ class TablesWriter:
 
     def resume(self) -> None:
         """Go on after a writer that is dead, perhaps since the middle of a switch: let every reader look anew."""
-        self._switched_at = int(self._tables.epoch) + 1
-        self._tables.epoch = self._switched_at
+        self._tables.interface_generation += 1
+        self._switched_at = self.advance()
+
+    def advance(self) -> int:
+        """Raise the epoch, and return it: who publishes it, or 0, has finished with all that was unlinked before."""
+        self._tables.epoch += 1
+        return int(self._tables.epoch)
 
     def can_write(self, reader_epochs: Iterable[int]) -> bool:
         """Tell from what every live worker has published whether nobody reads the inactive block."""
         return all(epoch == 0 or epoch >= self._switched_at for epoch in reader_epochs)
 
-    def write(self, interfaces: Sequence[Interface]) -> int:
-        """Fill the inactive block, switch to it, and return the new epoch. Only when `can_write` says so."""
-        if len(interfaces) > MAX_INTERFACES:
-            raise ValueError(f"{len(interfaces)} interfaces; the tables have room for {MAX_INTERFACES}")
+    def write(self, interfaces: Mapping[int, Interface]) -> int:
+        """Fill the inactive block, switch to it, and return the new epoch. Only when `can_write` says so.
+
+        `interfaces` has each interface at its number. Raises ValueError when there are too many, or too many addresses.
+        """
+        count = max(interfaces, default=-1) + 1
+        if count > MAX_INTERFACES:
+            raise ValueError(f"{count} interfaces; the tables have room for {MAX_INTERFACES}")
+        addresses = sum(len(interface.addresses) for interface in interfaces.values())
+        if addresses > MAX_ADDRESSES:
+            raise ValueError(f"{addresses} addresses; the tables have room for {MAX_ADDRESSES}")
         tables = self._tables
         inactive = 1 - tables.active
         block = tables.interfaces[inactive]
-        for entry, interface in zip(block.entry, interfaces, strict=False):
-            _fill(entry, interface)
-        block.count = len(interfaces)
+        ffi.memmove(ffi.addressof(block), bytes(ffi.sizeof(block)), ffi.sizeof(block))
+        for number, interface in interfaces.items():
+            _fill(block, number, interface)
+        block.count = count
         tables.active = inactive
-        self._switched_at = tables.epoch + 1
-        tables.epoch = self._switched_at
+        tables.interface_generation += 1
+        self._switched_at = self.advance()
         return self._switched_at
 
 
-def read_interfaces(region: Region) -> tuple[Interface, ...]:
-    """Return the interfaces of the active block, read again when the epoch moved meanwhile."""
+def read_interfaces(region: Region) -> dict[int, Interface]:
+    """Return the interfaces of the active block by number, read again when the epoch moved meanwhile."""
     tables = region.pointer
     while True:
         epoch = tables.epoch
         block = tables.interfaces[tables.active]
-        found = tuple(_read(block.entry[i]) for i in range(min(block.count, MAX_INTERFACES)))
+        count = min(block.count, MAX_INTERFACES)
+        found = {i: read_interface(block, block.entry[i]) for i in range(count) if block.entry[i].mtu}
         if tables.epoch == epoch:
             return found
 
 
-def _fill(entry: Any, interface: Interface) -> None:
-    entry.port = interface.port
-    entry.prefix_length = interface.prefix_length
-    entry.vlan = interface.vlan
-    entry.address = interface.address
-    entry.mac = interface.mac
-    entry.mtu = interface.mtu
-    entry.flags = lib.HALO_INTERFACE_UP if interface.up else 0
-
-
-def _read(entry: Any) -> Interface:
+def read_interface(block: Any, entry: Any) -> Interface:
+    """Return an entry of a block, which has its addresses."""
+    first = min(entry.first_address, MAX_ADDRESSES)
+    last = min(first + entry.address_count, MAX_ADDRESSES)
     return Interface(
         port=entry.port,
         mac=bytes(ffi.buffer(entry.mac)),
         mtu=entry.mtu,
-        address=entry.address,
-        prefix_length=entry.prefix_length,
+        addresses=tuple(
+            (block.address[i].address, block.address[i].prefix_length) for i in range(first, last)
+        ),
         vlan=entry.vlan,
-        up=bool(entry.flags & lib.HALO_INTERFACE_UP),
+        home_slot=entry.home_slot,
+        flags=InterfaceFlag(entry.flags),
     )
+
+
+def _fill(block: Any, number: int, interface: Interface) -> None:
+    entry = block.entry[number]
+    entry.port = interface.port
+    entry.home_slot = interface.home_slot
+    entry.vlan = interface.vlan
+    entry.mac = interface.mac
+    entry.mtu = interface.mtu
+    entry.flags = interface.flags
+    entry.first_address = block.address_count
+    entry.address_count = len(interface.addresses)
+    for address, prefix_length in interface.addresses:
+        place = block.address[block.address_count]
+        place.address, place.prefix_length, place.interface = address, prefix_length, number
+        block.address_count += 1

@@ -26,11 +26,11 @@ static bool is_up(const struct halo_interface *interface, const struct halo_pack
  * All ones in the host part, or all zeros, the obsolete form (RFC 1122 3.3.6), on links that have a broadcast address (not
  * /31 and /32: RFC 3021).
  */
-static bool is_subnet_broadcast(const struct halo_interface *interface, uint32_t address)
+static bool is_subnet_broadcast(const struct halo_address *own, uint32_t address)
 {
-	uint32_t host = interface->prefix_length < 32 ? UINT32_MAX >> interface->prefix_length : 0;
+	uint32_t host = own->prefix_length < 32 ? UINT32_MAX >> own->prefix_length : 0;
 
-	return host > 1 && interface->address && !((address ^ interface->address) & ~host) &&
+	return host > 1 && own->address && !((address ^ own->address) & ~host) &&
 	       ((address & host) == host || (address & host) == 0);
 }
 
@@ -49,12 +49,15 @@ static bool martian_source(const struct halo_worker *worker, const struct halo_p
 	if (net == 0 || net == 127 || net >= 224)
 		return true;
 	for (i = port->first; i < port->first + port->count; i++) {
-		const struct halo_interface *interface = &worker->interfaces[i];
+		const struct halo_interface *interface = &worker->interfaces.entry[i];
+		uint32_t k;
 
 		if (!is_up(interface, packet))
 			continue;
-		if (interface->address == address || is_subnet_broadcast(interface, address))
-			return true;
+		for (k = interface->first_address; k < interface->first_address + interface->address_count; k++)
+			if (worker->interfaces.address[k].address == address ||
+			    is_subnet_broadcast(&worker->interfaces.address[k], address))
+				return true;
 	}
 	return false;
 }
@@ -68,15 +71,19 @@ static uint16_t find_interface(const struct halo_worker *worker, const struct ha
 
 	*broadcast = dst == UINT32_MAX;
 	for (i = port->first; i < port->first + port->count; i++) {
-		const struct halo_interface *interface = &worker->interfaces[i];
+		const struct halo_interface *interface = &worker->interfaces.entry[i];
+		uint32_t k;
 
 		if (!is_up(interface, packet) || interface->vlan != packet->vlan)
 			continue;
-		if (*broadcast || interface->address == dst)
+		if (*broadcast)
 			return i;
-		if (is_subnet_broadcast(interface, dst)) {
-			*broadcast = true;
-			return i;
+		for (k = interface->first_address; k < interface->first_address + interface->address_count; k++) {
+			const struct halo_address *own = &worker->interfaces.address[k];
+
+			*broadcast = is_subnet_broadcast(own, dst);
+			if (*broadcast || own->address == dst)
+				return i;
 		}
 	}
 	return UINT16_MAX;
@@ -115,7 +122,7 @@ static bool has_vlan(const struct halo_worker *worker, const struct halo_packet 
 	uint16_t i;
 
 	for (i = port->first; i < port->first + port->count; i++)
-		if (is_up(&worker->interfaces[i], packet) && worker->interfaces[i].vlan == packet->vlan)
+		if (is_up(&worker->interfaces.entry[i], packet) && worker->interfaces.entry[i].vlan == packet->vlan)
 			return true;
 	return false;
 }

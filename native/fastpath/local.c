@@ -48,7 +48,7 @@ void halo_local_icmp(struct halo_worker *worker, struct halo_packet *packet)
 	packet->icmp_code = icmp[1];
 	/* A packet that somebody below has put together may be longer than the MTU: Python sends fragments. */
 	if (packet->icmp_type != ICMP_ECHO || packet->icmp_code != 0 ||
-	    packet->ip_length > worker->interfaces[packet->interface].mtu) {
+	    packet->ip_length > worker->interfaces.entry[packet->interface].mtu) {
 		packet->verdict = HALO_VERDICT_PUNT;
 		return;
 	}

@@ -123,10 +123,9 @@ int halo_worker_set_macswap(struct halo_worker *worker, uint32_t in, uint32_t ou
 	return 0;
 }
 
-int halo_worker_interfaces(const struct halo_worker *worker, const struct halo_interface **interfaces)
+const struct halo_interface_block *halo_worker_interfaces(const struct halo_worker *worker)
 {
-	*interfaces = worker->interfaces;
-	return (int)worker->interface_count;
+	return &worker->interfaces;
 }
 
 int halo_worker_held(const struct halo_worker *worker)

@@ -46,8 +46,8 @@ struct halo_worker {
 	int64_t next_fd_look_ns;
 	uint64_t epoch;
 	struct halo_port_entry port[HALO_MAX_PORTS];
-	uint32_t interface_count;
-	struct halo_interface interfaces[HALO_MAX_INTERFACES];
+	uint32_t interface_generation;
+	struct halo_interface_block interfaces; /* a copy of the active block */
 
 	struct halo_packet burst[HALO_BURST];
 	struct halo_packet punts[HALO_MAX_PUNTS];

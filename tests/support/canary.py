@@ -49,8 +49,9 @@ class Port:
         self.torn: list[str] = []  # octets that nobody sent
         self._station = Station(instance.namespace, tap)
         self._interface = interface
-        self._address = _dotted(interface.address)
-        self._own = _dotted(interface.address ^ 3)  # .2 for .1, as the kernel's side has it
+        address, _ = interface.addresses[0]
+        self._address = _dotted(address)
+        self._own = _dotted(address ^ 3)  # .2 for .1, as the kernel's side has it
 
     @property
     def lost(self) -> set[int]:
@@ -118,7 +119,7 @@ class Canary:
         """`ports`: of the instance, each with an address."""
         dice = random.Random(seed)
         with instance.region("tables", RegionKind.TABLES) as region:
-            interfaces = {interface.port: interface for interface in read_interfaces(region)}
+            interfaces = {interface.port: interface for interface in read_interfaces(region).values()}
         self.ports = {
             number: Port(
                 instance, f"{instance.name}.{number}", interfaces[number], dice.randbytes(SECRET_OCTETS)

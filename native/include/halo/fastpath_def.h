@@ -76,8 +76,8 @@ void halo_worker_count_drop(struct halo_worker *worker, uint32_t reason);
 void halo_worker_flush(struct halo_worker *worker);
 /* Frames of port `in` leave by port `out` with MAC addresses swapped and TTL decremented; out HALO_NO_PORT ends it. */
 int halo_worker_set_macswap(struct halo_worker *worker, uint32_t in, uint32_t out);
-/* The interfaces as the fast path sees them now; valid until the next poll. Returns how many. */
-int halo_worker_interfaces(const struct halo_worker *worker, const struct halo_interface **interfaces);
+/* The interfaces as the fast path sees them now; valid until the next poll. */
+const struct halo_interface_block *halo_worker_interfaces(const struct halo_worker *worker);
 /* Punts that Python has not yet ended. */
 int halo_worker_held(const struct halo_worker *worker);
 

@@ -11,7 +11,7 @@
  */
 
 enum halo_constant {
-	HALO_LAYOUT_VERSION = 3,
+	HALO_LAYOUT_VERSION = 4,
 	HALO_BOOT_ID_OCTETS = 16,
 	/* pool */
 	HALO_CHUNK_OCTETS = 2097152, /* buffers never cross a chunk, whatever the page size */
@@ -24,10 +24,11 @@ enum halo_constant {
 	HALO_MAX_PORTS = 64,
 	HALO_MAX_LCORES = 32,
 	HALO_MAX_INTERFACES = 256,
+	HALO_MAX_ADDRESSES = 1024, /* of all interfaces together */
 	HALO_MAX_XSTATS = 128,
 	HALO_BURST = 64,
 	HALO_SPARE_SIZE = 512, /* entries of a slot's spare ring */
-	HALO_DROP_LIMIT = 64,  /* room for drop reasons in each counter block */
+	HALO_DROP_LIMIT = 128, /* room for drop reasons in each counter block */
 };
 
 enum halo_region_kind {
@@ -35,6 +36,8 @@ enum halo_region_kind {
 	HALO_REGION_SLOT = 2,
 	HALO_REGION_TABLES = 3,
 	HALO_REGION_PORTS = 4,
+	HALO_REGION_FIB = 5,
+	HALO_REGION_ROUTES = 6,
 };
 
 /* First 64 octets of every region but the pool. Writer: the supervisor that created it, before anybody else maps it. */
@@ -201,7 +204,20 @@ struct halo_worker_counters {
 	uint64_t doorbells;    /* rung by this worker for the driver */
 	uint64_t polls;        /* turns of the poll loop */
 	uint64_t logs_dropped;
+	uint64_t forwarded;        /* of tx_frames: packets of others, sent on by the fast path */
+	uint64_t copies;           /* frames that this worker made from received ones, in spare buffers */
+	uint64_t icmp_suppressed;  /* errors that were not sent because too many were */
+	uint64_t neighbor_touches; /* first uses of neighbors that Python was to hear of */
 	uint64_t drops[HALO_DROP_LIMIT];
+	uint8_t pad[96];
+};
+
+/* Writer: the worker. */
+struct halo_interface_counters {
+	uint64_t rx_packets; /* IPv4 and ARP that came in by it */
+	uint64_t rx_octets;  /* of frames */
+	uint64_t tx_packets; /* that this worker sent out of it */
+	uint64_t tx_octets;
 };
 
 /*
@@ -239,6 +255,7 @@ struct halo_slot {
 	struct halo_ring_index spare;
 	struct halo_worker_counters worker;
 	struct halo_driver_counters driver;
+	struct halo_interface_counters interface[HALO_MAX_INTERFACES];
 	/* then the descriptors of rx, tx and spare, where geometry says */
 };
 
@@ -256,31 +273,135 @@ struct halo_owners {
 
 enum halo_interface_flag {
 	HALO_INTERFACE_UP = 1,
+	HALO_INTERFACE_FORWARD = 2, /* packets that come in here may go on elsewhere */
+	HALO_INTERFACE_DIRECTED_BROADCAST = 4,
+	HALO_INTERFACE_PROXY_ARP = 8,
+	HALO_INTERFACE_REDIRECTS = 16,
 };
 
+/* A port, or one VLAN of it. Its place in the table is its number, which stays for as long as it is there. */
 struct halo_interface { /* writer: the supervisor, in the block that is not active */
 	uint8_t port;
-	uint8_t prefix_length;
-	uint16_t vlan;    /* 0: untagged */
-	uint32_t address; /* host order; 0: none */
+	uint8_t home_slot; /* whose worker resolves the neighbors behind this port */
+	uint16_t vlan;     /* 0: untagged */
 	uint8_t mac[6];
 	uint16_t mtu;   /* octets of an IP packet */
-	uint32_t flags; /* enum halo_interface_flag */
+	uint32_t flags; /* enum halo_interface_flag; 0 in a place where no interface is */
+	uint16_t first_address;
+	uint16_t address_count; /* 0: unnumbered */
 	uint8_t reserved[12];
 };
 
+struct halo_address {     /* writer: as above */
+	uint32_t address; /* host order */
+	uint8_t prefix_length;
+	uint8_t reserved;
+	uint16_t interface;
+};
+
 struct halo_interface_block {
-	uint32_t count;
-	uint8_t pad[60];
+	uint32_t count; /* places, empty ones between them included */
+	uint32_t address_count;
+	uint8_t pad[56];
 	struct halo_interface entry[HALO_MAX_INTERFACES];
+	struct halo_address address[HALO_MAX_ADDRESSES];
 };
 
 struct halo_tables {
 	struct halo_region_header header;
-	uint64_t epoch;  /* writer: the supervisor; +1 at each switch, never 0 */
-	uint32_t active; /* writer: the supervisor; which block readers use */
-	uint8_t pad[52];
+	uint64_t epoch;                /* writer: the supervisor; +1 at each switch, never 0 */
+	uint32_t active;               /* writer: the supervisor; which block readers use */
+	uint32_t interface_generation; /* writer: the supervisor; +1 when another block became active */
+	uint8_t pad[48];
 	struct halo_interface_block interfaces[2];
+};
+
+/* ---- fib: where packets go -------------------------------------------------------------------------------------- */
+
+enum halo_fib_constant {
+	HALO_MAX_TARGETS = 65536,
+	HALO_MAX_MEMBERS = 65536,  /* of all groups together */
+	HALO_MAX_BUCKETS = 262144, /* of all groups together */
+	HALO_FIB_ROOT = 65536,     /* entries of the first level: 16 bits of the address */
+	HALO_FIB_NODE = 256,       /* entries of the levels below: 8 bits each */
+	HALO_FIB_MAX_NODES = 262144,
+	HALO_FIB_CHILD = 1073741824, /* 1 << 30, in an entry: its index is a node's. Else a target's: */
+	HALO_FIB_DEPTH_SHIFT = 24,   /* with the length of the prefix that put it there in the six bits from here */
+	HALO_FIB_INDEX_MASK = 16777215,
+	HALO_MAX_ROUTES = 2097152,
+};
+
+enum halo_target_kind {
+	HALO_TARGET_NONE = 0,      /* no route leads there; target 0 is of this kind, and always there */
+	HALO_TARGET_LOCAL = 1,     /* an address of ours, on `interface` */
+	HALO_TARGET_BROADCAST = 2, /* of a subnet on `interface` */
+	HALO_TARGET_CONNECTED = 3, /* on the link of `interface` */
+	HALO_TARGET_GATEWAY = 4,   /* behind the neighbor `address` on `interface` */
+	HALO_TARGET_GROUP = 5, /* several: a flow's hash says in which of the buckets stands the target that is meant */
+	HALO_TARGET_BLACKHOLE = 6,
+	HALO_TARGET_UNREACHABLE = 7,
+	HALO_TARGET_PROHIBIT = 8,
+};
+
+/*
+ * What stands behind a route. Writer: the supervisor. It fills a target that no entry names, and changes nothing but `what`, one
+ * word, as long as any reader may look at it.
+ */
+struct halo_target {
+	uint32_t what;    /* kind, and the number of the interface << 16 */
+	uint32_t address; /* gateway: the next hop, host order */
+	uint32_t first;   /* group: its first bucket */
+	uint16_t count;   /* group: how many buckets, a power of two */
+	uint16_t flags;
+};
+
+/* For the supervisor alone: what a group was asked to be, so that the next supervisor knows. */
+struct halo_member {
+	uint32_t group; /* target; 0: a free place */
+	uint32_t target;
+	uint32_t weight;
+	uint32_t order; /* within the group */
+};
+
+/*
+ * A trie of 16, 8 and 8 bits whose leaves are targets. Writer of everything: the supervisor, one entry at a time, each with
+ * one store; a node that no entry names any more is used again when every worker's epoch has passed. Memory behind the
+ * nodes that were ever used is not there yet: it is reserved before the first of them is.
+ */
+struct halo_fib {
+	struct halo_region_header header;
+	uint32_t active;    /* which root readers start from */
+	uint32_t hash_seed; /* of the flows' hash, so that routers in a row do not all choose alike */
+	uint8_t pad[56];
+	struct halo_target target[HALO_MAX_TARGETS];
+	uint32_t bucket[HALO_MAX_BUCKETS]; /* targets */
+	struct halo_member member[HALO_MAX_MEMBERS];
+	uint32_t root[2][HALO_FIB_ROOT];
+	/* then uint32_t node[HALO_FIB_MAX_NODES][HALO_FIB_NODE] */
+};
+
+/* ---- routes: what the FIB is made of. Mapped by the supervisor alone, kept for its successor -------------------- */
+
+struct halo_route {
+	uint32_t prefix; /* host order */
+	uint32_t target;
+	uint8_t length;
+	uint8_t used;   /* 0: a free place */
+	uint8_t origin; /* enum halo_route_origin */
+	uint8_t reserved;
+	uint32_t reserved1;
+};
+
+enum halo_route_origin {
+	HALO_ROUTE_CONNECTED = 1, /* follows from an interface's addresses */
+	HALO_ROUTE_STATIC = 2,    /* configured, or asked for at run time */
+};
+
+struct halo_routes {
+	struct halo_region_header header;
+	uint64_t count; /* places that were ever used */
+	uint8_t pad[56];
+	/* then struct halo_route[HALO_MAX_ROUTES], with memory behind it as far as it is used */
 };
 
 /* ---- ports: what the driver tells of itself. Writer of everything behind the header: the driver ---------------- */

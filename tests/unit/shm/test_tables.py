@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from halo_mp.shm.layout import MAX_INTERFACES
+from halo_mp.shm.layout import MAX_ADDRESSES, MAX_INTERFACES
 from halo_mp.shm.region import Region
-from halo_mp.shm.tables import Interface, TablesWriter, create_tables, read_interfaces
+from halo_mp.shm.tables import Interface, InterfaceFlag, TablesWriter, create_tables, read_interfaces
 
 MAC = bytes.fromhex("02aabbccddee")
 
@@ -22,22 +22,23 @@ def region(instance: str) -> Iterator[Region]:
     made.close()
 
 
-def tagged(tag: int, count: int) -> list[Interface]:
-    return [Interface(port=i % 64, mac=MAC, mtu=1500, address=tag, prefix_length=24) for i in range(count)]
+def tagged(tag: int, count: int) -> dict[int, Interface]:
+    return {i: Interface(port=i % 64, mac=MAC, mtu=1500, addresses=((tag, 24),)) for i in range(count)}
 
 
 def test_new_tables_are_empty_at_epoch_one(region: Region) -> None:
-    assert read_interfaces(region) == ()
+    assert read_interfaces(region) == {}
     assert TablesWriter(region).epoch == 1
 
 
 def test_write_is_read_back_whole(region: Region) -> None:
-    wanted = [
-        Interface(port=3, mac=MAC, mtu=9000, address=0x0A4D0001, prefix_length=24, vlan=100),
-        Interface(port=255, mac=bytes(6), mtu=65535, up=False),
-    ]
+    wanted = {
+        0: Interface(port=3, mac=MAC, mtu=9000, addresses=((0x0A4D0001, 24), (0x0A4E0001, 31)), vlan=100),
+        7: Interface(port=255, mac=bytes(6), mtu=65535, flags=InterfaceFlag.PROXY_ARP, home_slot=3),
+        2: Interface(port=4, mac=MAC, mtu=1500, addresses=((0x0A4F0001, 32),)),
+    }
     assert TablesWriter(region).write(wanted) == 2
-    assert read_interfaces(region) == tuple(wanted)
+    assert read_interfaces(region) == wanted
 
 
 def test_write_switches_blocks_and_leaves_the_other_alone(region: Region) -> None:
@@ -47,14 +48,14 @@ def test_write_switches_blocks_and_leaves_the_other_alone(region: Region) -> Non
     writer.write(tagged(2, 1))
     assert region.pointer.active == 1 - first
     assert region.pointer.interfaces[first].count == 2
-    assert region.pointer.interfaces[first].entry[0].address == 1
+    assert region.pointer.interfaces[first].address[0].address == 1
 
 
 def test_write_shorter_list_hides_the_old_rest(region: Region) -> None:
     writer = TablesWriter(region)
     for tag, count in ((1, 5), (2, 5), (3, 1)):
         writer.write(tagged(tag, count))
-    assert read_interfaces(region) == tuple(tagged(3, 1))
+    assert read_interfaces(region) == tagged(3, 1)
 
 
 def test_write_too_many_is_refused_and_changes_nothing(region: Region) -> None:
@@ -63,7 +64,22 @@ def test_write_too_many_is_refused_and_changes_nothing(region: Region) -> None:
     with pytest.raises(ValueError, match="257 interfaces"):
         writer.write(tagged(2, MAX_INTERFACES + 1))
     assert writer.epoch == 2
-    assert read_interfaces(region) == tuple(tagged(1, MAX_INTERFACES))
+    assert read_interfaces(region) == tagged(1, MAX_INTERFACES)
+
+
+def test_write_too_many_addresses_is_refused(region: Region) -> None:
+    crowd = Interface(port=0, mac=MAC, mtu=1500, addresses=((1, 32),) * (MAX_ADDRESSES + 1))
+    with pytest.raises(ValueError, match="1025 addresses"):
+        TablesWriter(region).write({0: crowd})
+
+
+def test_advance_moves_the_epoch_and_no_block(region: Region) -> None:
+    writer = TablesWriter(region)
+    writer.write(tagged(1, 1))
+    generation = region.pointer.interface_generation
+    assert writer.advance() == writer.epoch == 3
+    assert region.pointer.interface_generation == generation
+    assert writer.can_write([2])
 
 
 def test_can_write_waits_for_every_reader_of_the_old_block(region: Region) -> None:
@@ -89,7 +105,8 @@ from halo_mp.shm.region import Region, RegionKind
 from halo_mp.shm.tables import Interface, TablesWriter
 writer = TablesWriter(Region.attach(sys.argv[1], RegionKind.TABLES, writable=True))
 for tag in range(1, 1 << 30):
-    writer.write([Interface(port=0, mac=bytes(6), mtu=1500, address=tag) for _ in range(1 + tag % 5)])
+    interface = Interface(port=0, mac=bytes(6), mtu=1500, addresses=((tag, 24),))
+    writer.write({number: interface for number in range(1 + tag % 5)})
 """
 
 
@@ -99,7 +116,7 @@ def test_read_while_written_never_mixes_two_versions(region: Region) -> None:
         while len(tags) < 50:
             found = read_interfaces(region)
             if found:
-                (tag,) = {interface.address for interface in found}
+                ((tag, _),) = {interface.addresses[0] for interface in found.values()}
                 assert len(found) == 1 + tag % 5
                 tags.add(tag)
         writer.kill()

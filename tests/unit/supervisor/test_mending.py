@@ -76,7 +76,7 @@ def test_word_that_is_anothers_is_left_alone(regions: Regions, mending: Mending,
 
 def test_what_the_supervisor_wrote_itself_is_right(regions: Regions, mending: Mending) -> None:
     writer = TablesWriter(regions.tables)
-    epoch = writer.write([Interface(port=0, mac=bytes(6), mtu=1500)])
+    epoch = writer.write({0: Interface(port=0, mac=bytes(6), mtu=1500)})
     mending.renew(regions.tables)
     assert mending.check() == set()
     assert writer.epoch == epoch

@@ -58,7 +58,7 @@ def test_stack_mac_of_another_port_is_the_devices_unless_named() -> None:
         assert stack_mac("x", named, ready(0, driver=driver)[0]) == b"\2\0\0\0\0\7"
 
 
-def test_interfaces_one_for_each_address_and_one_for_none() -> None:
+def test_interfaces_one_for_each_port_with_all_its_addresses() -> None:
     built = build_config("--address", "0=10.1.2.3/24")
     (address,) = built.ports[0].addresses
     second = dataclasses.replace(address, address=0x0A010303, prefix_length=25)
@@ -66,18 +66,17 @@ def test_interfaces_one_for_each_address_and_one_for_none() -> None:
         built, ports=(dataclasses.replace(built.ports[0], addresses=(address, second)), built.ports[1])
     )
     found = interfaces(wanted, ready(0, 1, driver="net_null"))
-    assert [(entry.port, entry.address, entry.prefix_length) for entry in found] == [
-        (0, 0x0A010203, 24),
-        (0, 0x0A010303, 25),
-        (1, 0, 0),
-    ]
-    assert {entry.mac for entry in found} == {DEVICE_MAC}
-    assert {entry.port for entry in interfaces(wanted, ready(1))} == {1}
+    assert {number: (entry.port, entry.addresses) for number, entry in found.items()} == {
+        0: (0, ((0x0A010203, 24), (0x0A010303, 25))),
+        1: (1, ()),
+    }
+    assert {entry.mac for entry in found.values()} == {DEVICE_MAC}
+    assert {number: entry.port for number, entry in interfaces(wanted, ready(1)).items()} == {1: 1}
 
 
 def test_interfaces_mtu_is_the_smaller_one() -> None:
     wanted = build_config("--mtu", "9000")
-    assert {entry.mtu for entry in interfaces(wanted, ready(0))} == {1500}
+    assert {entry.mtu for entry in interfaces(wanted, ready(0)).values()} == {1500}
 
 
 def test_driver_configure_largest_instance_fits_in_one_frame() -> None:
