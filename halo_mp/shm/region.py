@@ -99,10 +99,18 @@ class Region:
 
     @classmethod
     def create(
-        cls, name: str, kind: RegionKind, size_octets: int, *, generation: int, mode: int = 0o600
+        cls,
+        name: str,
+        kind: RegionKind,
+        size_octets: int,
+        *,
+        generation: int,
+        mode: int = 0o600,
+        reserve_octets: int | None = None,
     ) -> Self:
         """Create a region of zeros with its header.
 
+        There is memory for its first `reserve_octets`, if that is given: who writes behind them reserves it before.
         Raises EnvironmentProblem when the name or the memory is taken.
         """
         try:
@@ -114,7 +122,8 @@ class Region:
         try:
             # Says "under construction" to whoever finds a region that has no header yet; see `is_stale`.
             fcntl.flock(fd, fcntl.LOCK_EX)
-            _reserve(fd, name, size_octets)
+            _reserve(fd, name, size_octets if reserve_octets is None else reserve_octets)
+            os.ftruncate(fd, size_octets)
             region = cls(name, kind, fd, size_octets, writable=True)
             region._write_header(generation)
         except BaseException:

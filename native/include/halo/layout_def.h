@@ -370,9 +370,10 @@ struct halo_member {
  */
 struct halo_fib {
 	struct halo_region_header header;
-	uint32_t active;    /* which root readers start from */
-	uint32_t hash_seed; /* of the flows' hash, so that routers in a row do not all choose alike */
-	uint8_t pad[56];
+	uint32_t active;         /* which root readers start from */
+	uint32_t hash_seed;      /* of the flows' hash, so that routers in a row do not all choose alike */
+	uint32_t nodes_reserved; /* there is memory for so many; nobody may look behind them */
+	uint8_t pad[52];
 	struct halo_target target[HALO_MAX_TARGETS];
 	uint32_t bucket[HALO_MAX_BUCKETS]; /* targets */
 	struct halo_member member[HALO_MAX_MEMBERS];
