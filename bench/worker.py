@@ -94,7 +94,10 @@ def _memory(octets: int) -> Any:
 
 def _build() -> Rig:
     geometry = SlotGeometry(slot=0, pool=PoolGeometry(buffer_count=BUFFERS))
-    memory = [_memory(size) for size in (geometry.size_octets, CHUNK_OCTETS, size_of("halo_tables"))]
+    memory = [
+        _memory(size)
+        for size in (geometry.size_octets, CHUNK_OCTETS, size_of("halo_tables"), size_of("halo_fib"))
+    ]
     slot = ffi.cast("struct halo_slot *", memory[0])
     pool = ffi.cast("uint8_t *", memory[1])
     tables = ffi.cast("struct halo_tables *", memory[2])
@@ -112,6 +115,7 @@ def _build() -> Rig:
         pool=pool,
         slot=slot,
         tables=tables,
+        fib=ffi.cast("struct halo_fib *", memory[3]),
         doorbell_fd=doorbell,
         driver_doorbell_fd=doorbell,
         epoll_fd=epoll.fileno(),

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from halo_mp.shm import fib
 from halo_mp.shm.layout import CHUNK_OCTETS, DATA_OCTETS, SPARE_SIZE, size_of
 from halo_mp.shm.pool import PAGE_1G, PAGE_2M, PoolGeometry
 from halo_mp.shm.slot import BOUND_MARGIN, SlotGeometry
@@ -89,6 +90,7 @@ def slot_geometry(config: Config, slot: int) -> SlotGeometry:
 def region_octets(config: Config) -> int:
     """Return how much of /dev/shm all regions of the instance take; the pool is no part of it."""
     sizes = [size_of("halo_owners") + config.pool_size, size_of("halo_tables"), size_of("halo_ports")]
+    sizes += [size_of("halo_fib"), size_of("halo_routes"), *fib.STEP_OCTETS]
     sizes += [slot_geometry(config, slot.number).size_octets for slot in config.slots]
     return sum(-(-size // 4096) * 4096 for size in sizes)
 

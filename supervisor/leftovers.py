@@ -99,7 +99,9 @@ async def _end(member: Member) -> None:
 
 def _regions(instance: str) -> list[str]:
     """Return the POSIX names of the regions of exactly this instance: `a` has no part in those of `a.b`."""
-    ours = re.compile(rf"halo-mp\.{re.escape(instance)}\.(owners|ports|tables|(slot|sessions)\.[0-9]+)")
+    ours = re.compile(
+        rf"halo-mp\.{re.escape(instance)}\.(owners|ports|tables|fib|routes|(slot|sessions)\.[0-9]+)"
+    )
     return [f"/{entry.name}" for entry in DIRECTORY.iterdir() if ours.fullmatch(entry.name)]
 
 

@@ -29,6 +29,8 @@ _GUARDED = {
     RegionKind.OWNERS: HEADER_OCTETS + size_of("halo_pool_geometry"),
     RegionKind.PORTS: HEADER_OCTETS,
     RegionKind.TABLES: size_of("halo_tables"),  # the supervisor is the only writer of all of it
+    RegionKind.FIB: HEADER_OCTETS,
+    RegionKind.ROUTES: HEADER_OCTETS,
 }
 
 log = logs.get("supervisor")
@@ -58,6 +60,8 @@ class Mending:
             regions.owners.name: _guard(regions.owners, nobody, everybody),
             regions.ports.name: _guard(regions.ports, nobody, nobody),
             regions.tables.name: _guard(regions.tables, nobody, nobody),
+            regions.fib.name: _guard(regions.fib, nobody, nobody),
+            regions.routes.name: _guard(regions.routes, nobody, nobody),
         }
         for number, memory in regions.slots.items():
             own = frozenset((number,))
@@ -87,7 +91,8 @@ class Mending:
         if found == guard.wanted and size_octets == guard.region.size_octets:
             return frozenset()
         if cut := size_octets < guard.region.size_octets:
-            os.posix_fallocate(guard.region.fd, 0, guard.region.size_octets)
+            os.posix_fallocate(guard.region.fd, 0, guard.region.reserved_octets)
+            os.ftruncate(guard.region.fd, guard.region.size_octets)
         elif size_octets > guard.region.size_octets:
             os.ftruncate(guard.region.fd, guard.region.size_octets)
         os.pwrite(guard.region.fd, guard.wanted, 0)

@@ -8,12 +8,14 @@ doorbells as the one that died.
 from __future__ import annotations
 
 import os
+import secrets
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Self
 
 from halo_mp.control.inbox import close_all
 from halo_mp.errors import EnvironmentProblem
+from halo_mp.shm.fib import create_fib, create_routes
 from halo_mp.shm.layout import RegionKind
 from halo_mp.shm.owners import create_owners
 from halo_mp.shm.pool import create_pool
@@ -40,6 +42,8 @@ class Regions:
     owners: Region
     ports: Region
     tables: Region
+    fib: Region
+    routes: Region  # the supervisor's alone
 
     def __init__(self, stack: ExitStack, generation: int, pool_fd: int, lcore_doorbells: list[int]) -> None:
         """For `create` and `adopt`."""
@@ -67,6 +71,9 @@ class Regions:
             regions.owners = regions._keep(create_owners(name, geometry, generation=generation))
             regions.ports = regions._keep(create_ports(name, generation=generation))
             regions.tables = regions._keep(create_tables(name, generation=generation))
+            seed = secrets.randbits(32)
+            regions.fib = regions._keep(create_fib(name, generation=generation, hash_seed=seed))
+            regions.routes = regions._keep(create_routes(name, generation=generation))
             regions._open_tables()
             for slot in config.slots:
                 region = create_slot(name, slot_geometry(config, slot.number), generation=generation)
@@ -86,16 +93,18 @@ class Regions:
                 raise EnvironmentProblem(f"{len(fds)} descriptors came back from the driver")
             slot_doorbells, lcore_doorbells = fds[1 : 1 + len(config.slots)], fds[1 + len(config.slots) :]
             regions = cls(stack, generation, fds[0], lcore_doorbells)
-            owners, ports, tables = (
+            shared = [
                 _attach(stack, config, kind.name.lower(), kind, generation)
-                for kind in (RegionKind.OWNERS, RegionKind.PORTS, RegionKind.TABLES)
-            )
+                for kind in RegionKind
+                if kind is not RegionKind.SLOT
+            ]
             slots = [
                 _attach(stack, config, f"slot.{slot.number}", RegionKind.SLOT, generation)
                 for slot in config.slots
             ]
             # All is there: from here on it is ours, and goes with us.
-            regions.owners, regions.ports, regions.tables = map(regions._keep, (owners, ports, tables))
+            for region in shared:
+                setattr(regions, region.kind.name.lower(), regions._keep(region))
             regions._open_tables()
             for slot, region, doorbell in zip(config.slots, slots, slot_doorbells, strict=True):
                 regions._keep_slot(slot, region, doorbell)
@@ -105,7 +114,7 @@ class Regions:
 
     def _take_over(self, config: Config) -> None:
         """Write anew what only the supervisor may: nobody has watched over it while there was none."""
-        for region in (self.owners, self.ports, self.tables, *(slot.region for slot in self.slots.values())):
+        for region in self._all():
             region.take_over()
         pool_geometry(config).write_to(self.owners.pointer.pool)
         for number, memory in self.slots.items():
@@ -118,6 +127,8 @@ class Regions:
     def _open_tables(self) -> None:
         self.tables_readonly_fd = self.tables.readonly_fd()
         self._stack.callback(os.close, self.tables_readonly_fd)
+        self.fib_readonly_fd = self.fib.readonly_fd()
+        self._stack.callback(os.close, self.fib_readonly_fd)
 
     def _keep_slot(self, slot: SlotConfig, region: Region, doorbell: int) -> None:
         self.slots[slot.number] = SlotMemory(self._keep(region), doorbell, self.lcore_doorbells[slot.lcore])
@@ -125,8 +136,11 @@ class Regions:
     @property
     def names(self) -> tuple[str, ...]:
         """The POSIX names of the regions."""
-        regions = (self.owners, self.ports, self.tables, *(slot.region for slot in self.slots.values()))
-        return tuple(region.name for region in regions)
+        return tuple(region.name for region in self._all())
+
+    def _all(self) -> list[Region]:
+        slots = (slot.region for slot in self.slots.values())
+        return [self.owners, self.ports, self.tables, self.fib, self.routes, *slots]
 
     def driver_fds(self) -> list[int]:
         """The descriptors of a driver's configuration, in order."""
@@ -140,6 +154,7 @@ class Regions:
             self.pool_fd,
             memory.region.fd,
             self.tables_readonly_fd,
+            self.fib_readonly_fd,
             memory.doorbell,
             memory.home_doorbell,
         ]

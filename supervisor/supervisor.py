@@ -19,6 +19,7 @@ from typing import Any
 from halo_mp import logs
 from halo_mp.control.messages import Neighbor, Privileges, ReadyPort, WorkerUser, chunks
 from halo_mp.errors import EXIT_FORCED, EXIT_STOPPED, HaloError, RuntimeFailure
+from halo_mp.shm.fib import FibWriter
 from halo_mp.shm.identity import own_start_ticks
 from halo_mp.shm.tables import Interface, TablesWriter, read_interfaces
 from halo_mp.supervisor import tap
@@ -39,6 +40,7 @@ from halo_mp.supervisor.plain import to_plain
 from halo_mp.supervisor.process import OOM_SCORES, Child, set_oom_score
 from halo_mp.supervisor.regions import Regions
 from halo_mp.supervisor.reports import Reports
+from halo_mp.supervisor.routes import Routes
 from halo_mp.supervisor.signals import StopSignals
 from halo_mp.supervisor.spares import Spares
 from halo_mp.supervisor.state import Member, State
@@ -96,13 +98,18 @@ class Supervisor:
             self._regions = self._adopted.regions
         try:
             self._mending = Mending(self._regions)
-            self._tables = TablesWriter(self._regions.tables)
+            self._tables = TablesWriter(
+                self._regions.tables, lambda: self._mending.renew(self._regions.tables)
+            )
             self._statistics = Statistics(self._config, self._regions)
             self._greeter = self._adopted.greeter if self._adopted else self._listen()
+            fib = FibWriter(self._regions.fib, self._regions.routes)
             try:
+                self._routes = Routes(fib, self._tables, self._reader_epochs)
                 await self._start_and_wait()
             finally:
                 await self._stop()
+                fib.close()
         finally:
             self._regions.close()
         forced = self._signals.forced.is_set()
@@ -167,7 +174,6 @@ class Supervisor:
     def _resume(self, adopted: Adopted) -> None:
         """Let everything begin where the dead supervisor left it."""
         self._tables.resume()
-        self._mending.renew(self._regions.tables)
         self._interfaces = read_interfaces(self._regions.tables)
         self._statistics.keep(adopted.left.kept)
         self._reports.take_over(adopted.left.members)
@@ -301,15 +307,18 @@ class Supervisor:
         """Write the tables, when nobody reads the block any more that is written to."""
         if wanted == self._interfaces:
             return
-        while not self._tables.can_write([w.epoch for w in self._workers.values()]):  # noqa: ASYNC110 - in shm
+        while not self._tables.can_write(self._reader_epochs()):  # noqa: ASYNC110 - in shm
             await asyncio.sleep(TABLES_POLL_S)  # not for long: who hangs is killed
         epoch = self._tables.write(wanted)
-        self._mending.renew(self._regions.tables)
         self._interfaces = wanted
+        self._routes.set_interfaces(wanted)
         log.info("tables.written", epoch=epoch, interfaces=len(wanted))
         for worker in self._workers.values():
             if worker.life is not None:
                 worker.life.tell({"type": "interfaces"})
+
+    def _reader_epochs(self) -> list[int]:
+        return [worker.epoch for worker in self._workers.values()]
 
     def _tell_to_announce(self, ports: Iterable[int]) -> None:
         """Ports are back: have those on the link told who is there, whatever they asked for meanwhile was lost."""
@@ -341,6 +350,7 @@ class Supervisor:
     def _look_around(self, now: float) -> None:
         for slot in self._mending.check():  # first: what is looked at below must be there
             self._workers[slot].end_scribbled()
+        self._routes.collect()
         self._driver.check_progress(now)
         for worker in self._workers.values():
             worker.check_progress(now)

@@ -61,6 +61,7 @@ class FastPath:
         pool: Any,
         slot: Any,
         tables: Any,
+        fib: Any,
         doorbell_fd: int,
         driver_doorbell_fd: int,
         epoll_fd: int,
@@ -70,7 +71,7 @@ class FastPath:
     ) -> None:
         """Attach to a slot's rings. Raises OSError when the region is not of this make."""
         setup = ffi.new("struct halo_worker_setup *")
-        setup.pool, setup.slot, setup.tables = pool, slot, tables
+        setup.pool, setup.slot, setup.tables, setup.fib = pool, slot, tables, fib
         setup.doorbell_fd, setup.driver_doorbell_fd, setup.epoll_fd = (
             doorbell_fd,
             driver_doorbell_fd,

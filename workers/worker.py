@@ -198,6 +198,7 @@ class Worker:
             pool=regions.pool.pointer,
             slot=regions.slot.pointer,
             tables=regions.tables.pointer,
+            fib=regions.fib.pointer,
             doorbell_fd=regions.doorbell_fd,
             driver_doorbell_fd=regions.driver_doorbell_fd,
             epoll_fd=self._selector.fileno(),

@@ -160,7 +160,7 @@ class WorkerUser(TypedDict):
 class WorkerConfigure(TypedDict):
     """Supervisor → worker.
 
-    Descriptors: pool, slot region, tables (read-only), the worker's doorbell, its home lcore's doorbell.
+    Descriptors: pool, slot region, tables and FIB (both read-only), the worker's doorbell, its home lcore's doorbell.
     """
 
     type: Literal["configure"]

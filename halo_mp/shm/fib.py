@@ -34,6 +34,7 @@ MAX_GROUP_BUCKETS = 16384
 _NODE_OCTETS = 4 * lib.HALO_FIB_NODE
 _FIB_OCTETS = size_of("halo_fib") + lib.HALO_FIB_MAX_NODES * _NODE_OCTETS
 _ROUTES_OCTETS = size_of("halo_routes") + lib.HALO_MAX_ROUTES * size_of("halo_route")
+STEP_OCTETS = (1024 * _NODE_OCTETS, 65536 * size_of("halo_route"))  # by which memory grows (native/fib)
 _PINNED = 1  # in a target's flags: the gateway was asked for on that interface
 
 
@@ -115,7 +116,7 @@ class Usage:
     octets: int
 
 
-class FibFull(Exception):
+class FibFullError(Exception):
     """There is no room for one more target, group or route."""
 
 
@@ -172,7 +173,7 @@ class FibWriter:
     # ---- targets
 
     def new_target(self, target: Target) -> int:
-        """Return the number of a new target. Raises FibFull."""
+        """Return the number of a new target. Raises FibFullError."""
         number = self._take_target()
         place = self._fib.target[number]
         place.address = target.address
@@ -207,13 +208,13 @@ class FibWriter:
     # ---- groups
 
     def new_group(self, members: Sequence[tuple[int, int]], buckets: Sequence[int]) -> int:
-        """Return a group of (target, weight) that spreads flows over buckets. Raises FibFull."""
+        """Return a group of (target, weight) that spreads flows over buckets. Raises FibFullError."""
         if len(self._free_members) < len(members):
-            raise FibFull(f"all {MAX_MEMBERS} members of groups are in use")
+            raise FibFullError(f"all {MAX_MEMBERS} members of groups are in use")
         first = self._take_buckets(len(buckets))
         try:
             number = self._take_target()
-        except FibFull:
+        except FibFullError:
             self._free_buckets[len(buckets)].append(first)
             raise
         self._members[number] = []
@@ -273,11 +274,12 @@ class FibWriter:
         """Return the longest route that covers an address."""
         return self._entry(lib.halo_fib_table_covering(self._table, address))
 
-    def routes(self, start: int = 0) -> Iterator[tuple[int, RouteEntry]]:
-        """Return routes with their places, from a place on; places stay as long as their routes."""
-        for place in range(start, self._header.count):
-            if self._routes[place].used:
-                yield place, self._read(place)
+    def routes(self, start: int = 0, origin: Origin | None = None) -> Iterator[tuple[int, RouteEntry]]:
+        """Return routes, or those of an origin, with their places, from one on. A place stays as long as its route."""
+        place = lib.halo_fib_table_next(self._table, start, origin or 0)
+        while place >= 0:
+            yield place, self._read(place)
+            place = lib.halo_fib_table_next(self._table, place + 1, origin or 0)
 
     def usage(self) -> Usage:
         """Return how full the tables are."""
@@ -311,7 +313,7 @@ class FibWriter:
 
     def _take_target(self) -> int:
         if not self._free:
-            raise FibFull(f"all {MAX_TARGETS - 1} targets are in use")
+            raise FibFullError(f"all {MAX_TARGETS - 1} targets are in use")
         return self._free.pop()
 
     def _free_target(self, number: int) -> None:
@@ -330,7 +332,7 @@ class FibWriter:
         if free:
             return free.pop()
         if self._bucket_end + count > MAX_BUCKETS:
-            raise FibFull(f"all {MAX_BUCKETS} buckets of groups are in use")
+            raise FibFullError(f"all {MAX_BUCKETS} buckets of groups are in use")
         self._bucket_end += count
         return self._bucket_end - count
 

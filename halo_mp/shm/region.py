@@ -92,6 +92,7 @@ class Region:
         self.name = name
         self.kind = kind
         self.size_octets = size_octets
+        self.reserved_octets = size_octets  # that there is memory for from the start
         self.writable = writable
         self._fd = fd
         self._address = map_shared(fd, size_octets, writable=writable)
@@ -125,6 +126,7 @@ class Region:
             _reserve(fd, name, size_octets if reserve_octets is None else reserve_octets)
             os.ftruncate(fd, size_octets)
             region = cls(name, kind, fd, size_octets, writable=True)
+            region.reserved_octets = reserve_octets or size_octets
             region._write_header(generation)
         except BaseException:
             os.close(fd)

@@ -15,7 +15,7 @@ needs a release.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntFlag
 from typing import Any
@@ -64,7 +64,9 @@ def create_tables(instance: str, *, generation: int) -> Region:
 class TablesWriter:
     """The one writer of the tables."""
 
-    def __init__(self, region: Region) -> None:
+    def __init__(self, region: Region, on_written: Callable[[], None] = lambda: None) -> None:
+        """`on_written` is called after each change, of the epoch alone too."""
+        self._on_written = on_written
         self._tables = region.pointer
         self._switched_at = int(self._tables.epoch)
 
@@ -81,6 +83,7 @@ class TablesWriter:
     def advance(self) -> int:
         """Raise the epoch, and return it: who publishes it, or 0, has finished with all that was unlinked before."""
         self._tables.epoch += 1
+        self._on_written()
         return int(self._tables.epoch)
 
     def can_write(self, reader_epochs: Iterable[int]) -> bool:

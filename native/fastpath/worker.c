@@ -68,6 +68,7 @@ static void set_up(struct halo_worker *worker, const struct halo_worker_setup *s
 	worker->pool = setup->pool;
 	worker->slot = setup->slot;
 	worker->tables = setup->tables;
+	worker->fib = setup->fib;
 	worker->geometry = geometry->pool;
 	worker->rings = *geometry;
 	worker->slot_number = geometry->slot;

@@ -24,6 +24,7 @@ struct halo_worker {
 	uint8_t *pool;
 	struct halo_slot *slot;
 	const struct halo_tables *tables;
+	const struct halo_fib *fib;
 	struct halo_pool_geometry geometry;
 	struct halo_slot_geometry rings; /* as it was when it was checked; nobody looks at the shared one again */
 	uint32_t slot_number;

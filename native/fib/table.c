@@ -136,6 +136,14 @@ int64_t halo_fib_table_covering(const struct halo_fib_table *table, uint32_t add
 	return place == NO_ROUTE ? -ENOENT : (int64_t)place;
 }
 
+int64_t halo_fib_table_next(const struct halo_fib_table *table, uint32_t place, uint32_t origin)
+{
+	for (; place < table->routes->count; place++)
+		if (table->route[place].used && (origin == 0 || table->route[place].origin == origin))
+			return place;
+	return -ENOENT;
+}
+
 void halo_fib_table_usage(const struct halo_fib_table *table, struct halo_fib_usage *usage)
 {
 	usage->routes = table->route_count;

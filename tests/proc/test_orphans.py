@@ -60,7 +60,7 @@ def test_orphans_go_on_and_end_by_themselves(short_lived: Instance) -> None:
         removed = {entry["name"] for entry in successor.events("leftover.region")}
         assert removed == {
             f"/halo-mp.{short_lived.name}.{region}"
-            for region in ("owners", "ports", "tables", "slot.0", "slot.1")
+            for region in ("owners", "ports", "tables", "fib", "routes", "slot.0", "slot.1")
         }
         assert {entry["interface"] for entry in successor.events("leftover.tap")} == {
             f"{short_lived.name}.0",

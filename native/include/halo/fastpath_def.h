@@ -25,6 +25,7 @@ struct halo_worker_setup {
 	void *pool;             /* mapped for reading and writing */
 	struct halo_slot *slot; /* mapped for reading and writing */
 	const struct halo_tables *tables;
+	const struct halo_fib *fib;
 	int doorbell_fd;        /* ours */
 	int driver_doorbell_fd; /* of the home lcore */
 	int epoll_fd;           /* of the event loop; holds doorbell_fd */

@@ -45,6 +45,9 @@ int64_t halo_fib_table_find(const struct halo_fib_table *table, uint32_t prefix,
 /* Return the place of the longest route that covers an address, or -ENOENT. */
 int64_t halo_fib_table_covering(const struct halo_fib_table *table, uint32_t address);
 
+/* Return the first place, from one on, with a route of that origin, 0 for any; or -ENOENT. */
+int64_t halo_fib_table_next(const struct halo_fib_table *table, uint32_t place, uint32_t origin);
+
 /* What was unlinked so far may be used again once every reader has passed this epoch. Returns how many nodes that are. */
 uint32_t halo_fib_table_seal(struct halo_fib_table *table, uint64_t epoch);
 /* Every reader has passed this epoch. */

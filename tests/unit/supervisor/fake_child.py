@@ -234,9 +234,10 @@ class Driver(Child):
 
 class Worker(Child):
     async def configure(self, message: dict[str, Any], fds: list[int]) -> None:
-        pool, slot, tables, doorbell, home = fds
+        pool, slot, tables, fib, doorbell, home = fds
         self.slot = self.attach(slot, RegionKind.SLOT)
         self.tables = self.attach(tables, RegionKind.TABLES, writable=False)
+        self.fib = self.attach(fib, RegionKind.FIB, writable=False)
         close_all([pool, doorbell, home])
         self.note("region", state=self.slot.pointer.life.state, generation=self.slot.pointer.life.generation)
         await self.stage("configured")

@@ -62,7 +62,7 @@ def test_supervisor_killed_the_next_one_ends_what_it_left(tmp_path: Path) -> Non
         with pytest.raises(InstanceRunning):
             Instance.acquire(name, tmp_path)
         dead.kill()
-    assert len(regions_of(name)) == 5
+    assert len(regions_of(name)) == 7
     clean(name, tmp_path)
     assert not any(start_ticks(int(pid)) for pid in pids)
     assert regions_of(name) == []

@@ -51,7 +51,8 @@ def test_nothing_scribbled_nothing_mended(mending: Mending) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "guarded"), [("slot", 128), ("owners", 96), ("ports", 64), ("tables", 128 + 2 * (64 + 256 * 32))]
+    ("name", "guarded"),
+    [("slot", 128), ("owners", 96), ("ports", 64), ("tables", 128 + 2 * (64 + 256 * 32 + 1024 * 8))],
 )
 def test_every_word_that_is_the_supervisors_is_mended(
     regions: Regions, mending: Mending, name: str, guarded: int

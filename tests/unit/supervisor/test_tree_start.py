@@ -45,7 +45,7 @@ def test_up_children_are_pinned_in_sessions_of_their_own(tmp_path: Path) -> None
         assert [entry["fds"] for entry in tree.events("driver", "configured")] == [
             3 + 2 * 2 + len(config.driver_cores)
         ]
-        assert [entry["fds"] for entry in tree.events("worker.1", "configured")] == [5]
+        assert [entry["fds"] for entry in tree.events("worker.1", "configured")] == [6]
         await tree.stop()
 
     scenario(tmp_path, play)
