@@ -92,8 +92,8 @@ def test_driver_configure_has_a_descriptor_for_each_thing() -> None:
     regions = Regions.create(wanted, generation=1)
     fds = regions.driver_fds()
     assert len(fds) == len(set(fds)) == 3 + 2 * len(wanted.slots) + len(wanted.driver_cores)
-    assert len(set(regions.worker_fds(1))) == 5
-    assert regions.worker_fds(1)[4] == fds[3 + 2 * len(wanted.slots) + wanted.slots[1].lcore]
+    assert len(set(regions.worker_fds(1))) == 6
+    assert regions.worker_fds(1)[5] == fds[3 + 2 * len(wanted.slots) + wanted.slots[1].lcore]
     regions.close()
 
 
