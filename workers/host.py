@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from halo_mp import logs
 from halo_mp.shm import tables
 from halo_mp.shm.layout import lib
-from halo_mp.stack.interface import Interface
-from halo_mp.stack.outputs import AddressReady, Conflict, Drop, Forgotten, Learned, Output, Transmit
+from halo_mp.stack.interface import Address, Interface
+from halo_mp.stack.outputs import Conflict, Drop, Hand, Learned, Output, Transmit
 from halo_mp.stack.reasons import NO_INTERFACE
-from halo_mp.stack.stack import Stack
+from halo_mp.stack.router import Router
 from halo_mp.wire import ethernet, ipv4
 from halo_mp.workers.fastpath import CONSUMED, DROP_NUMBERS, FastPath, Punt
 from halo_mp.workers.settings import Settings
@@ -55,34 +55,30 @@ class StackHost:
         self._known: list[Neighbor] = []
         self._loop = loop
         self._on_learned = on_learned
-        self._stack: Stack | None = None
+        self._stack: Router | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._rng = random.Random()
         self._quiet_until = 0.0
 
     def set_interfaces(self, interfaces: Mapping[int, tables.Interface]) -> None:
-        """Start a stack on these interfaces; a table of the same interfaces changes nothing."""
+        """Let the stack use these interfaces; those that are as before notice nothing."""
         wanted = [
-            Interface(
-                port=entry.port,
-                vlan=entry.vlan,
-                mac=entry.mac,
-                mtu=entry.mtu,
-                address=entry.addresses[0][0],
-                prefix_length=entry.addresses[0][1],
-            )
+            _interface(entry)
             for entry in interfaces.values()
             if entry.addresses and self._is_ours(entry.port)
         ]
         if wanted == self._running:
             return
-        known = self._known or self.neighbors()
-        self._known = []
-        self._running = wanted
-        self._stack = Stack(wanted, rng=self._rng, shared_ports=self._shared_ports)
+        if self._stack is None:
+            self._stack = Router(
+                rng=self._rng, shared_ports=self._shared_ports, forwarding=False, mirrored=False
+            )
         for interface in wanted:
-            log.info("interface.up", port=interface.port, vlan=interface.vlan, address=str(interface))
-        self._act(self._stack.start(self._loop.time()))
+            if interface not in (self._running or ()):
+                log.info("interface.up", port=interface.port, vlan=interface.vlan, address=str(interface))
+        self._running = wanted
+        self._act(self._stack.set_interfaces(wanted, self._loop.time()))
+        known, self._known = self._known, []
         self.adopt(known)
 
     def handle_punts(self) -> None:
@@ -154,6 +150,9 @@ class StackHost:
             self._fastpath.finish(punt.index, DROP_NUMBERS["stack_error"])
             self._report_error(now)
             return
+        if outputs and isinstance(outputs[0], Hand):
+            self._fastpath.hand(punt.index, outputs[0].slot)
+            return
         own = next((out for out in outputs if isinstance(out, Drop) and out.octets is octets), None)
         if own is not None:
             outputs.remove(own)
@@ -191,7 +190,7 @@ class StackHost:
                         mac=ethernet.format_mac(mac),
                         abandoned=abandoned,
                     )
-                case Forgotten() | AddressReady():
+                case _:
                     pass
         if learned and tell:
             self._on_learned(learned)
@@ -210,6 +209,16 @@ class StackHost:
             self._act(self._stack.poll(self._loop.time()))
             self._fastpath.flush()
         self._rearm()
+
+
+def _interface(entry: tables.Interface) -> Interface:
+    return Interface(
+        port=entry.port,
+        vlan=entry.vlan,
+        mac=entry.mac,
+        mtu=entry.mtu,
+        addresses=tuple(Address(address, length) for address, length in entry.addresses),
+    )
 
 
 def _no_interface(punt: Punt, octets: bytes) -> Output:

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our own address on a link: probing, announcing and defending it. RFC 5227.
+"""One of our own addresses on a link: probing, announcing and defending it. RFC 5227.
 
 ============ ===================================== ==================================== ============
 state        event                                 action                               next
 ============ ===================================== ==================================== ============
-IDLE         start, the interface has no address   nothing, for good                    IDLE
 IDLE         start, another worker claims it       AddressReady                         SHARED
 SHARED       anything heard                        nothing: that worker defends it      SHARED
 IDLE         start                                 AddressReady, announce               ANNOUNCING
@@ -35,7 +34,7 @@ from enum import Enum, auto
 from typing import Final
 
 from halo_mp.stack.arp_exchange import announcement, probe
-from halo_mp.stack.interface import Interface
+from halo_mp.stack.interface import Address, Interface
 from halo_mp.stack.outputs import AddressReady, Conflict, NeighborOutput, Transmit
 from halo_mp.wire import arp, ipv4
 
@@ -60,18 +59,18 @@ class ClaimState(Enum):
 
 
 class AddressClaim:
-    """The state machine above for the address of one interface."""
+    """The state machine above for one address of an interface."""
 
     def __init__(
-        self, interface: Interface, *, rng: random.Random, probe: bool, yields: bool, shared: bool = False
+        self, interface: Interface, address: Address, *, rng: random.Random, shared: bool = False
     ) -> None:
         """``shared``: another worker of the same port announces and defends the address, we only use it."""
         self.state = ClaimState.IDLE
         self.conflicts = 0
-        self._interface = interface
+        self.interface = interface  # may be replaced by one that differs in other things
+        self.address = address.address
         self._rng = rng
-        self._probe = probe
-        self._yields = yields
+        self._probe = self._yields = address.probe
         self._shared = shared
         self._probes_sent = 0
         self._contested_at: float | None = None
@@ -83,11 +82,9 @@ class AddressClaim:
         return self.state in (ClaimState.SHARED, ClaimState.ANNOUNCING, ClaimState.OWNED)
 
     def start(self, now: float) -> list[NeighborOutput]:
-        if not self._interface.address:
-            return []
         if self._shared:
             self.state = ClaimState.SHARED
-            return [AddressReady(*self._interface.key, self._interface.address)]
+            return [AddressReady(*self.interface.key, self.address)]
         if not self._probe:
             return self._take(now)
         self._start_probing(now)
@@ -101,16 +98,16 @@ class AddressClaim:
             return []
         self.state = ClaimState.ANNOUNCING
         self._deadline = now + ANNOUNCE_INTERVAL_S
-        return [announcement(self._interface)]
+        return [announcement(self.interface, self.address)]
 
     def contradicts(self, packet: arp.ArpPacket) -> bool:
         """Whether the packet shows that another station uses, or is about to use, our address."""
-        if packet.sender_mac == self._interface.mac or not self._interface.address:
+        if packet.sender_mac == self.interface.mac:
             return False
-        if packet.sender_address == self._interface.address:
+        if packet.sender_address == self.address:
             return True
         is_probe = packet.sender_address == ipv4.UNSPECIFIED and packet.operation == arp.REQUEST
-        same = packet.target_address == self._interface.address
+        same = packet.target_address == self.address
         return self.state is ClaimState.PROBING and is_probe and same
 
     def receive(self, packet: arp.ArpPacket, now: float) -> list[NeighborOutput]:
@@ -125,7 +122,7 @@ class AddressClaim:
         if again:
             return []
         self._contested_at = now
-        return [self._conflict(packet, abandoned=False), announcement(self._interface)]
+        return [self._conflict(packet, abandoned=False), announcement(self.interface, self.address)]
 
     def poll(self, now: float) -> list[NeighborOutput]:
         """Do what is due."""
@@ -137,7 +134,7 @@ class AddressClaim:
         if self.state is ClaimState.ANNOUNCING:
             self.state = ClaimState.OWNED
             self._deadline = None
-            return [announcement(self._interface)]
+            return [announcement(self.interface, self.address)]
         if self._probes_sent == PROBE_COUNT:
             return self._take(now)
         return [self._send_probe(now)]
@@ -154,12 +151,12 @@ class AddressClaim:
         self._probes_sent += 1
         last = self._probes_sent == PROBE_COUNT
         self._deadline = now + (ANNOUNCE_WAIT_S if last else self._rng.uniform(PROBE_MIN_S, PROBE_MAX_S))
-        return probe(self._interface)
+        return probe(self.interface, self.address)
 
     def _take(self, now: float) -> list[NeighborOutput]:
         self.state = ClaimState.ANNOUNCING
         self._deadline = now + ANNOUNCE_INTERVAL_S
-        return [AddressReady(*self._interface.key, self._interface.address), announcement(self._interface)]
+        return [AddressReady(*self.interface.key, self.address), announcement(self.interface, self.address)]
 
     def _give_up(self, now: float) -> None:
         self.state = ClaimState.WAITING
@@ -167,4 +164,4 @@ class AddressClaim:
         self._deadline = now + (RATE_LIMIT_INTERVAL_S if limited else DEFEND_INTERVAL_S)
 
     def _conflict(self, packet: arp.ArpPacket, *, abandoned: bool) -> Conflict:
-        return Conflict(*self._interface.key, self._interface.address, packet.sender_mac, abandoned)
+        return Conflict(*self.interface.key, self.address, packet.sender_mac, abandoned)

@@ -6,42 +6,38 @@ from halo_mp.stack.outputs import Transmit
 from halo_mp.wire import arp, ethernet, ipv4
 
 
-def probe(interface: Interface) -> Transmit:
+def probe(interface: Interface, address: int) -> Transmit:
     """Ask whether somebody has our address, without claiming it."""
-    return _request(interface, ipv4.UNSPECIFIED, interface.address, ethernet.BROADCAST)
+    return request(interface, address, sender=ipv4.UNSPECIFIED, dst=ethernet.BROADCAST)
 
 
-def announcement(interface: Interface) -> Transmit:
+def announcement(interface: Interface, address: int) -> Transmit:
     """Tell everybody that the address is ours."""
-    return _request(interface, interface.address, interface.address, ethernet.BROADCAST)
+    return request(interface, address, sender=address, dst=ethernet.BROADCAST)
 
 
-def request(interface: Interface, address: int, dst: bytes) -> Transmit:
-    """Ask who has ``address``: everybody, or the one station that had it last."""
-    return _request(interface, interface.address, address, dst)
+def request(interface: Interface, address: int, *, sender: int, dst: bytes) -> Transmit:
+    """Ask who has ``address``, as ``sender``: everybody, or the one station that had it last."""
+    packet = arp.ArpPacket(
+        operation=arp.REQUEST,
+        sender_mac=interface.mac,
+        sender_address=sender,
+        target_mac=ethernet.ZERO_MAC,
+        target_address=address,
+    )
+    return _transmit(interface, packet, dst)
 
 
 def reply(interface: Interface, to: arp.ArpPacket) -> Transmit:
-    """Answer a request for our address, by unicast and with the fields swapped."""
+    """Answer a request, for our address or as proxy for another's, by unicast and with the fields swapped."""
     packet = arp.ArpPacket(
         operation=arp.REPLY,
         sender_mac=interface.mac,
-        sender_address=interface.address,
+        sender_address=to.target_address,
         target_mac=to.sender_mac,
         target_address=to.sender_address,
     )
     return _transmit(interface, packet, to.sender_mac)
-
-
-def _request(interface: Interface, sender_address: int, target_address: int, dst: bytes) -> Transmit:
-    packet = arp.ArpPacket(
-        operation=arp.REQUEST,
-        sender_mac=interface.mac,
-        sender_address=sender_address,
-        target_mac=ethernet.ZERO_MAC,
-        target_address=target_address,
-    )
-    return _transmit(interface, packet, dst)
 
 
 def _transmit(interface: Interface, packet: arp.ArpPacket, dst: bytes) -> Transmit:
@@ -57,7 +53,7 @@ def is_refused(interface: Interface, packet: arp.ArpPacket) -> bool:
     """
     if packet.operation not in (arp.REQUEST, arp.REPLY) or not _is_station(interface, packet.sender_mac):
         return True
-    if packet.sender_address in (ipv4.UNSPECIFIED, interface.address):
+    if packet.sender_address == ipv4.UNSPECIFIED or interface.is_local(packet.sender_address):
         return False
     return not interface.is_neighbor(packet.sender_address)
 

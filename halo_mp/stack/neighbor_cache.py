@@ -4,9 +4,10 @@ packets.
 
 Four segments, each in order of use:
 
-* static: configured; never evicted, and not counted against the capacity.
+* kept: configured or watched; never evicted, and not counted against the capacity.
 * pending: asked for, not answered yet. Never evicted, because packets wait there: at most
-  ``pending_capacity`` of them, and the next one is refused. * hot: resolved, and used to send to. At most
+  ``pending_capacity`` of them, and the next one is refused.
+* hot: resolved, and used to send to. At most
   seven eighths of the capacity; what is too much, least recently used first, becomes cold.
 * cold: heard of but never sent to, or failed. Evicted first, least recently learned first.
 
@@ -21,6 +22,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from halo_mp.stack.outputs import Usability
+
 
 class NeighborState(Enum):
     """RFC 4861 section 7.3.2's words, for ARP; the transitions stand in `halo_mp.stack.neighbor`."""
@@ -32,6 +35,18 @@ class NeighborState(Enum):
     PROBE = auto()
     FAILED = auto()
     STATIC = auto()
+
+
+# DELAY and PROBE are our own affair: the fast path goes on sending.
+USABILITY = {
+    NeighborState.INCOMPLETE: Usability.INCOMPLETE,
+    NeighborState.REACHABLE: Usability.REACHABLE,
+    NeighborState.STALE: Usability.STALE,
+    NeighborState.DELAY: Usability.REACHABLE,
+    NeighborState.PROBE: Usability.REACHABLE,
+    NeighborState.FAILED: Usability.FAILED,
+    NeighborState.STATIC: Usability.REACHABLE,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +63,9 @@ class NeighborEntry:
     """One neighbor, as its table keeps it.
 
     ``attempts`` counts requests since the state began; ``used`` says that something was sent to it since it
-    was learned; ``told_at`` is when it was last reported as learned.
+    was learned; ``told_at`` is when it was last reported as learned; ``expires_at`` is when another worker's
+    neighbor that is not confirmed again is to go. ``watched`` ones are kept known without traffic, and ``up`` is
+    what was last reported of them. ``copy`` is what the fast path was told last.
     """
 
     address: int
@@ -57,6 +74,10 @@ class NeighborEntry:
     attempts: int = 0
     used: bool = False
     told_at: float | None = None
+    expires_at: float = 0.0
+    watched: bool = False
+    up: bool | None = None
+    copy: tuple[bytes | None, Usability] | None = None
     held: list[bytes] = field(default_factory=list)
     segment: Segment | None = None
 
@@ -68,27 +89,27 @@ Segment = OrderedDict[int, NeighborEntry]  # by address, the least recently plac
 
 
 class NeighborCache:
-    """Entries by address, at most ``capacity`` of them (and the static ones)."""
+    """Entries by address, at most ``capacity`` of them (and the kept ones)."""
 
     def __init__(self, *, capacity: int, pending_capacity: int) -> None:
         self._capacity = capacity
         self._pending_capacity = pending_capacity
         self._hot_capacity = capacity - max(1, capacity // 8)
-        self._static: Segment = OrderedDict()
+        self._kept: Segment = OrderedDict()
         self._pending: Segment = OrderedDict()
         self._hot: Segment = OrderedDict()
         self._cold: Segment = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._static) + self._evictable_count()
+        return len(self._kept) + self._evictable_count()
 
     def __iter__(self) -> Iterator[NeighborEntry]:
         """All entries; the cache must not change meanwhile."""
-        for segment in (self._static, self._pending, self._hot, self._cold):
+        for segment in (self._kept, self._pending, self._hot, self._cold):
             yield from segment.values()
 
     def get(self, address: int) -> NeighborEntry | None:
-        for segment in (self._hot, self._cold, self._pending, self._static):
+        for segment in (self._hot, self._cold, self._pending, self._kept):
             entry = segment.get(address)
             if entry is not None:
                 return entry
@@ -106,7 +127,7 @@ class NeighborCache:
         """Put the entry where it belongs, as the most recently used one; return who was evicted for it."""
         self.remove(entry)
         segment = self._segment_for(entry)
-        full = segment is not self._static and self._evictable_count() >= self._capacity
+        full = segment is not self._kept and self._evictable_count() >= self._capacity
         evicted = self._evict() if full else None
         segment[entry.address] = entry
         entry.segment = segment
@@ -121,8 +142,8 @@ class NeighborCache:
             entry.segment = None
 
     def _segment_for(self, entry: NeighborEntry) -> Segment:
-        if entry.state is NeighborState.STATIC:
-            return self._static
+        if entry.watched or entry.state is NeighborState.STATIC:
+            return self._kept
         if entry.state is NeighborState.INCOMPLETE:
             return self._pending
         return self._hot if entry.used and entry.mac is not None else self._cold

@@ -8,6 +8,9 @@ receiver's.
 from dataclasses import dataclass
 from enum import StrEnum
 
+from halo_mp.wire.icmpv4 import QuotedPacket
+from halo_mp.wire.ipv4 import Ipv4Packet
+
 
 @dataclass(frozen=True, slots=True)
 class Transmit:
@@ -15,16 +18,6 @@ class Transmit:
 
     port: int
     frame: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Deliver:
-    """A neighbor table's answer: this packet may go to the neighbor with this MAC address now."""
-
-    port: int
-    vlan: int
-    packet: bytes
-    mac: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +29,47 @@ class Drop:
     port: int
     reason: str
     octets: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Hand:
+    """Give the received frame, as it came, to the worker of another slot; nothing else was done with it."""
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A whole packet for a socket of this worker (see `halo_mp.stack.local_delivery`)."""
+
+    port: int
+    vlan: int
+    packet: Ipv4Packet
+
+
+@dataclass(frozen=True, slots=True)
+class EchoReply:
+    """The answer to an echo request of ours, whose identifier this worker listens to."""
+
+    src: int
+    dst: int
+    identifier: int
+    sequence: int
+    ttl: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class IcmpError:
+    """``src`` says that our packet ``about`` could not be delivered (RFC 792); it is 0 where the stack itself
+    found out, before the packet left. ``rest`` is the second word of the message, such as the next-hop MTU.
+    """
+
+    src: int
+    type: int
+    code: int
+    rest: int
+    about: QuotedPacket
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +102,46 @@ class Forgotten:
 
 
 @dataclass(frozen=True, slots=True)
+class NeighborUp:
+    """A neighbor that is watched answers: for the first time, or again."""
+
+    port: int
+    vlan: int
+    address: int
+    mac: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """A neighbor that another worker keeps was sent to; not more often than each ``used_s``."""
+
+    port: int
+    vlan: int
+    address: int
+
+
+class Usability(StrEnum):
+    """What the fast path may do with a neighbor."""
+
+    REACHABLE = "reachable"  # send
+    STALE = "stale"  # send, and tell the stack of the first time
+    INCOMPLETE = "incomplete"  # leave the packet to the stack, within the bound of what may wait
+    FAILED = "failed"  # drop; the stack tells the sender
+    GONE = "gone"  # not known any more: leave the packet to the stack
+
+
+@dataclass(frozen=True, slots=True)
+class NeighborUpdate:
+    """The fast path's copy of a neighbor is to be this now. ``mac`` is None where there is none to send to."""
+
+    port: int
+    vlan: int
+    address: int
+    mac: bytes | None
+    usability: Usability
+
+
+@dataclass(frozen=True, slots=True)
 class AddressReady:
     """The interface's address is ours: it may be answered for and sent from."""
 
@@ -87,5 +161,43 @@ class Conflict:
     abandoned: bool
 
 
-Output = Transmit | Drop | Learned | Forgotten | AddressReady | Conflict
-NeighborOutput = Output | Deliver
+Output = (
+    Transmit
+    | Drop
+    | Hand
+    | Received
+    | EchoReply
+    | IcmpError
+    | Learned
+    | Forgotten
+    | NeighborUp
+    | Used
+    | NeighborUpdate
+    | AddressReady
+    | Conflict
+)
+
+
+# Between a neighbor table and the router; the host never sees them.
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """This packet may go to the neighbor with this MAC address now."""
+
+    port: int
+    vlan: int
+    packet: bytes
+    mac: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Undelivered:
+    """The neighbor did not answer, and the packet was dropped: who sent it hears of that (RFC 1812 section
+    5.2.7.1).
+    """
+
+    packet: bytes
+
+
+NeighborOutput = Output | Deliver | Undelivered

@@ -32,7 +32,11 @@ HOST_UNREACHABLE: Final = 1
 PROTOCOL_UNREACHABLE: Final = 2
 PORT_UNREACHABLE: Final = 3
 FRAGMENTATION_NEEDED: Final = 4
+SOURCE_ROUTE_FAILED: Final = 5
 ADMINISTRATIVELY_PROHIBITED: Final = 13
+IN_TRANSIT: Final = 0  # codes of time exceeded
+IN_REASSEMBLY: Final = 1
+REDIRECT_HOST: Final = 1
 
 # So much that the whole error fits the smallest reassembly buffer.
 QUOTE_OCTETS: Final = 576 - ipv4.HEADER_OCTETS - HEADER_OCTETS
@@ -168,3 +172,9 @@ def parameter_problem(pointer: int, about: Octets) -> Icmpv4Message:
     """Parameter problem, code 0, at the octet ``pointer`` of the packet."""
     require_width("pointer", pointer, 8)
     return Icmpv4Message(PARAMETER_PROBLEM, 0, pointer << 24, view(about)[:QUOTE_OCTETS])
+
+
+def redirect(gateway: int, about: Octets) -> Icmpv4Message:
+    """Redirect for a host: its packets had better go to ``gateway``. Never for a network (RFC 1812 section 4.3.3.2)."""
+    require_width("gateway", gateway, 32)
+    return Icmpv4Message(REDIRECT, REDIRECT_HOST, gateway, view(about)[:QUOTE_OCTETS])

@@ -196,6 +196,11 @@ def is_loopback(address: int) -> bool:
     return address >> 24 == 127
 
 
+def is_link_local(address: int) -> bool:
+    """169.254.0.0/16 (RFC 3927)."""
+    return address >> 16 == 0xA9FE
+
+
 def is_unicast(address: int) -> bool:
     """Whether a host can have it: not 0.0.0.0/8, 127.0.0.0/8, 224.0.0.0/4 or 240.0.0.0/4 (RFC 6890).
 

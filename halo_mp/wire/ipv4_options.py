@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The options of an IPv4 header: RFC 791 section 3.1, RFC 2113 (router alert).
 
-Refused as `ipv4_options`: a length below 2 or beyond the end; a record route, source route or timestamp whose
+Refused as `ipv4_options`, with the octet of the header that is wrong (`OptionError`): a length below 2 or beyond the end; a record route, source route or timestamp whose
 length, pointer or flag is impossible, or that stands there twice; a router alert that is not 4 octets long.
 Unknown options are skipped by their length (RFC 1122 section 3.2.1.8). What follows an end-of-list is not
 looked at.
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from halo_mp.wire.ipv4 import HEADER_OCTETS
 from halo_mp.wire.octets import Octets, WireError
 from halo_mp.wire.reasons import IPV4_OPTIONS
 
@@ -34,6 +35,14 @@ _ROUTES = SOURCE_ROUTES | {RECORD_ROUTE}
 _ONCE = _ROUTES | {TIMESTAMP}
 
 
+class OptionError(WireError):
+    """An option that is wrong; ``pointer`` counts from the start of the header, as RFC 792's does."""
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(IPV4_OPTIONS)
+        self.pointer = HEADER_OCTETS + offset
+
+
 @dataclass(frozen=True, slots=True)
 class Option:
     """One option: its kind, where it starts in the options, and all its octets (kind and length too)."""
@@ -44,7 +53,7 @@ class Option:
 
 
 def walk(options: Octets) -> Iterator[Option]:
-    """The options in order up to the end of the list, without no-operations; WireError at an overrun."""
+    """The options in order up to the end of the list, without no-operations; OptionError at an overrun."""
     octets = bytes(options)
     at = 0
     while at < len(octets) and octets[at] != END_OF_LIST:
@@ -53,7 +62,7 @@ def walk(options: Octets) -> Iterator[Option]:
             continue
         length = octets[at + 1] if at + 1 < len(octets) else 0
         if length < 2 or at + length > len(octets):
-            raise WireError(IPV4_OPTIONS)
+            raise OptionError(min(at + 1, len(octets) - 1))
         yield Option(octets[at], at, octets[at : at + length])
         at += length
 
@@ -68,11 +77,16 @@ def check(options: Octets) -> str | None:
 
 
 def parse(options: Octets) -> tuple[Option, ...]:
-    """All options; WireError when one of them is malformed."""
+    """All options; OptionError when one of them is malformed."""
     found = tuple(walk(options))
-    once = [option.kind for option in found if option.kind in _ONCE]
-    if len(set(once)) != len(once) or not all(map(_is_well_formed, found)):
-        raise WireError(IPV4_OPTIONS)
+    seen: set[int] = set()
+    for option in found:
+        if option.kind in seen:
+            raise OptionError(option.offset)
+        if not _is_well_formed(option):
+            raise OptionError(option.offset + (1 if option.kind == ROUTER_ALERT else 2))
+        if option.kind in _ONCE:
+            seen.add(option.kind)
     return found
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from halo_mp.stack.interface import Interface
+from halo_mp.stack.interface import Address, Interface
 from halo_mp.stack.neighbor import REQUEST_INTERVAL_S, NeighborTable
 from halo_mp.stack.neighbor_cache import NeighborState
 from halo_mp.stack.neighbor_settings import NeighborSettings
@@ -24,7 +24,7 @@ STEPS = 3000
 PAUSES = (0.0,) * 30 + (0.25, 0.5, 1.0, 5.0, 40.0)
 HOSTS = [parse_address(f"192.0.2.{host}") for host in range(2, 22)]
 STATIONS = [bytes((2, 0, 0, 0, 0, last)) for last in range(10, 14)]
-INTERFACE = Interface(port=0, mac=OUR_MAC, address=OUR_ADDRESS, prefix_length=24)
+INTERFACE = Interface(port=0, mac=OUR_MAC, addresses=(Address(OUR_ADDRESS, 24),))
 SMALL = NeighborSettings(
     capacity=8, pending_capacity=3, held_per_neighbor=2, held_in_all=4, stale_s=20.0, failed_s=2.0
 )

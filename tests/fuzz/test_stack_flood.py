@@ -11,11 +11,11 @@ from collections import Counter
 import pytest
 
 from halo_mp.stack.fragmentation import fragment
-from halo_mp.stack.interface import Interface
+from halo_mp.stack.interface import Address, Interface
 from halo_mp.stack.neighbor_settings import NeighborSettings
 from halo_mp.stack.outputs import Drop, Learned, Output, Transmit
 from halo_mp.stack.reassembly_settings import ReassemblySettings
-from halo_mp.stack.stack import Stack
+from halo_mp.stack.router import Router
 from halo_mp.wire import arp, ethernet, icmpv4, ipv4
 from halo_mp.wire.arp import ArpPacket
 from halo_mp.wire.ethernet import EthernetFrame, VlanTag
@@ -26,8 +26,8 @@ from tests.fuzz.strategies import OUR_ADDRESS, OUR_MAC, PEER_ADDRESS, PEER_MAC, 
 from tests.fuzz.test_stack_fuzz import assert_well_formed
 
 FRAMES = 7000
-TAGGED = Interface(port=0, vlan=10, mac=OUR_MAC, address=parse_address("198.51.100.1"), prefix_length=24)
-UNTAGGED = Interface(port=0, mac=OUR_MAC, address=OUR_ADDRESS, prefix_length=24)
+TAGGED = Interface(port=0, vlan=10, mac=OUR_MAC, addresses=(Address(parse_address("198.51.100.1"), 24),))
+UNTAGGED = Interface(port=0, mac=OUR_MAC, addresses=(Address(OUR_ADDRESS, 24),))
 INTERESTING = (0, 1, 2, 3, 4, 5, 7, 0x44, 0x45, 0x46, 0x4F, 0x7F, 0x80, 0x83, 0xC0, 0xFE, 0xFF)
 EXPECTED = {
     "runt", "vlan_truncated", "vlan_unknown", "no_interface", "ethertype_unknown", "not_for_us", "l2_multicast",
@@ -82,7 +82,7 @@ def spoil(rng: random.Random, good: bytes) -> bytes:
     return spoiled[: rng.randrange(len(spoiled))] if rng.random() < 0.1 else spoiled
 
 
-def receive_and_check(stack: Stack, port: int, octets: bytes, now: float) -> list[Output]:
+def receive_and_check(stack: Router, port: int, octets: bytes, now: float) -> list[Output]:
     """Whatever comes in at a time goes out as counted, and at most one Drop is the frame's own."""
     before = stack.counters.copy()
     outputs = stack.receive(port, octets, now)
@@ -98,14 +98,14 @@ def receive_and_check(stack: Stack, port: int, octets: bytes, now: float) -> lis
 @pytest.mark.parametrize("seed", [1, 2])
 def test_receive_flood_of_spoiled_frames(seed: int) -> None:
     rng = random.Random(seed)
-    stack = Stack(
-        (UNTAGGED, TAGGED),
+    stack = Router(
         rng=rng,
         settings=NeighborSettings(capacity=50, pending_capacity=20),
         reassembly=ReassemblySettings(timeout_s=1.0, datagrams=8, fragments=3),
+        forwarding=False,
     )
     now = 1000.0
-    stack.start(now)
+    stack.set_interfaces((UNTAGGED, TAGGED), now)
     good = seeds()
     outputs: list[Output] = []
     for _ in range(FRAMES):

@@ -11,19 +11,20 @@ from collections import Counter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from halo_mp.stack.interface import Interface
+from halo_mp.stack.interface import Address, Interface
 from halo_mp.stack.neighbor import NeighborTable
 from halo_mp.stack.neighbor_settings import NeighborSettings
 from halo_mp.stack.outputs import Drop, Output, Transmit
-from halo_mp.stack.stack import Stack
+from halo_mp.stack.router import Router
 from halo_mp.wire import WireError, arp, ethernet, ipv4
 from halo_mp.wire.arp import ArpPacket
 from halo_mp.wire.ipv4 import parse_address
 from tests.fuzz import strategies
 from tests.fuzz.strategies import OUR_ADDRESS, OUR_MAC
+from tests.unit.stack.harness import probed
 
-FIRST = Interface(port=0, mac=OUR_MAC, address=OUR_ADDRESS, prefix_length=24)
-SECOND = Interface(port=0, vlan=10, mac=OUR_MAC, address=parse_address("198.51.100.1"), prefix_length=24)
+FIRST = Interface(port=0, mac=OUR_MAC, addresses=(Address(OUR_ADDRESS, 24),))
+SECOND = Interface(port=0, vlan=10, mac=OUR_MAC, addresses=(Address(parse_address("198.51.100.1"), 24),))
 SMALL = NeighborSettings(
     capacity=6, pending_capacity=3, held_per_neighbor=2, held_in_all=4, stale_s=20.0, failed_s=2.0
 )
@@ -58,9 +59,10 @@ def assert_well_formed(output: Transmit) -> None:
 @bounded
 @given(st.lists(st.tuples(pauses, strategies.frame_octets), max_size=6), st.booleans())
 def test_receive_any_frames(events: list[tuple[float, bytes]], probe: bool) -> None:
-    stack = Stack((FIRST, SECOND), rng=random.Random(1), settings=SMALL, probe=probe)
+    stack = Router(rng=random.Random(1), settings=SMALL)
     now = START
-    outputs: list[Output] = stack.start(now)
+    interfaces = [probed(each) if probe else each for each in (FIRST, SECOND)]
+    outputs: list[Output] = stack.set_interfaces(interfaces, now)
     for pause, octets in events:
         now += pause
         outputs += stack.poll(now)

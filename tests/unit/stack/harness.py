@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A link to play on: our interface, peers, ARP packets, and a clock that is a number."""
 
+import dataclasses
 import random
 from collections.abc import Iterable
 from typing import Any, Protocol, TypeVar
 
-from halo_mp.stack.interface import Interface
+from halo_mp.stack.interface import Address, Interface
 from halo_mp.stack.neighbor import NeighborTable
 from halo_mp.stack.neighbor_settings import NeighborSettings
 from halo_mp.stack.outputs import NeighborOutput, Output, Transmit
@@ -20,7 +21,7 @@ PEER = parse_address("192.0.2.2")
 OTHER = parse_address("192.0.2.3")
 PEER_MAC = bytes.fromhex("02000000000a")
 OTHER_MAC = bytes.fromhex("02000000000b")
-INTERFACE = Interface(port=0, mac=MAC, address=ADDRESS, prefix_length=24)
+INTERFACE = Interface(port=0, mac=MAC, addresses=(Address(ADDRESS, 24),))
 
 Value = TypeVar("Value")
 
@@ -38,7 +39,7 @@ def table(interface: Interface = INTERFACE, *, seed: int = 1, **settings: Any) -
     made = fresh_table(interface, seed=seed, **settings)
     made.start(NOW - 10)
     made.poll(NOW - 5)
-    assert made.address_is_usable
+    assert all(made.is_usable(each.address) for each in interface.addresses)
     assert made.next_deadline() is None
     return made
 
@@ -51,9 +52,21 @@ def fresh_table(
     shared: bool = False,
     **settings: Any,
 ) -> NeighborTable:
-    """A table before its start."""
+    """A table before its start, which tells of no copies: test_neighbor_copies.py looks at those."""
     chosen = NeighborSettings(**{"reachable_spread": 0.0, **settings})
-    return NeighborTable(interface, rng=random.Random(seed), settings=chosen, probe=probe, shared=shared)
+    return NeighborTable(
+        probed(interface) if probe else interface,
+        rng=random.Random(seed),
+        settings=chosen,
+        shared=shared,
+        mirrored=False,
+    )
+
+
+def probed(interface: Interface) -> Interface:
+    """The interface with addresses that are probed before they are used."""
+    addresses = tuple(dataclasses.replace(each, probe=True) for each in interface.addresses)
+    return dataclasses.replace(interface, addresses=addresses)
 
 
 def request(target: int = ADDRESS, *, sender: int = PEER, mac: bytes = PEER_MAC) -> ArpPacket:

@@ -69,7 +69,7 @@ def test_address_is_announced_twice_again_when_its_link_is_back() -> None:
     assert announced(ours.announce(NOW + 60)) == 1
     assert ours.next_deadline() == NOW + 62
     assert announced(ours.poll(NOW + 62)) == 1
-    assert ours.address_is_usable
+    assert ours.is_usable(ADDRESS)
 
 
 @pytest.mark.parametrize("what", ["probing", "abandoned", "shared", "not started"])
@@ -90,12 +90,12 @@ def test_static_address_is_answered_for_before_the_second_announcement() -> None
 
 
 def test_without_address_nothing_is_sent_or_answered() -> None:
-    ours = fresh_table(dataclasses.replace(INTERFACE, address=0, prefix_length=0), probe=True)
+    ours = fresh_table(dataclasses.replace(INTERFACE, addresses=()))
     assert ours.start(NOW) == []
     assert ours.next_deadline() is None
     assert hear(ours, request(target=0)) == []
     assert hear(ours, RIVAL_PROBE) == []
-    assert not ours.address_is_usable
+    assert not ours.is_usable(ADDRESS)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -124,7 +124,7 @@ def test_probing_address_is_not_answered_for_and_strangers_are_not_learned() -> 
     ours = probing()
     assert hear(ours, request()) == []
     assert len(ours) == 0
-    assert not ours.address_is_usable
+    assert not ours.is_usable(ADDRESS)
 
 
 @pytest.mark.parametrize("packet", [RIVAL, RIVAL_REPLY, RIVAL_PROBE])
@@ -134,7 +134,7 @@ def test_probing_any_arp_from_or_probe_for_the_address_is_a_conflict(packet: Arp
     run(ours, NOW + after)
     assert hear(ours, packet, NOW + after) == [ABANDONED]
     assert ours.events["address_conflict"] == 1
-    assert not ours.address_is_usable
+    assert not ours.is_usable(ADDRESS)
     assert ours.next_deadline() == NOW + after + 10
 
 
@@ -174,7 +174,7 @@ def test_conflict_is_defended_by_one_announcement() -> None:
     assert outputs[0] == KEPT
     assert announced(outputs) == 1
     assert len(outputs) == 2
-    assert ours.address_is_usable
+    assert ours.is_usable(ADDRESS)
     assert len(ours) == 0
 
 
@@ -184,7 +184,7 @@ def test_conflict_is_defended_at_most_once_in_ten_seconds_and_a_static_address_i
     assert [now for now, heard in outputs if heard] == [NOW, NOW + 10]
     assert sum(announced(heard) for _, heard in outputs) == 2
     assert ours.events["address_conflict"] == 41
-    assert ours.address_is_usable
+    assert ours.is_usable(ADDRESS)
 
 
 def test_conflict_while_announcing_does_not_lose_the_second_announcement() -> None:
@@ -199,7 +199,7 @@ def test_probed_address_contested_twice_in_ten_seconds_is_given_up() -> None:
     run(ours, NOW + 30)
     assert hear(ours, RIVAL, NOW + 30)[0] == KEPT
     assert hear(ours, RIVAL_REPLY, NOW + 39.9) == [ABANDONED]
-    assert not ours.address_is_usable
+    assert not ours.is_usable(ADDRESS)
     assert hear(ours, request(), NOW + 40) == []
     assert hear(ours, RIVAL, NOW + 40) == []
     assert ours.next_deadline() == NOW + 49.9
@@ -210,7 +210,7 @@ def test_probed_address_contested_again_after_ten_seconds_is_kept() -> None:
     run(ours, NOW + 30)
     assert hear(ours, RIVAL, NOW + 30)[0] == KEPT
     assert hear(ours, RIVAL, NOW + 40)[0] == KEPT
-    assert ours.address_is_usable
+    assert ours.is_usable(ADDRESS)
 
 
 def test_given_up_address_is_not_used_to_ask() -> None:

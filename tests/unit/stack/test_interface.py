@@ -4,15 +4,15 @@ from typing import Any
 
 import pytest
 
-from halo_mp.stack.interface import Interface
+from halo_mp.stack.interface import Address, Interface
 from halo_mp.wire import ethernet
 from halo_mp.wire.ipv4 import format_address, parse_address
-from tests.unit.stack.harness import INTERFACE, MAC, PEER_MAC
+from tests.unit.stack.harness import ADDRESS, INTERFACE, MAC, PEER_MAC
 
 
 def interface(text: str) -> Interface:
     address, _, prefix_length = text.partition("/")
-    return Interface(port=0, mac=MAC, address=parse_address(address), prefix_length=int(prefix_length))
+    return Interface(port=0, mac=MAC, addresses=(Address(parse_address(address), int(prefix_length)),))
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def interface(text: str) -> Interface:
     ],
 )
 def test_network_netmask_broadcast(text: str, network: str, netmask: str, broadcast: str | None) -> None:
-    made = interface(text)
+    [made] = interface(text).addresses
     assert format_address(made.network) == network
     assert format_address(made.netmask) == netmask
     assert (None if made.broadcast is None else format_address(made.broadcast)) == broadcast
@@ -65,7 +65,8 @@ def test_address_relations(
 
 
 def test_without_address_nothing_is_local_or_on_link() -> None:
-    made = Interface(port=0, mac=MAC, address=0, prefix_length=0)
+    made = Interface(port=0, mac=MAC)
+    assert (made.address, str(made)) == (0, "unnumbered")
     assert not made.is_local(0)
     assert not made.contains(parse_address("192.0.2.1"))
     assert made.is_broadcast(0xFFFFFFFF)
@@ -81,21 +82,42 @@ def test_without_address_nothing_is_local_or_on_link() -> None:
         {"mac": bytes.fromhex("01005e000001")},
         {"vlan": 4095},
         {"vlan": -1},
-        {"prefix_length": 33},
-        {"prefix_length": -1},
         {"mtu": 67},
         {"mtu": 65536},
-        {"address": 1 << 32},
-        {"address": parse_address("127.0.0.1")},
-        {"address": parse_address("224.0.0.1")},
-        {"address": parse_address("255.255.255.255")},
-        {"address": parse_address("192.0.2.255")},
-        {"address": parse_address("192.0.2.0")},
+        {"addresses": (Address(ADDRESS, 24), Address(ADDRESS, 32))},
+        {"addresses": (Address(ADDRESS, 24), Address(parse_address("192.0.2.255"), 16))},
     ],
 )
 def test_construct_impossible_values_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"."):
         dataclasses.replace(INTERFACE, **wrong)
+
+
+@pytest.mark.parametrize("prefix_length", [33, -1])
+def test_address_with_an_impossible_prefix_is_refused(prefix_length: int) -> None:
+    with pytest.raises(ValueError, match="prefix_length"):
+        Address(ADDRESS, prefix_length)
+
+
+@pytest.mark.parametrize(
+    "text", ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "192.0.2.255", "192.0.2.0"]
+)
+def test_address_of_no_host_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="host"):
+        Address(parse_address(text), 24)
+
+
+def test_several_addresses_each_have_their_subnet() -> None:
+    made = dataclasses.replace(
+        INTERFACE, addresses=(Address(ADDRESS, 24), Address(parse_address("10.1.0.1"), 16))
+    )
+    near, far, group = (parse_address(text) for text in ("10.1.2.255", "10.2.0.1", "10.1.255.255"))
+    assert (made.address, str(made)) == (ADDRESS, "192.0.2.1/24, 10.1.0.1/16")
+    assert made.contains(near)
+    assert made.is_neighbor(near)
+    assert not made.contains(far)
+    assert made.is_broadcast(group)
+    assert not made.is_neighbor(parse_address("10.1.0.1"))
 
 
 def test_frame_untagged_is_padded_with_zeros() -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Floods and scale: who may push out whom, and that nothing is scanned."""
 
-from halo_mp.stack.interface import Interface
+from halo_mp.stack.interface import Address, Interface
 from halo_mp.stack.neighbor import POLL_LIMIT, NeighborTable
 from halo_mp.stack.neighbor_cache import NeighborState
 from halo_mp.stack.outputs import Deliver, Forgotten, Learned, Loss, NeighborOutput
@@ -9,7 +9,7 @@ from halo_mp.wire.ipv4 import parse_address
 from tests.unit.stack.harness import MAC, NOW, hear, of_type, reply, request, run, spoken, table
 
 NETWORK = parse_address("10.0.0.0")
-WIDE = Interface(port=0, mac=MAC, address=parse_address("10.255.0.1"), prefix_length=8)
+WIDE = Interface(port=0, mac=MAC, addresses=(Address(parse_address("10.255.0.1"), 8),))
 FLOOD = 100_000
 
 

@@ -5,6 +5,7 @@ import dataclasses
 
 import pytest
 
+from halo_mp.stack.interface import Address
 from halo_mp.stack.neighbor_cache import Neighbor, NeighborState
 from halo_mp.stack.outputs import Deliver, Forgotten, Learned
 from halo_mp.wire import WireError, arp
@@ -225,7 +226,7 @@ def test_other_operations_are_refused_even_from_known_senders(operation: int) ->
 
 
 def test_host_route_interface_learns_no_strangers() -> None:
-    ours = table(dataclasses.replace(INTERFACE, prefix_length=32))
+    ours = table(dataclasses.replace(INTERFACE, addresses=(Address(ADDRESS, 32),)))
     assert len(spoken(hear(ours, request()))) == 1
     assert len(ours) == 0
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from halo_mp.stack.neighbor_cache import Neighbor, NeighborState
-from halo_mp.stack.outputs import Deliver, Drop, Learned, Transmit
+from halo_mp.stack.outputs import Deliver, Drop, Learned, Transmit, Undelivered
 from halo_mp.wire import arp, ethernet
 from halo_mp.wire.ipv4 import parse_address
 from tests.unit.stack.harness import (
@@ -120,7 +120,8 @@ def test_failed_packet_is_dropped_without_a_request_until_the_negative_cache_end
     ours = table(failed_s=4.0)
     ours.resolve(PEER, b"one", NOW)
     run(ours, NOW + 3)
-    assert ours.resolve(PEER, b"two", NOW + 6.9) == [Drop(0, "neighbor_unresolved", b"two")]
+    failed = [Drop(0, "neighbor_unresolved", b"two"), Undelivered(b"two")]
+    assert ours.resolve(PEER, b"two", NOW + 6.9) == failed
     assert run(ours, NOW + 7) == []
     assert ours.lookup(PEER) is None
     assert len(spoken(ours.resolve(PEER, b"three", NOW + 7))) == 1
@@ -167,7 +168,7 @@ def test_hold_queue_full_in_all_keeps_the_newest_of_each_neighbor() -> None:
 def test_address_of_no_neighbor_is_unresolved_without_asking(address: str) -> None:
     ours = table()
     outputs = ours.resolve(parse_address(address), b"packet", NOW)
-    assert outputs == [Drop(0, "neighbor_unresolved", b"packet")]
+    assert outputs == [Drop(0, "neighbor_unresolved", b"packet"), Undelivered(b"packet")]
     assert len(ours) == 0
 
 

@@ -4,14 +4,26 @@
 import dataclasses
 import random
 from collections import Counter
+from typing import Any
 
 import pytest
 
-from halo_mp.stack.interface import Interface
+from halo_mp.stack.interface import Address, Interface
 from halo_mp.stack.neighbor_cache import Neighbor, NeighborState
 from halo_mp.stack.neighbor_settings import NeighborSettings
-from halo_mp.stack.outputs import AddressReady, Conflict, Drop, Forgotten, Learned, Loss, Output, Transmit
-from halo_mp.stack.stack import Hop, Stack
+from halo_mp.stack.outputs import (
+    AddressReady,
+    Conflict,
+    Drop,
+    Forgotten,
+    IcmpError,
+    Learned,
+    Loss,
+    Output,
+    Transmit,
+)
+from halo_mp.stack.route import ConnectedRoutes, Route, RouteKind
+from halo_mp.stack.router import Router
 from halo_mp.wire import ethernet, icmpv4, ipv4
 from halo_mp.wire.ethernet import EthernetFrame, VlanTag
 from halo_mp.wire.icmpv4 import Icmpv4Message
@@ -26,28 +38,32 @@ from tests.unit.stack.harness import (
     PEER,
     PEER_MAC,
     of_type,
+    probed,
     reply,
     request,
     run,
 )
 
-SECOND = Interface(port=1, mac=MAC, address=parse_address("198.51.100.1"), prefix_length=24, mtu=600)
-TAGGED = Interface(port=1, vlan=10, mac=MAC, address=parse_address("203.0.113.1"), prefix_length=24)
+SECOND = Interface(port=1, mac=MAC, addresses=(Address(parse_address("198.51.100.1"), 24),), mtu=600)
+TAGGED = Interface(port=1, vlan=10, mac=MAC, addresses=(Address(parse_address("203.0.113.1"), 24),))
 ECHO = Icmpv4Message(icmpv4.ECHO_REQUEST, 0, 0x00010002, b"data")
 PING = Ipv4Packet(src=PEER, dst=ADDRESS, protocol=1, payload=ECHO.emit(), options=b"\x01\x01\x01\x00")
+QUOTED = 548
 FAR = parse_address("10.9.8.7")
 GATEWAY = parse_address("192.0.2.254")
 
 
-def stack(*interfaces: Interface, probe: bool = False, route: Hop | None = None) -> Stack:
-    made = Stack(
-        interfaces or (INTERFACE, SECOND, TAGGED),
+def stack(*interfaces: Interface, probe: bool = False, route: Route | None = None, **settings: Any) -> Router:
+    """A router whose addresses are announced; it forwards nothing, and knows a route to FAR if one is given."""
+    chosen = interfaces or (INTERFACE, SECOND, TAGGED)
+    connected = ConnectedRoutes(chosen)
+    made = Router(
         rng=random.Random(5),
         settings=NeighborSettings(reachable_spread=0.0),
-        probe=probe,
-        route=None if route is None else {FAR: route}.get,
+        lookup=lambda dst, packet: route if route and dst == FAR else connected(dst, packet),
+        **{"forwarding": False, "mirrored": False, **settings},
     )
-    made.start(NOW - 10)
+    made.set_interfaces([probed(each) if probe else each for each in chosen], NOW - 10)
     if not probe:
         made.poll(NOW - 5)
     return made
@@ -65,11 +81,11 @@ def frame_of(
     return ethernet.pad(EthernetFrame(dst, src, ethertype, payload, tags).emit())
 
 
-def know_peer(made: Stack) -> None:
+def know_peer(made: Router) -> None:
     made.receive(0, frame_of(reply().emit(), 0x0806), NOW)
 
 
-def dropped(made: Stack, frame: bytes, port: int = 0) -> str:
+def dropped(made: Router, frame: bytes, port: int = 0) -> str:
     """The reason why the frame is dropped; it must be the only output, and counted once."""
     before = made.counters.copy()
     [drop] = made.receive(port, frame, NOW)
@@ -79,7 +95,20 @@ def dropped(made: Stack, frame: bytes, port: int = 0) -> str:
     return drop.reason
 
 
-def dropped_packet(made: Stack, packet: Ipv4Packet) -> str:
+def refused(made: Router, packet: Ipv4Packet, port: int = 0) -> tuple[str, Icmpv4Message]:
+    """Why the packet is dropped, and what its sender, the peer, is told."""
+    know_peer(made)
+    drop, told = made.receive(port, frame_of(packet.emit()), NOW)
+    assert isinstance(drop, Drop)
+    error = ipv4.parse(sent([told])[1].payload)
+    assert (error.dst, error.protocol, error.ttl, error.tos) == (packet.src, 1, 64, 0xC0)
+    message = icmpv4.parse(error.payload)
+    assert packet.emit()[:QUOTED].startswith(bytes(message.payload))
+    assert len(message.payload) == min(packet.size_octets, QUOTED)
+    return drop.reason, message
+
+
+def dropped_packet(made: Router, packet: Ipv4Packet) -> str:
     return dropped(made, frame_of(packet.emit()))
 
 
@@ -89,8 +118,8 @@ def sent(outputs: list[Output]) -> tuple[int, EthernetFrame]:
 
 
 def test_start_announces_every_interface_on_its_port_and_vlan() -> None:
-    made = Stack((INTERFACE, SECOND, TAGGED), rng=random.Random(5))
-    outputs = made.start(NOW)
+    made = Router(rng=random.Random(5))
+    outputs = made.set_interfaces((INTERFACE, SECOND, TAGGED), NOW)
     assert [ready.address for ready in of_type(AddressReady, outputs)] == [
         INTERFACE.address,
         SECOND.address,
@@ -105,7 +134,7 @@ def test_start_announces_every_interface_on_its_port_and_vlan() -> None:
 
 def test_two_interfaces_on_one_vlan_of_a_port_are_refused() -> None:
     with pytest.raises(ValueError, match="port 1, VLAN 10"):
-        Stack((TAGGED, TAGGED), rng=random.Random(5))
+        Router(rng=random.Random(5)).set_interfaces((TAGGED, TAGGED), NOW)
 
 
 def test_arp_request_is_answered_padded_and_learned() -> None:
@@ -172,7 +201,7 @@ def test_echo_request_from_another_of_our_links_is_answered_there() -> None:
 
 
 def test_echo_request_on_one_of_two_ports_of_a_link_is_answered_there() -> None:
-    twin = Interface(port=2, mac=OTHER_MAC, address=parse_address("192.0.2.9"), prefix_length=28)
+    twin = Interface(port=2, mac=OTHER_MAC, addresses=(Address(parse_address("192.0.2.9"), 28),))
     made = stack(INTERFACE, twin)
     for port in (0, 2):
         made.set_static(port, PEER, PEER_MAC, NOW)
@@ -181,7 +210,7 @@ def test_echo_request_on_one_of_two_ports_of_a_link_is_answered_there() -> None:
 
 
 def test_echo_request_from_afar_is_answered_through_the_route() -> None:
-    made = stack(route=Hop(0, 0, GATEWAY))
+    made = stack(route=Route(RouteKind.GATEWAY, 0, 0, GATEWAY))
     made.set_static(0, GATEWAY, OTHER_MAC, NOW)
     packet = dataclasses.replace(PING, src=FAR)
     port, frame = sent(made.receive(0, frame_of(packet.emit()), NOW))
@@ -191,7 +220,7 @@ def test_echo_request_from_afar_is_answered_through_the_route() -> None:
 def test_echo_request_from_afar_without_a_route_is_dropped() -> None:
     packet = dataclasses.replace(PING, src=FAR)
     assert dropped_packet(stack(), packet) == "ipv4_no_route"
-    assert dropped_packet(stack(route=Hop(7, 0, GATEWAY)), packet) == "ipv4_no_route"
+    assert dropped_packet(stack(route=Route(RouteKind.GATEWAY, 7, 0, GATEWAY)), packet) == "ipv4_no_route"
 
 
 def test_echo_request_for_a_vlan_is_answered_tagged() -> None:
@@ -337,19 +366,27 @@ def test_unicast_packet_in_a_group_frame_is_dropped() -> None:
     assert dropped(stack(), frame_of(PING.emit(), dst=ethernet.multicast_mac(PEER))) == "l2_multicast"
 
 
-@pytest.mark.parametrize(
-    "text", ["83 07 04 0a090807 00", "89 07 08 0a090807 00", "07 00 00 00", "44 04 04 00"]
-)
+@pytest.mark.parametrize("text", ["83 07 04 0a090807 00", "89 07 08 0a090807 00"])
 @pytest.mark.parametrize("protocol", [1, 6, 17])
-def test_source_route_or_malformed_option_is_dropped(text: str, protocol: int) -> None:
+def test_source_route_is_dropped_and_told(text: str, protocol: int) -> None:
     packet = dataclasses.replace(PING, options=bytes.fromhex(text), protocol=protocol)
-    assert dropped_packet(stack(), packet) == "ipv4_options"
+    reason, message = refused(stack(), packet)
+    assert (reason, message.type, message.code) == ("ipv4_source_route", 3, 5)
+
+
+@pytest.mark.parametrize(("text", "pointer"), [("07 00 00 00", 21), ("01 44 04 04", 22), ("01 01 01 07", 23)])
+@pytest.mark.parametrize("protocol", [1, 6, 17])
+def test_malformed_option_is_dropped_and_pointed_at(text: str, pointer: int, protocol: int) -> None:
+    packet = dataclasses.replace(PING, options=bytes.fromhex(text), protocol=protocol)
+    reason, message = refused(stack(), packet)
+    assert (reason, message.type, message.code, message.pointer) == ("ipv4_options", 12, 0, pointer)
 
 
 def test_udp_without_listener_or_malformed_is_dropped_by_its_name() -> None:
     good = UdpDatagram(7, 7, b"data").emit(src=PEER, dst=ADDRESS)
     packet = dataclasses.replace(PING, protocol=17, payload=good)
-    assert dropped_packet(stack(), packet) == "no_listener"
+    reason, message = refused(stack(), packet)
+    assert (reason, message.type, message.code) == ("no_listener", 3, 3)
     for payload, reason in (
         (good[:7], "udp_truncated"),
         (good[:5] + b"\7" + good[6:], "udp_length"),
@@ -360,12 +397,20 @@ def test_udp_without_listener_or_malformed_is_dropped_by_its_name() -> None:
 
 @pytest.mark.parametrize("protocol", [2, 6, 47, 255])
 def test_other_protocols_have_no_listener(protocol: int) -> None:
-    assert dropped_packet(stack(), dataclasses.replace(PING, protocol=protocol)) == "no_listener"
+    reason, message = refused(stack(), dataclasses.replace(PING, protocol=protocol))
+    assert (reason, message.type, message.code) == ("no_listener", 3, 2)
 
 
 def test_icmp_error_is_never_answered() -> None:
     error = icmpv4.unreachable(icmpv4.PORT_UNREACHABLE, dataclasses.replace(PING, payload=bytes(8)).emit())
     packet = dataclasses.replace(PING, payload=error.emit())
+    assert dropped_packet(stack(), packet) == "icmp_unhandled"
+
+
+@pytest.mark.parametrize("kind", [0, 5, 9, 10, 13, 15, 17, 42])
+def test_icmp_of_other_types_is_not_answered(kind: int) -> None:
+    quote = dataclasses.replace(PING, payload=bytes(8)).emit()
+    packet = dataclasses.replace(PING, payload=Icmpv4Message(kind, 0, 0, quote).emit())
     assert dropped_packet(stack(), packet) == "icmp_unhandled"
 
 
@@ -405,9 +450,12 @@ def test_send_to_unknown_neighbor_asks_and_goes_out_when_it_answers() -> None:
 
 def test_send_unanswered_is_dropped_after_three_seconds() -> None:
     made = stack()
-    made.send_ipv4(0, PING.emit(), PEER, NOW)
+    packet = dataclasses.replace(PING, src=ADDRESS, dst=PEER).emit()
+    made.send_ipv4(0, packet, PEER, NOW)
     outputs = [output for _, output in run(made, NOW + 3)]
-    assert of_type(Drop, outputs) == [Drop(0, "neighbor_unresolved", PING.emit())]
+    assert of_type(Drop, outputs) == [Drop(0, "neighbor_unresolved", packet)]
+    [error] = of_type(IcmpError, outputs)
+    assert (error.src, error.type, error.code, error.about.dst) == (0, 3, 1, PEER)
     assert made.counters == {"neighbor_unresolved": 1}
 
 
@@ -456,9 +504,9 @@ def test_static_and_removed_neighbors() -> None:
     made = stack()
     assert made.set_static(0, PEER, PEER_MAC, NOW) == [Learned(0, 0, PEER, PEER_MAC)]
     assert sent(made.send_ipv4(0, PING.emit(), PEER, NOW))[1].dst == PEER_MAC
-    assert made.remove_neighbor(0, PEER) == [Forgotten(0, 0, PEER, Loss.REMOVED)]
-    assert made.remove_neighbor(0, PEER) == []
-    assert made.remove_neighbor(9, PEER) == []
+    assert made.remove_neighbor(0, PEER, NOW) == [Forgotten(0, 0, PEER, Loss.REMOVED)]
+    assert made.remove_neighbor(0, PEER, NOW) == []
+    assert made.remove_neighbor(9, PEER, NOW) == []
     with pytest.raises(ValueError, match="port 9"):
         made.set_static(9, PEER, PEER_MAC, NOW)
 
