@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address
 
 from halo_mp.control.messages import ReadyPort
-from halo_mp.supervisor.config import Config, PortConfig
+from halo_mp.supervisor.config import Config, InterfaceConfig, PortConfig
 from halo_mp.supervisor.wiring import stack_mac
 
 
@@ -22,20 +22,28 @@ def announce(config: Config, ready: Mapping[int, ReadyPort]) -> str:
             else "Frames go out again; no stack runs."
         )
         lines.append(f"  {stack}")
-    elif port := next((port for port in config.ports if port.addresses), None):
-        where = "" if port.tap else " (from a host on that network)"
-        lines.append(f"  Try it:  ping {IPv4Address(port.addresses[0].address)}{where}")
+    elif found := next((each for each in config.interfaces if each.addresses), None):
+        reachable = any(
+            port.tap and port.tap.addresses for port in config.ports if (port.number, 0) == found.key
+        )
+        where = "" if reachable else " (from a host on that network)"
+        lines.append(f"  Try it:  ping {IPv4Address(found.addresses[0].address)}{where}")
     lines.append("  Stop it: Ctrl-C")
     return "\n".join(lines) + "\n"
 
 
 def _port(config: Config, port: PortConfig, told: ReadyPort) -> str:
-    addresses = [f"{IPv4Address(entry.address)}/{entry.prefix_length}" for entry in port.addresses]
+    ours = [each for each in config.interfaces if each.port == port.number and (each.addresses or each.vlan)]
+    addresses = [" ".join([*_vlan(each), *map(str, each.addresses)]) for each in ours]
     words = [f"  port {port.number}: {port.device}", stack_mac(config.instance, port, told).hex(":")]
     words += addresses or ["no address"]
     if port.tap is not None:
-        kernel = f"{IPv4Address(port.tap.kernel_address)}/{port.tap.prefix_length}"
+        kernel = " ".join(map(str, port.tap.addresses)) or "without address"
         words.append(f"(the kernel is {kernel} on {port.tap.interface})")
     if not told["link_up"] and port.tap is None:
         words.append("(no link)")
     return " ".join(words)
+
+
+def _vlan(interface: InterfaceConfig) -> list[str]:
+    return [f"vlan {interface.vlan}"] if interface.vlan else []

@@ -56,16 +56,28 @@ def add_ports(known: argparse.ArgumentParser) -> None:
 
 
 def add_addresses(known: argparse.ArgumentParser) -> None:
-    group = known.add_argument_group("addresses")
+    group = known.add_argument_group(
+        "interfaces",
+        "An interface is a port, or a VLAN of one: 0 is port 0 without a tag, 0.100 its VLAN 100. Each port has one, "
+        "and each VLAN that --address or --vlan names. --address, --mtu and the flags that name an interface may also "
+        "be changed at run time, through the control socket.",
+    )
     group.add_argument(
         "--address",
-        metavar="PORT=ADDRESS/LENGTH",
+        metavar="PORT[.VLAN]=ADDRESS/LENGTH",
         action="append",
         default=[],
-        help="an IPv4 address of a port, such as 0=10.1.2.3/24; repeatable, one for each port. A TAP made "
-        "here has 10.77.PORT.1/24, and the kernel's side of it the first other address of the subnet; a "
-        "second instance in the same network namespace needs other subnets. Other devices have none by "
-        "default, and the stack then only sees frames",
+        help="an IPv4 address of an interface, such as 0=10.1.2.3/24 or 0.100=10.9.0.1/31; repeatable, the first of "
+        "an interface is its primary one. A TAP made here that has none, on no VLAN either, gets 10.77.PORT.1/24, and "
+        "the kernel's side of a TAP the first other address of each untagged network; a second instance in the same "
+        "network namespace needs other networks. Other devices have none by default",
+    )
+    group.add_argument(
+        "--vlan",
+        metavar="PORT.VLAN",
+        action="append",
+        default=[],
+        help="an interface on a VLAN without an address of its own, such as 0.100; repeatable",
     )
     group.add_argument(
         "--mac",
@@ -77,16 +89,88 @@ def add_addresses(known: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--mtu",
-        metavar="OCTETS",
-        default="1500",
-        help="longest IP packet, 68 to 9600; above 2022 each buffer grows with it, and the pool too; "
-        "net_tap and net_af_packet of DPDK 22.11 take at most 1504 (default %(default)s)",
+        metavar="[PORT[.VLAN]=]OCTETS",
+        action="append",
+        default=[],
+        help="longest IP packet, 68 to 9600, of all interfaces or of one, by default 1500, and on a VLAN what its port "
+        "has; above 2022 each buffer grows with it, and the pool too; net_tap and net_af_packet of DPDK 22.11 take at "
+        "most 1504; repeatable",
     )
     group.add_argument(
         "--promiscuous",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="receive frames for other MAC addresses too, as bridging and --mac need; on by default",
+    )
+    group.add_argument(
+        "--probe",
+        action="store_true",
+        help="probe each address before it is used (RFC 5227), which takes some seconds; by default it is announced",
+    )
+    group.add_argument(
+        "--neighbor",
+        metavar="PORT[.VLAN]=ADDRESS,MAC",
+        action="append",
+        default=[],
+        help="a neighbor that is not asked for its MAC address, such as 0=10.1.2.9,02:00:00:00:00:09; repeatable",
+    )
+
+
+def add_routing(known: argparse.ArgumentParser) -> None:
+    group = known.add_argument_group(
+        "routing", "Packets that are for others are forwarded, by the longest prefix."
+    )
+    group.add_argument(
+        "--route",
+        metavar="PREFIX=HOP[,HOP...]",
+        action="append",
+        default=[],
+        help="a route, such as 10.0.0.0/8=10.1.2.254 or default=10.1.2.254*2,10.9.0.0@0.100; a HOP is a gateway's "
+        "address, with @PORT[.VLAN] where none of our networks has it, and *WEIGHT for its share of the flows, or "
+        "blackhole (silence), unreachable or prohibit (with an ICMP error) alone; repeatable",
+    )
+    group.add_argument(
+        "--routes-file",
+        metavar="FILE",
+        help="more routes, one in a line: PREFIX HOP [HOP...]; what stands behind # is a comment",
+    )
+    group.add_argument(
+        "--no-forward",
+        action="store_true",
+        help="be a host: packets for others are dropped",
+    )
+    group.add_argument(
+        "--proxy-arp",
+        metavar="PORT[.VLAN]",
+        action="append",
+        default=[],
+        help="answer ARP requests on this interface for addresses that are routed out of another one; repeatable",
+    )
+    group.add_argument(
+        "--directed-broadcast",
+        metavar="PORT[.VLAN]",
+        action="append",
+        default=[],
+        help="send packets for the broadcast address of this interface's networks out of it; repeatable",
+    )
+    group.add_argument(
+        "--redirects",
+        metavar="PORT[.VLAN]",
+        action="append",
+        default=[],
+        help="tell hosts on this interface of a better first hop on it (ICMP redirect); repeatable",
+    )
+    group.add_argument(
+        "--icmp-rate",
+        metavar="N",
+        default="1000",
+        help="ICMP errors that each worker sends in a second at most, 0 for none (default %(default)s)",
+    )
+    group.add_argument(
+        "--ecmp-seed",
+        metavar="N",
+        help="of the hash that chooses between the hops of a route, 0 to 4294967295; by default each instance has "
+        "another one, so that routers in a row do not all choose alike",
     )
 
 
@@ -230,6 +314,12 @@ def add_supervision(known: argparse.ArgumentParser) -> None:
 def add_privileges(known: argparse.ArgumentParser) -> None:
     group = known.add_argument_group("privileges")
     group.add_argument(
+        "--control-group",
+        metavar="GROUP",
+        help="whose members may use the control socket, as root and our own user may, by name or number; by default "
+        "the group that workers run as",
+    )
+    group.add_argument(
         "--user",
         metavar="USER",
         help="whom the workers run as once they are set up, by name or number. By default, when root starts"
@@ -281,6 +371,7 @@ def add_about(known: argparse.ArgumentParser) -> None:
 GROUPS = (
     add_ports,
     add_addresses,
+    add_routing,
     add_cores,
     add_memory,
     add_packets,

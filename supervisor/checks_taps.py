@@ -20,7 +20,7 @@ import psutil
 
 from halo_mp.errors import EnvironmentProblem
 from halo_mp.supervisor.checks_privileges import TUN
-from halo_mp.supervisor.config_model import Config, TapConfig
+from halo_mp.supervisor.config_model import AddressConfig, Config
 from halo_mp.supervisor.config_values import device_argument, device_driver
 
 _TUNSETIFF = 0x400454CA
@@ -34,8 +34,10 @@ def check_taps(config: Config) -> None:
         if name and device_driver(vdev) == "net_tap":
             _check_name(name)
     taps = {port.number: port.tap for port in config.ports if port.tap}
+    ours = {each.interface for each in taps.values()}
     for number, tap in taps.items():
-        _check_subnet(number, tap, ours={each.interface for each in taps.values()})
+        for entry in tap.addresses:
+            _check_subnet(number, tap.interface, entry, ours=ours)
 
 
 def _check_name(name: str) -> None:
@@ -86,16 +88,16 @@ def _can_take(name: str) -> bool:
     return True
 
 
-def _check_subnet(number: int, tap: TapConfig, *, ours: set[str]) -> None:
+def _check_subnet(number: int, tap: str, entry: AddressConfig, *, ours: set[str]) -> None:
     """Refuse a subnet that the kernel already is in by another interface: it would use one of the two."""
-    network = ipaddress.IPv4Network((tap.kernel_address, tap.prefix_length), strict=False)
+    network = ipaddress.IPv4Network((entry.address, entry.prefix_length), strict=False)
     for interface, addresses in psutil.net_if_addrs().items():
         for address in addresses:
             if address.family != socket.AF_INET or interface in ours:
                 continue
             if ipaddress.IPv4Network((address.address, address.netmask or 32), strict=False) == network:
                 raise EnvironmentProblem(
-                    f"{tap.interface} would be in {network}, where the kernel already is through "
+                    f"{tap} would be in {network}, where the kernel already is through "
                     f"{interface}. Choose another subnet, such as --address {number}=10.78.{number}.1/24, or "
                     "a network namespace of its own: unshare -n ..."
                 )

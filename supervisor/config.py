@@ -17,23 +17,32 @@ from halo_mp.supervisor import config_pool as pool
 from halo_mp.supervisor import config_values as values
 from halo_mp.supervisor.config_eal import eal_words
 from halo_mp.supervisor.config_model import (
+    AddressConfig,
     Config,
+    HopConfig,
     InterfaceConfig,
     Machine,
+    NeighborConfig,
     PortConfig,
+    RouteConfig,
     SlotConfig,
     TapConfig,
 )
 from halo_mp.supervisor.config_pool import memory_mb, pool_geometry
 from halo_mp.supervisor.config_ports import PortPlan, plan_ports
 from halo_mp.supervisor.config_reader import FlagReader
+from halo_mp.supervisor.config_routes import plan_neighbors, plan_routes
 from halo_mp.supervisor.config_slots import SlotPlan, plan_slots
 
 __all__ = [
+    "AddressConfig",
     "Config",
+    "HopConfig",
     "InterfaceConfig",
     "Machine",
+    "NeighborConfig",
     "PortConfig",
+    "RouteConfig",
     "SlotConfig",
     "TapConfig",
     "build",
@@ -48,6 +57,7 @@ HUGEPAGES = ("off", "auto", *pool.PAGE_SIZES)
 LEAST_RING_SIZE = 64
 MOST_RING_SIZE = 1 << 20
 MOST_SPARES = 8
+MOST_ICMP_RATE = 1_000_000
 LEAST_HANG_TIMEOUT_S = 1.0
 """A worker shows a sign of life at least each 250 ms; a limit near that would kill healthy ones."""
 
@@ -60,12 +70,19 @@ def build(flags: argparse.Namespace, machine: Machine | None = None) -> Config:
     machine = machine or Machine.here()
     reader = FlagReader(flags)
     instance = reader.one("--name", values.instance_name, otherwise="default")
-    ports = plan_ports(reader, instance, flags.promiscuous)
+    ports = plan_ports(reader, instance, promiscuous=flags.promiscuous, forward=not flags.no_forward)
     slots = plan_slots(reader, ports.ports, machine.cores)
     memory = _plan_memory(reader, ports, slots, machine)
     config = Config(
         instance=instance,
         ports=ports.ports,
+        interfaces=ports.interfaces,
+        routes=plan_routes(reader, ports.interfaces),
+        routes_file=reader.one("--routes-file", values.file, otherwise=None),
+        neighbors=plan_neighbors(reader, ports.interfaces),
+        probe=flags.probe,
+        icmp_rate=reader.number("--icmp-rate", 0, MOST_ICMP_RATE, example="1000", otherwise=0),
+        ecmp_seed=reader.number("--ecmp-seed", 0, (1 << 32) - 1, example="7", otherwise=None),
         slots=slots.slots,
         driver_cores=slots.driver_cores,
         main_cores=slots.main_cores,
@@ -84,6 +101,7 @@ def build(flags: argparse.Namespace, machine: Machine | None = None) -> Config:
         idle=reader.choice("--idle", IDLE_POLICIES),
         stats_log=reader.seconds("--stats-log", 0.1, example="1", otherwise=None),
         debug_log=flags.debug_log,
+        control_group=reader.one("--control-group", values.group, otherwise=None),
         user=reader.one("--user", values.user, otherwise=None),
         log_level=reader.choice("--log-level", LOG_LEVELS),
         log_format=reader.choice("--log-format", LOG_FORMATS),

@@ -10,15 +10,115 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
-class InterfaceConfig:
-    """An IPv4 address of a port."""
+class AddressConfig:
+    """An IPv4 address with the length of its prefix."""
 
     address: int
     prefix_length: int
+
+    def __str__(self) -> str:
+        return f"{IPv4Address(self.address)}/{self.prefix_length}"
+
+    @property
+    def first(self) -> int:
+        """The first address of its network."""
+        return self.address & ~self._hosts
+
+    @property
+    def last(self) -> int:
+        """The last one."""
+        return self.address | self._hosts
+
+    @property
+    def _hosts(self) -> int:
+        return (1 << 32 - self.prefix_length) - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InterfaceConfig:
+    """A port, or one VLAN of it: what our stack is there."""
+
+    number: int
+    """Its place in the tables. Stays for the life of the instance."""
+    port: int
+    vlan: int = 0
+    """0: untagged."""
+    addresses: tuple[AddressConfig, ...] = ()
+    """The first is the primary one; none: unnumbered."""
+    mtu: int = 1500
+    """Octets of an IP packet; at most its port's."""
+    up: bool = True
+    forward: bool = True
+    """Whether packets that come in here may go on elsewhere."""
+    proxy_arp: bool = False
+    directed_broadcast: bool = False
+    redirects: bool = False
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """What tells one interface from another."""
+        return self.port, self.vlan
+
+    @property
+    def name(self) -> str:
+        """`0`, or `0.100`."""
+        return interface_name(self.port, self.vlan)
+
+
+def interface_name(port: int, vlan: int) -> str:
+    """Return what an interface is called by flags, files, the control socket and sentences."""
+    return f"{port}.{vlan}" if vlan else str(port)
+
+
+HopKind = Literal["gateway", "blackhole", "unreachable", "prohibit"]
+
+
+@dataclass(frozen=True, slots=True)
+class HopConfig:
+    """Where a route leads: to a neighbor that sends on, or to an end. Of ends a route has one and nothing else."""
+
+    address: int = 0
+    """Of the gateway."""
+    port: int | None = None
+    """None: that of the interface on whose network the address is."""
+    vlan: int = 0
+    weight: int = 1
+    """Its share of the flows, among the weights of the route's other hops."""
+    kind: HopKind = "gateway"
+
+    def __str__(self) -> str:
+        if self.kind != "gateway":
+            return self.kind
+        where = "" if self.port is None else f"@{interface_name(self.port, self.vlan)}"
+        return f"{IPv4Address(self.address)}{where}{f'*{self.weight}' if self.weight > 1 else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class RouteConfig:
+    """A static route."""
+
+    prefix: int
+    length: int
+    hops: tuple[HopConfig, ...]
+
+    def __str__(self) -> str:
+        return f"{IPv4Address(self.prefix)}/{self.length}"
+
+
+@dataclass(frozen=True, slots=True)
+class NeighborConfig:
+    """A neighbor whose MAC address is known, and neither asked for nor forgotten."""
+
+    port: int
+    vlan: int
+    address: int
+    mac: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,22 +126,21 @@ class TapConfig:
     """The kernel's side of a TAP that is ours: the supervisor configures it and deletes it at the end."""
 
     interface: str
-    kernel_address: int
-    prefix_length: int
+    addresses: tuple[AddressConfig, ...]
+    """One in each network of ours that has room for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class PortConfig:
-    """One port: a device by its DPDK name, and what our side of it is called."""
+    """One port: a device by its DPDK name. What our stack is there is the matter of `InterfaceConfig`."""
 
     number: int
     device: str
     """`net_tap0`, or a PCI address with its domain."""
     queues: int
     mtu: int
-    """Octets of an IP packet."""
+    """Octets of the longest IP packet that the device takes; its interfaces have as much or less."""
     promiscuous: bool
-    addresses: tuple[InterfaceConfig, ...]
     mac: bytes | None
     """Of our stack. None: the device's; on a TAP, whose MAC is the kernel's, a locally administered one."""
     tap: TapConfig | None
@@ -66,6 +165,18 @@ class Config:
 
     instance: str
     ports: tuple[PortConfig, ...]
+    interfaces: tuple[InterfaceConfig, ...]
+    """As configured. What they become at run time is the matter of `running`."""
+    routes: tuple[RouteConfig, ...]
+    routes_file: str | None
+    """More routes, too many to be kept here: loaded once, at the start of the instance."""
+    neighbors: tuple[NeighborConfig, ...]
+    probe: bool
+    """Whether static addresses are probed (RFC 5227) before they are used."""
+    icmp_rate: int
+    """ICMP errors that each worker may send in a second."""
+    ecmp_seed: int | None
+    """Of the hash that spreads flows over the hops of a route; None: another one for each instance."""
     slots: tuple[SlotConfig, ...]
     driver_cores: tuple[int, ...]
     """One forwarding lcore on each."""
@@ -93,6 +204,8 @@ class Config:
     stats_log: float | None
     """Seconds between two lines, or None."""
     debug_log: bool
+    control_group: str | None
+    """Who may use the control socket, besides us and root; None: the group that workers run as."""
     user: str | None
     """That --user names; None: nobody when root, where that works (`checks.privileges_plan`)."""
     log_level: str

@@ -11,7 +11,10 @@ import ipaddress
 import math
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from halo_mp.supervisor.config_model import AddressConfig, NeighborConfig
 
 INTERFACE_LIMIT = 15
 """Characters of a Linux interface name (IFNAMSIZ, without the final zero)."""
@@ -21,6 +24,9 @@ NAME_LIMIT = INTERFACE_LIMIT - len(".63")
 
 KERNEL_DRIVERS = ("net_tap", "net_tun", "net_af_packet", "net_af_xdp")
 """DPDK drivers that lean on an interface of the kernel, and on the privilege to touch it."""
+
+MOST_VLAN = 4094
+"""802.1Q keeps 0 for untagged frames and 4095 for nobody."""
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _PCI = re.compile(r"(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])(,.+)?", re.IGNORECASE)
@@ -123,21 +129,80 @@ def spares(flag: str, text: str, high: int) -> int | None:
     return None if text == "auto" else number(flag, text, 0, high, "auto")
 
 
-def port_address(flag: str, text: str) -> tuple[int, ipaddress.IPv4Interface]:
-    """Return the port and the host address with its prefix of `PORT=ADDRESS/LENGTH`."""
-    port, rest = _port_and_rest(flag, text, "0=10.1.2.3/24")
-    _, slash, _ = rest.partition("/")
-    if not slash:
-        raise refusal(flag, text, "the prefix length is missing", f"{port}={rest}/24")
+Key = tuple[int, int]
+"""Port and VLAN of an interface; VLAN 0: untagged."""
+
+KeyParser = Callable[[str, str], Key]
+
+
+def interface(flag: str, text: str) -> Key:
+    """Return port and VLAN of `PORT[.VLAN]`."""
     try:
-        interface = ipaddress.IPv4Interface(rest)
+        return parse_interface(text)
+    except ValueError as error:
+        raise refusal(flag, text, str(error), "0.100") from None
+
+
+def parse_interface(text: str) -> Key:
+    """The same; raises ValueError with no more than the reason."""
+    port, dot, vlan = text.partition(".")
+    number, tag = _digits(port), _digits(vlan) if dot else 0
+    if number is None or tag is None:
+        raise ValueError(f"{text!r} is neither a port nor a port and a VLAN, such as 0.100")
+    if dot and not 1 <= tag <= MOST_VLAN:
+        raise ValueError(f"VLAN {tag} is none of 1 to {MOST_VLAN}")
+    return number, tag
+
+
+def vlan_of_port(flag: str, text: str) -> Key:
+    """Return port and VLAN of `PORT.VLAN`."""
+    key = interface(flag, text)
+    if not key[1]:
+        raise refusal(flag, text, "the VLAN is missing", f"{key[0]}.100")
+    return key
+
+
+def interface_mtu(flag: str, text: str, low: int, high: int) -> tuple[Key | None, int]:
+    """Return the interface, None for all, and the octets of `OCTETS` or `PORT[.VLAN]=OCTETS`."""
+    name, equals, octets = text.rpartition("=")
+    example = f"{name}=1500" if equals else "1500"
+    return interface(flag, name) if equals else None, number(flag, octets, low, high, example)
+
+
+def interface_address(flag: str, text: str) -> tuple[Key, AddressConfig]:
+    """Return the interface and its address of `PORT[.VLAN]=ADDRESS/LENGTH`."""
+    name, equals, rest = text.partition("=")
+    if not equals:
+        raise refusal(flag, text, "expected a port number, '=' and the rest", "0=10.1.2.3/24")
+    key = interface(flag, name)
+    if "/" not in rest:
+        raise refusal(flag, text, "the prefix length is missing", f"{name}={rest}/24")
+    try:
+        return key, parse_address(rest.strip())
+    except ValueError as error:
+        raise refusal(flag, text, str(error), f"{name}=10.1.2.3/24") from None
+
+
+def parse_address(text: str) -> AddressConfig:
+    """Return an address of ours, `ADDRESS/LENGTH`. Raises ValueError with the reason why it can not be one."""
+    try:
+        found = ipaddress.IPv4Interface(text)
     except ValueError:
-        reason = f"{rest!r} is not an IPv4 address with a prefix length"
-        raise refusal(flag, text, reason, f"{port}=10.1.2.3/24") from None
-    reason = _not_a_host(interface)
-    if reason:
-        raise refusal(flag, text, reason, f"{port}=10.1.2.3/24")
-    return port, interface
+        raise ValueError(f"{text!r} is not an IPv4 address with a prefix length") from None
+    if reason := _not_a_host(found):
+        raise ValueError(reason)
+    return AddressConfig(int(found.ip), found.network.prefixlen)
+
+
+def parse_host(text: str) -> int:
+    """Return the address of a neighbor. Raises ValueError with the reason why it can not be one."""
+    try:
+        found = ipaddress.IPv4Address(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not an IPv4 address") from None
+    if reason := _not_a_host(ipaddress.IPv4Interface(found)):
+        raise ValueError(reason)
+    return int(found)
 
 
 def _not_a_host(interface: ipaddress.IPv4Interface) -> str:
@@ -160,14 +225,41 @@ _THIS_NETWORK = ipaddress.IPv4Network("0.0.0.0/8")
 def port_mac(flag: str, text: str) -> tuple[int, bytes]:
     """Return the port and the six octets of `PORT=MAC`, a unicast address."""
     port, rest = _port_and_rest(flag, text, "0=02:00:00:00:00:01")
-    if not _MAC.fullmatch(rest):
-        reason = f"{rest!r} is not a MAC address of six pairs of hexadecimal digits"
-        raise refusal(flag, text, reason, f"{port}=02:00:00:00:00:01")
-    octets = bytes.fromhex(rest.replace(":", ""))
+    try:
+        return port, parse_mac(rest)
+    except ValueError as error:
+        raise refusal(flag, text, str(error), f"{port}=02:00:00:00:00:01") from None
+
+
+def parse_mac(text: str) -> bytes:
+    """Return the six octets of a unicast MAC address. Raises ValueError with the reason."""
+    if not _MAC.fullmatch(text):
+        raise ValueError(f"{text!r} is not a MAC address of six pairs of hexadecimal digits")
+    octets = bytes.fromhex(text.replace(":", ""))
     if octets[0] & 1 or not any(octets):
-        reason = "that is the address of a group or of nobody, not of one station"
-        raise refusal(flag, text, reason, f"{port}=02:00:00:00:00:01")
-    return port, octets
+        raise ValueError("that is the address of a group or of nobody, not of one station")
+    return octets
+
+
+def neighbor(flag: str, text: str) -> NeighborConfig:
+    """Return the neighbor of `PORT[.VLAN]=ADDRESS,MAC`."""
+    example = "0=10.1.2.9,02:00:00:00:00:09"
+    name, equals, rest = text.partition("=")
+    address, comma, mac = rest.partition(",")
+    if not equals or not comma:
+        raise refusal(flag, text, "expected an interface, '=', an address, ',' and a MAC address", example)
+    key = interface(flag, name)
+    try:
+        return NeighborConfig(*key, parse_host(address.strip()), parse_mac(mac.strip()))
+    except ValueError as error:
+        raise refusal(flag, text, str(error), example) from None
+
+
+def group(flag: str, text: str) -> str:
+    """Return the name or number of a group; whether there is one is the machine's matter."""
+    if not text or not text.isprintable() or ":" in text:
+        raise refusal(flag, text, "expected the name or the number of a group", "adm")
+    return text
 
 
 def macswap(flag: str, text: str) -> tuple[int, int]:
@@ -240,6 +332,13 @@ def device_argument(device: str, key: str) -> str | None:
         if name == key and equals:
             return value
     return None
+
+
+def file(flag: str, text: str) -> str:
+    """Return the path of a file, so that it means the same wherever it is read."""
+    if not text:
+        raise refusal(flag, text, "expected the name of a file", "routes.txt")
+    return str(Path(text).absolute())
 
 
 def user(flag: str, text: str) -> str:

@@ -7,8 +7,16 @@ What differs between the configuration that runs and the one that is asked for, 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 
-from halo_mp.supervisor.config_model import Config, PortConfig
+from halo_mp.supervisor.config_model import (
+    AddressConfig,
+    Config,
+    InterfaceConfig,
+    PortConfig,
+    RouteConfig,
+    interface_name,
+)
 from halo_mp.supervisor.plain import to_plain
 
 CHANGEABLE = frozenset(
@@ -29,6 +37,8 @@ CHANGEABLE = frozenset(
 
 _FLAGS = {
     "data_octets": "--mtu",
+    "neighbors": "--neighbor",
+    "routes": "--route",
     "driver_cores": "--driver-cores",
     "main_cores": "--driver-cores",
     "pcis": "--pci",
@@ -37,13 +47,15 @@ _FLAGS = {
     "vdevs": "--vdev",
 }
 _PORT_FLAGS = {
-    "addresses": "--address",
     "device": "--vdev, --pci",
     "mac": "--mac",
     "mtu": "--mtu",
     "promiscuous": "--promiscuous",
     "queues": "--queues",
-    "tap": "--address",
+}
+_INTERFACE_FLAGS = {
+    "addresses": "--address",
+    "forward": "--no-forward",
 }
 
 
@@ -64,9 +76,11 @@ def differences(running: Config, wanted: Config) -> list[str]:
             continue  # whatever there was when it started: by now they are taken, by itself
         if field.name == "ports" and len(mine) == len(asked):
             found += [phrase for pair in zip(mine, asked, strict=True) for phrase in _port_differences(*pair)]
+        elif field.name == "interfaces":
+            found += _interface_differences(mine, asked)
         else:
             found.append(_phrase(_flag(field.name), mine, asked))
-    return found
+    return list(dict.fromkeys(found))
 
 
 def _port_differences(running: PortConfig, wanted: PortConfig) -> list[str]:
@@ -75,8 +89,24 @@ def _port_differences(running: PortConfig, wanted: PortConfig) -> list[str]:
     return [
         _phrase(f"{_PORT_FLAGS[field.name]} of port {running.number}", mine, asked)
         for field in dataclasses.fields(PortConfig)
+        if field.name != "tap"  # follows from the interface's addresses
         if (mine := getattr(running, field.name)) != (asked := getattr(wanted, field.name))
     ]
+
+
+def _interface_differences(
+    running: Sequence[InterfaceConfig], wanted: Sequence[InterfaceConfig]
+) -> Iterator[str]:
+    mine, asked = ({each.key: each for each in side} for side in (running, wanted))
+    for key in sorted(mine.keys() ^ asked.keys()):
+        if key[1]:  # of ports the difference is told by --ports
+            yield _phrase(f"--vlan {interface_name(*key)}", key in mine, key in asked)
+    for key in mine.keys() & asked.keys():
+        for field in dataclasses.fields(InterfaceConfig):
+            ours, theirs = getattr(mine[key], field.name), getattr(asked[key], field.name)
+            if ours != theirs and field.name != "number":
+                flag = _INTERFACE_FLAGS.get(field.name) or _flag(field.name)
+                yield _phrase(f"{flag} of port {mine[key].name}", ours, theirs)
 
 
 def _phrase(flag: str, running: object, wanted: object) -> str:
@@ -84,6 +114,12 @@ def _phrase(flag: str, running: object, wanted: object) -> str:
 
 
 def _text(value: object) -> str:
+    if (
+        isinstance(value, tuple)
+        and value
+        and all(isinstance(each, AddressConfig | RouteConfig) for each in value)
+    ):
+        return ", ".join(map(str, value))
     plain = to_plain(value)
     return "none" if plain in (None, [], {}, "") else str(plain)
 

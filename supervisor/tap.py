@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel's side of embedded TAP ports: its address, its link state, and its end.
+"""The kernel's side of embedded TAP ports: its addresses, its link state, and its end.
 
 Only in this process's network namespace. The driver creates the interface (`persist`, so that it keeps its
-address over a driver's death); deleting it is ours. pyroute2 runs in a thread: its blocking calls refuse to
+addresses over a driver's death); deleting it is ours. pyroute2 runs in a thread: its blocking calls refuse to
 run in an event loop, and importing it takes a quarter of a second.
 """
 
@@ -15,13 +15,13 @@ from ipaddress import IPv4Address
 from typing import Any, TypeVar
 
 from halo_mp.errors import EnvironmentProblem
-from halo_mp.supervisor.config import TapConfig
+from halo_mp.supervisor.config import AddressConfig, TapConfig
 
 T = TypeVar("T")
 
 
 async def configure(taps: Sequence[TapConfig]) -> None:
-    """Give the kernel's side of each TAP its address and set it up; what is so already stays.
+    """Give the kernel's side of each TAP its addresses and set it up; what is so already stays.
 
     Raises EnvironmentProblem.
     """
@@ -29,6 +29,18 @@ async def configure(taps: Sequence[TapConfig]) -> None:
     def work(route: Any) -> None:
         for tap in taps:
             _configure(route, tap)
+
+    await _in_thread(work)
+
+
+async def take_away(interface: str, addresses: Iterable[AddressConfig]) -> None:
+    """Take addresses away from the kernel's side of a TAP, as far as it has them. Raises EnvironmentProblem."""
+    gone = list(addresses)
+
+    def work(route: Any) -> None:
+        index = _index(route, interface)
+        for entry in gone if index is not None else ():
+            _change_address(route, "del", index, entry)
 
     await _in_thread(work)
 
@@ -64,11 +76,15 @@ def _configure(route: Any, tap: TapConfig) -> None:
     index = _index(route, tap.interface)
     if index is None:
         raise EnvironmentProblem(f"the driver made no interface {tap.interface}.")
-    address = str(IPv4Address(tap.kernel_address))
-    _unless(
-        errno.EEXIST, lambda: route.addr("add", index=index, address=address, prefixlen=tap.prefix_length)
-    )
+    for entry in tap.addresses:
+        _change_address(route, "add", index, entry)
     route.link("set", index=index, state="up")
+
+
+def _change_address(route: Any, command: str, index: int | None, entry: AddressConfig) -> None:
+    address = str(IPv4Address(entry.address))
+    done = errno.EEXIST if command == "add" else errno.EADDRNOTAVAIL
+    _unless(done, lambda: route.addr(command, index=index, address=address, prefixlen=entry.prefix_length))
 
 
 def _delete(route: Any, name: str) -> bool:

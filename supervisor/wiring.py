@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal, cast
 
 from halo_mp.control.messages import (
@@ -15,8 +15,8 @@ from halo_mp.control.messages import (
     WorkerConfigure,
     WorkerUser,
 )
-from halo_mp.shm.tables import Interface
-from halo_mp.supervisor.config import Config, PortConfig, SlotConfig, memory_mb
+from halo_mp.shm.tables import Interface, InterfaceFlag
+from halo_mp.supervisor.config import Config, InterfaceConfig, PortConfig, SlotConfig, memory_mb
 
 
 def driver_configure(config: Config, *, resuming: bool = False) -> DriverConfigure:
@@ -68,6 +68,8 @@ def worker_configure(
         "privileges": privileges,
         "debug_log": config.debug_log,
         "orphan_timeout_s": config.orphan_timeout_s,
+        "probe": config.probe,
+        "icmp_rate": config.icmp_rate,
         "macswap": sorted(config.macswap.items()),
         "ports": sorted({port for port, _ in slot.feeds}),
         "shared_ports": sorted(
@@ -91,19 +93,36 @@ def stack_mac(instance: str, port: PortConfig, told: ReadyPort) -> bytes:
     return bytes(digest)
 
 
-def interfaces(config: Config, ready: Mapping[int, ReadyPort]) -> dict[int, Interface]:
-    """Return the interface of every port that the driver has started, by the place of the port in the configuration."""
+def interfaces(
+    config: Config, ready: Mapping[int, ReadyPort], wanted: Iterable[InterfaceConfig] | None = None
+) -> dict[int, Interface]:
+    """Return the interfaces of every port that the driver has started, by their numbers.
+
+    `wanted` is what they are to be at present, by default as configured.
+    """
+    ports = {port.number: port for port in config.ports}
     return {
-        number: Interface(
-            port=port.number,
-            mac=stack_mac(config.instance, port, ready[port.number]),
-            mtu=min(port.mtu, ready[port.number]["mtu"]),
-            addresses=tuple((entry.address, entry.prefix_length) for entry in port.addresses),
-            home_slot=home_slot(config, port.number),
+        each.number: Interface(
+            port=each.port,
+            vlan=each.vlan,
+            mac=stack_mac(config.instance, ports[each.port], ready[each.port]),
+            mtu=min(each.mtu, ready[each.port]["mtu"]),
+            addresses=tuple((entry.address, entry.prefix_length) for entry in each.addresses),
+            home_slot=home_slot(config, each.port),
+            flags=interface_flags(each),
         )
-        for number, port in enumerate(config.ports)
-        if port.number in ready
+        for each in (config.interfaces if wanted is None else wanted)
+        if each.port in ready
     }
+
+
+def interface_flags(interface: InterfaceConfig) -> InterfaceFlag:
+    """Return an interface's flags as the tables have them."""
+    flags = InterfaceFlag.NONE
+    for name in ("up", "forward", "directed_broadcast", "proxy_arp", "redirects"):
+        if getattr(interface, name):
+            flags |= InterfaceFlag[name.upper()]
+    return flags
 
 
 def home_slot(config: Config, port: int) -> int:

@@ -171,6 +171,8 @@ class WorkerConfigure(TypedDict):
     privileges: Privileges
     debug_log: bool
     orphan_timeout_s: float
+    probe: bool  # static addresses before they are used
+    icmp_rate: int  # errors in a second, 0: none
     macswap: list[tuple[int, int]]
     ports: list[int]  # that feed the slot: the worker answers for their addresses
     shared_ports: list[int]  # of those, the ones whose addresses another worker announces and defends

@@ -81,12 +81,12 @@ def test_addresses_of_small_subnets_are_answered(namespace: Namespace) -> None:
         assert not tally(instance, 0).drops
 
 
-def test_second_address_of_a_port_is_refused(namespace: Namespace) -> None:
-    flags = ("--address", "0=10.77.0.1/24", "--address", "0=10.78.0.1/24")
+def test_address_of_two_interfaces_is_refused(namespace: Namespace) -> None:
+    flags = ("--address", "0=10.77.0.1/24", "--address", "0.7=10.77.0.1/24")
     ended = run_supervisor(namespace, flags)
     assert ended.returncode == 2
     assert ended.stderr.strip() == (
-        "halo-mp: --address: port 0 gets 10.77.0.1 and 10.78.0.1; a port has one address for now, so name one."
+        "halo-mp: --address: 10.77.0.1 is named for interface 0 and for interface 0.7; name an address once."
     )
 
 

@@ -4,6 +4,7 @@
 import dataclasses
 import ipaddress
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -35,9 +36,9 @@ def refused(line: str) -> list[str]:
     return sentences
 
 
-def address(text: str) -> config.InterfaceConfig:
+def address(text: str) -> config.AddressConfig:
     interface = ipaddress.IPv4Interface(text)
-    return config.InterfaceConfig(int(interface.ip), interface.network.prefixlen)
+    return config.AddressConfig(int(interface.ip), interface.network.prefixlen)
 
 
 # ---- ports ----
@@ -47,11 +48,11 @@ def test_ports_without_device_are_taps_with_addresses() -> None:
     found = built("--ports 0,1")
     assert found.vdevs == ("net_tap0,iface=halo0,persist", "net_tap1,iface=halo1,persist")
     assert [port.device for port in found.ports] == ["net_tap0", "net_tap1"]
-    assert [port.addresses for port in found.ports] == [
+    assert [interface.addresses for interface in found.interfaces] == [
         (address("10.77.0.1/24"),),
         (address("10.77.1.1/24"),),
     ]
-    assert found.ports[1].tap == config.TapConfig("halo1", int(ipaddress.IPv4Address("10.77.1.2")), 24)
+    assert found.ports[1].tap == config.TapConfig("halo1", (address("10.77.1.2/24"),))
     assert found.pcis == ()
 
 
@@ -68,7 +69,8 @@ def test_ports_count_pci_devices_before_vdevs() -> None:
     found = built("--vdev net_null0 --pci 03:00.0,foo=1 --pci 0000:AF:00.1 --ports 2,0")
     assert found.pcis == ("0000:03:00.0,foo=1", "0000:af:00.1")
     assert [(port.number, port.device) for port in found.ports] == [(2, "net_null0"), (0, "0000:03:00.0")]
-    assert all(port.tap is None and port.addresses == () for port in found.ports)
+    assert all(port.tap is None for port in found.ports)
+    assert all(interface.addresses == () for interface in found.interfaces)
 
 
 def test_tap_of_a_named_instance_carries_its_name_within_15_characters() -> None:
@@ -82,23 +84,20 @@ def test_tap_of_a_named_instance_carries_its_name_within_15_characters() -> None
 @pytest.mark.parametrize(
     ("given", "kernel"),
     [
-        (["10.1.2.3/24"], "10.1.2.1"),
-        (["10.1.2.1/24"], "10.1.2.2"),
-        (["10.1.2.2/31"], "10.1.2.3"),
-        (["10.1.2.3/31"], "10.1.2.2"),
-        (["10.1.2.2/30"], "10.1.2.1"),
+        (["10.1.2.3/24"], ["10.1.2.1/24"]),
+        (["10.1.2.1/24"], ["10.1.2.2/24"]),
+        (["10.1.2.2/31"], ["10.1.2.3/31"]),
+        (["10.1.2.3/31"], ["10.1.2.2/31"]),
+        (["10.1.2.2/30"], ["10.1.2.1/30"]),
+        (["10.1.2.1/30", "10.1.2.2/30"], []),
+        (["10.1.2.2/32"], []),
+        (["10.1.2.1/24", "10.9.0.1/16", "10.1.2.2/24"], ["10.1.2.3/24", "10.9.0.2/16"]),
     ],
 )
-def test_tap_kernel_side_is_the_first_other_host(given: list[str], kernel: str) -> None:
+def test_tap_kernel_side_is_the_first_other_host_of_each_network(given: list[str], kernel: list[str]) -> None:
     tap = built(" ".join(f"--address 0={each}" for each in given)).ports[0].tap
     assert tap is not None
-    assert tap.kernel_address == int(ipaddress.IPv4Address(kernel))
-    assert tap.prefix_length == address(given[0]).prefix_length
-
-
-def test_address_second_on_one_port_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"port 0 gets 10\.1\.2\.3 and 10\.9\.0\.1; a port has one address"):
-        built("--address 0=10.1.2.3/24 --address 0=10.9.0.1/16")
+    assert tap.addresses == tuple(map(address, kernel))
 
 
 def test_mac_is_six_octets_of_that_port() -> None:
@@ -132,6 +131,78 @@ def test_mtu_data_room_holds_the_frame_with_two_vlan_tags(octets: int) -> None:
     assert found.data_octets >= octets + 14 + 4 + 4 + 4  # header, two tags, FCS
     assert found.data_octets == max(2048, (octets + 26 + 63) // 64 * 64)
     assert data_octets(octets) == found.data_octets
+
+
+# ---- interfaces ----
+
+
+def test_interfaces_are_ports_first_and_then_vlans_in_order() -> None:
+    found = built("--ports 1,0 --vlan 0.30 --address 1.20=10.2.0.1/24 --address 1=10.1.0.1/24 --vlan 0.4")
+    assert [(each.number, each.name) for each in found.interfaces] == [
+        (0, "1"),
+        (1, "0"),
+        (2, "0.4"),
+        (3, "0.30"),
+        (4, "1.20"),
+    ]
+    assert found.interfaces[1].addresses == (address("10.77.0.1/24"),)
+
+
+def test_interface_keeps_the_order_of_its_addresses() -> None:
+    found = built(
+        "--address 0=10.9.0.1/16 --address 0=10.1.0.1/31 --address 0=10.1.1.1/32 --address 0=10.9.0.2/16"
+    )
+    assert found.interfaces[0].addresses == tuple(
+        map(address, ("10.9.0.1/16", "10.1.0.1/31", "10.1.1.1/32", "10.9.0.2/16"))
+    )
+
+
+def test_embedded_default_address_only_where_none_is_named_on_any_vlan() -> None:
+    found = built("--ports 0-2 --address 0.7=10.0.0.1/24 --address 1=10.1.0.1/24")
+    assert {each.name: [str(entry) for entry in each.addresses] for each in found.interfaces} == {
+        "0": [],
+        "1": ["10.1.0.1/24"],
+        "2": ["10.77.2.1/24"],
+        "0.7": ["10.0.0.1/24"],
+    }
+    assert [port.tap.addresses for port in found.ports if port.tap] == [
+        (),
+        (address("10.1.0.2/24"),),
+        (address("10.77.2.2/24"),),
+    ]
+
+
+def test_networks_of_one_interface_may_overlap_and_others_may_touch() -> None:
+    built(
+        "--ports 0,1 --address 0=10.0.0.1/24 --address 0=10.0.0.2/16 --address 1=10.1.0.1/16 --address 1=10.1.0.2/32"
+    )
+
+
+def test_overlap_is_found_behind_a_network_inside_of_another() -> None:
+    with pytest.raises(UsageError, match=r"10\.0\.0\.0/8 and interface 0\.5 in 10\.3\.0\.0/24"):
+        built("--address 0=10.0.0.1/8 --address 0=10.2.0.1/24 --address 0.5=10.3.0.1/24")
+
+
+def test_mtu_of_all_of_one_and_of_a_vlan() -> None:
+    found = built("--ports 0,1 --vlan 0.7 --vlan 0.8 --vlan 1.9 --mtu 1400 --mtu 0=9000 --mtu 0.8=1500")
+    assert {each.name: each.mtu for each in found.interfaces} == {
+        "0": 9000,
+        "1": 1400,
+        "0.7": 9000,
+        "0.8": 1500,
+        "1.9": 1400,
+    }
+    assert [port.mtu for port in found.ports] == [9000, 1400]
+    assert found.data_octets == data_octets(9000)
+
+
+def test_flags_of_interfaces_are_theirs_alone() -> None:
+    found = built("--vlan 0.7 --proxy-arp 0.7 --directed-broadcast 0 --redirects 0 --redirects 0.7")
+    flags = [
+        (each.proxy_arp, each.directed_broadcast, each.redirects, each.forward) for each in found.interfaces
+    ]
+    assert flags == [(False, True, True, True), (True, False, True, True)]
+    assert not any(each.forward for each in built("--vlan 0.7 --no-forward").interfaces)
 
 
 # ---- slots and cores ----
@@ -287,7 +358,8 @@ def test_every_other_flag_arrives() -> None:
         "--ports 0,1 --name edge-1 --mem-channels 4 --eal '-d /x.so --log-level=8' --eal --no-hpet "
         "--rx-checksum --tx-checksum --idle SLEEP --stats-log 2.5 --debug-log --user nobody --log-level "
         "warning --log-format json --restart-limit 0/0.5 --hang-timeout 1 --orphan-timeout 0 --macswap "
-        "0=1 --macswap 1=0 --no-promiscuous"
+        "0=1 --macswap 1=0 --no-promiscuous --probe --icmp-rate 7 --ecmp-seed 0 --control-group adm "
+        "--routes-file r.txt --neighbor 0=10.77.0.9,02:00:00:00:00:09"
     )
     assert (found.instance, found.mem_channels, found.idle, found.stats_log) == ("edge-1", 4, "sleep", 2.5)
     assert found.eal == ("-d", "/x.so", "--log-level=8", "--no-hpet")
@@ -295,6 +367,15 @@ def test_every_other_flag_arrives() -> None:
     assert (found.log_level, found.log_format, found.restart_limit) == ("warning", "json", (0, 0.5))
     assert (found.hang_timeout_s, found.orphan_timeout_s, found.macswap) == (1.0, 0.0, {0: 1, 1: 0})
     assert not found.ports[0].promiscuous
+    assert (found.probe, found.icmp_rate, found.ecmp_seed, found.control_group) == (True, 7, 0, "adm")
+    assert found.routes_file == str(Path("r.txt").absolute())
+    assert found.neighbors == (config.NeighborConfig(0, 0, 0x0A4D0009, bytes.fromhex("020000000009")),)
+    assert (built().probe, built().icmp_rate, built().ecmp_seed, built().routes_file) == (
+        False,
+        1000,
+        None,
+        None,
+    )
     assert built("--tx-only").tx_only
 
 
@@ -357,10 +438,49 @@ def test_machine_here_is_what_the_kernel_says() -> None:
         ("--address 0=255.255.255.255/32", "can not be the address of a host"),
         ("--address 0=0.0.0.1/24", "can not be the address of a host"),
         ("--address 0=10.0.0.1/0", "the whole Internet"),
-        ("--address 0=10.0.0.1/32", "no address is left for the kernel's side"),
         ("--address 1=10.0.0.1/24", "port 1 is not one of the ports, 0"),
-        ("--address 0=10.0.0.1/24 --address 0=10.0.0.1/24", "10.0.0.1 is named for port 0 and for port 0"),
-        ("--ports 0,1 --address 0=10.0.0.1/24 --address 1=10.0.0.9/16", "both in 10.0.0.0/16"),
+        (
+            "--address 0=10.0.0.1/24 --address 0.5=10.0.0.1/24",
+            "10.0.0.1 is named for interface 0 and for interface 0.5; name an address once",
+        ),
+        ("--address 0=10.0.0.1/24 --address 0=10.0.0.1/25", "10.0.0.1 is named for interface 0 and for"),
+        (
+            "--ports 0,1 --address 0=10.0.0.1/24 --address 1=10.0.0.9/16",
+            "interface 1 is in 10.0.0.0/16 and interface 0 in 10.0.0.0/24, and these overlap",
+        ),
+        ("--address 0=10.0.0.1/24 --address 0.5=10.0.0.9/32", "these overlap: nobody could say where"),
+        (
+            "--ports 0,1 --address 0=10.77.1.9/24",
+            "interface 0 is in 10.77.1.0/24 and interface 1 in 10.77.1.0/24",
+        ),
+        ("--address 0.0=10.0.0.1/24", "VLAN 0 is none of 1 to 4094"),
+        ("--address 0.4095=10.0.0.1/24", "VLAN 4095 is none of 1 to 4094"),
+        ("--address 0.x=10.0.0.1/24", "'0.x' is neither a port nor a port and a VLAN"),
+        ("--vlan 0", "the VLAN is missing; write for example --vlan 0.100"),
+        ("--vlan 7.100", "port 7 is not one of the ports, 0; add it to --ports"),
+        ("--mtu 0=67", "from 68 to 9600; write for example --mtu 0=1500"),
+        ("--mtu 0.x=1500", "'0.x' is neither a port"),
+        ("--mtu 1400 --mtu 1500", "the MTU of all interfaces is named twice"),
+        ("--mtu 0=1400 --mtu 0=1400", "the MTU of interface 0 is named twice"),
+        ("--mtu 0.9=1400", "there is no interface 0.9; make it with --address 0.9=... or --vlan 0.9"),
+        ("--vlan 0.9 --mtu 0.9=1600", "a VLAN can have no more than its port, 1500; write --mtu 0=1600 too"),
+        ("--proxy-arp 0.9", "--proxy-arp: there is no interface 0.9"),
+        ("--redirects 1", "--redirects: port 1 is not one of the ports"),
+        ("--directed-broadcast x", "'x' is neither a port nor a port and a VLAN"),
+        ("--neighbor 0=10.77.0.9", "expected an interface, '=', an address, ',' and a MAC address"),
+        ("--neighbor 0=10.77.0,02:00:00:00:00:09", "'10.77.0' is not an IPv4 address"),
+        ("--neighbor 0=10.77.0.9,02:00:00:00:00", "six pairs of hexadecimal digits"),
+        ("--neighbor 0=224.0.0.1,02:00:00:00:00:09", "can not be the address of a host"),
+        ("--neighbor 0.4=10.77.0.9,02:00:00:00:00:09", "there is no interface 0.4"),
+        ("--neighbor 0=10.77.0.1,02:00:00:00:00:09", "that is an address of our own"),
+        (
+            "--neighbor 0=10.77.0.9,02:00:00:00:00:09 --neighbor 0=10.77.0.9,02:00:00:00:00:08",
+            "10.77.0.9 is named twice for interface 0",
+        ),
+        ("--icmp-rate -1", "from 0 to 1000000"),
+        ("--ecmp-seed 4294967296", "from 0 to 4294967295"),
+        ("--control-group ''", "name or the number of a group"),
+        ("--routes-file ''", "the name of a file"),
         ("--mac 0=02:00:00:00:00", "six pairs of hexadecimal digits"),
         ("--mac 0=01:00:5e:00:00:01", "the address of a group"),
         ("--mac 0=00:00:00:00:00:00", "of nobody"),

@@ -9,7 +9,7 @@ PRELUDE = """
 import asyncio, fcntl, json, os, struct, subprocess
 from halo_mp.errors import EnvironmentProblem
 from halo_mp.supervisor import tap
-from halo_mp.supervisor.config import TapConfig
+from halo_mp.supervisor.config import AddressConfig, TapConfig
 
 def make_tap(name):
     fd = os.open("/dev/net/tun", os.O_RDWR)
@@ -21,7 +21,10 @@ def links():
     shown = subprocess.run(["ip", "-json", "address"], capture_output=True, check=True).stdout
     return {link["ifname"]: link for link in json.loads(shown) if link["ifname"] != "lo"}
 
-ONE = TapConfig("x.0", 0x0A4D0002, 24)
+def addresses(link):
+    return [(a["local"], a["prefixlen"]) for a in link["addr_info"] if a["family"] == "inet"]
+
+ONE = TapConfig("x.0", (AddressConfig(0x0A4D0002, 24), AddressConfig(0x0A4E0002, 31)))
 """
 
 
@@ -33,14 +36,26 @@ def inside(script: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_configure_sets_address_and_link_and_may_be_repeated() -> None:
+def test_configure_sets_addresses_and_link_and_may_be_repeated() -> None:
     inside("""
 make_tap("x.0")
 for _ in range(3):
     asyncio.run(tap.configure([ONE]))
 (link,) = links().values()
 assert "UP" in link["flags"]
-assert [(a["local"], a["prefixlen"]) for a in link["addr_info"] if a["family"] == "inet"] == [("10.77.0.2", 24)]
+assert addresses(link) == [("10.77.0.2", 24), ("10.78.0.2", 31)]
+""")
+
+
+def test_take_away_leaves_the_others_and_may_be_repeated() -> None:
+    inside("""
+make_tap("x.0")
+asyncio.run(tap.configure([ONE]))
+for _ in range(2):
+    asyncio.run(tap.take_away("x.0", ONE.addresses[:1]))
+(link,) = links().values()
+assert addresses(link) == [("10.78.0.2", 31)]
+asyncio.run(tap.take_away("not.there", ONE.addresses))
 """)
 
 
@@ -59,7 +74,7 @@ def test_configure_address_the_kernel_refuses_is_a_sentence() -> None:
     inside("""
 make_tap("x.0")
 try:
-    asyncio.run(tap.configure([TapConfig("x.0", 0x0A4D0002, 77)]))
+    asyncio.run(tap.configure([TapConfig("x.0", (AddressConfig(0x0A4D0002, 77),))]))
 except EnvironmentProblem as error:
     assert "can not be configured" in str(error)
 else:

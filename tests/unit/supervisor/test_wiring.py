@@ -9,6 +9,7 @@ import pytest
 from halo_mp.control import frame
 from halo_mp.control.channel import ProtocolError
 from halo_mp.control.messages import ReadyPort
+from halo_mp.shm.tables import InterfaceFlag
 from halo_mp.supervisor import arguments, config
 from halo_mp.supervisor.announce import announce
 from halo_mp.supervisor.config import Config
@@ -58,20 +59,41 @@ def test_stack_mac_of_another_port_is_the_devices_unless_named() -> None:
         assert stack_mac("x", named, ready(0, driver=driver)[0]) == b"\2\0\0\0\0\7"
 
 
-def test_interfaces_one_for_each_port_with_all_its_addresses() -> None:
-    built = build_config("--address", "0=10.1.2.3/24")
-    (address,) = built.ports[0].addresses
-    second = dataclasses.replace(address, address=0x0A010303, prefix_length=25)
-    wanted = dataclasses.replace(
-        built, ports=(dataclasses.replace(built.ports[0], addresses=(address, second)), built.ports[1])
+def test_interfaces_one_for_each_port_and_vlan_with_all_their_addresses() -> None:
+    wanted = build_config(
+        *("--address", "0=10.1.2.3/24", "--address", "0=10.1.3.3/25", "--address", "1.7=10.9.0.1/32"),
+        *("--vlan", "0.4094", "--proxy-arp", "1.7", "--redirects", "0"),
     )
     found = interfaces(wanted, ready(0, 1, driver="net_null"))
-    assert {number: (entry.port, entry.addresses) for number, entry in found.items()} == {
-        0: (0, ((0x0A010203, 24), (0x0A010303, 25))),
-        1: (1, ()),
+    assert {number: (*entry.key, entry.addresses) for number, entry in found.items()} == {
+        0: (0, 0, ((0x0A010203, 24), (0x0A010303, 25))),
+        1: (1, 0, ()),
+        2: (0, 4094, ()),
+        3: (1, 7, ((0x0A090001, 32),)),
     }
     assert {entry.mac for entry in found.values()} == {DEVICE_MAC}
-    assert {number: entry.port for number, entry in interfaces(wanted, ready(1)).items()} == {1: 1}
+    usual = InterfaceFlag.UP | InterfaceFlag.FORWARD
+    assert [found[number].flags ^ usual for number in range(4)] == [
+        InterfaceFlag.REDIRECTS,
+        InterfaceFlag.NONE,
+        InterfaceFlag.NONE,
+        InterfaceFlag.PROXY_ARP,
+    ]
+    assert {number: entry.key for number, entry in interfaces(wanted, ready(1)).items()} == {
+        1: (1, 0),
+        3: (1, 7),
+    }
+
+
+def test_interfaces_are_what_they_are_at_present() -> None:
+    built = build_config("--no-forward", "--directed-broadcast", "1")
+    down = [dataclasses.replace(each, up=False, mtu=1400) for each in built.interfaces]
+    found = interfaces(built, ready(0, 1, driver="net_null"), down)
+    assert [found[number].flags for number in (0, 1)] == [
+        InterfaceFlag.NONE,
+        InterfaceFlag.DIRECTED_BROADCAST,
+    ]
+    assert {entry.mtu for entry in found.values()} == {1400}
 
 
 def test_interfaces_mtu_is_the_smaller_one() -> None:
