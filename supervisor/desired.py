@@ -43,6 +43,7 @@ _PORT_FLAGS = {
     "mtu": "--mtu",
     "promiscuous": "--promiscuous",
     "queues": "--queues",
+    "spread": "--spread",
     "tap": "--address",
 }
 
