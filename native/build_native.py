@@ -19,9 +19,18 @@ SOURCES = sorted(
 
 ffi = FFI()
 ffi.cdef(cdef.declarations("packet_def.h", "fastpath_def.h", "fib_def.h"))
+# Inline functions of halo/flow.h.
+ffi.cdef(
+    """
+    uint32_t halo_spread_hash(const uint8_t *frame, uint32_t length);
+    uint32_t halo_flow_hash(uint32_t seed, uint32_t src, uint32_t dst, uint8_t protocol, uint16_t src_port,
+                            uint16_t dst_port);
+    uint32_t halo_flow_share(uint32_t hash, uint32_t count);
+    """
+)
 ffi.set_source(
     "halo_mp._native",
-    "#include <halo/layout.h>\n#include <halo/fastpath.h>\n#include <halo/fib_def.h>\n",
+    "#include <halo/layout.h>\n#include <halo/fastpath.h>\n#include <halo/fib_def.h>\n#include <halo/flow.h>\n",
     sources=SOURCES,
     include_dirs=["native/include", "native/fastpath", "native/fib"],
     extra_compile_args=cdef.WARNINGS,

@@ -41,8 +41,16 @@ def add_ports(known: argparse.ArgumentParser) -> None:
         "--queues",
         metavar="N",
         default="1",
-        help="queues of each port, 1 to 64: the device spreads flows over them (RSS or fan-out), and by "
-        "default each has a worker of its own (default %(default)s)",
+        help="queues of each port, 1 to 64: flows are spread over them, and by default each has a worker of "
+        "its own (default %(default)s)",
+    )
+    group.add_argument(
+        "--spread",
+        metavar="auto|hardware|software",
+        default="auto",
+        help="who spreads a port's flows over --queues: hardware is the device or the kernel behind it (RSS, "
+        "fan-out) and is refused where that is missing; software is the driver, from one queue of the device, "
+        "for any device; auto is hardware where it is there (default %(default)s)",
     )
     group.add_argument(
         "--slot",

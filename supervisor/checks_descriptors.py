@@ -25,7 +25,7 @@ _PER_QUEUE = 3  # net_tap: receives and sends by a descriptor each
 def descriptors_needed(config: Config) -> int:
     """Return how many descriptors the process that needs most of them has, and those of the reserve."""
     slots, lcores = len(config.slots), len(config.driver_cores)
-    queues = sum(port.queues for port in config.ports)
+    queues = sum(port.device_queues for port in config.ports)
     supervisor = _SUPERVISOR + RESERVE + lcores + 4 * slots
     supervisor += 2 * (1 if config.spares is None else config.spares)
     driver = _DRIVER + _PER_LCORE * lcores + _PER_PORT * len(config.ports) + _PER_QUEUE * queues + 2 * slots

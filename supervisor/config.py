@@ -131,7 +131,7 @@ def _plan_memory(reader: FlagReader, ports: PortPlan, slots: SlotPlan, machine: 
     parser = partial(values.power_of_two, low=LEAST_RING_SIZE, high=MOST_RING_SIZE, example="16384")
     ring_size = reader.one("--ring-size", parser, otherwise=LEAST_RING_SIZE)
     data = pool.data_octets(max((port.mtu for port in ports.ports), default=0))
-    queues = sum(port.queues for port in ports.ports)
+    queues = sum(port.device_queues for port in ports.ports)
     needs = pool.PoolNeeds(slots=len(slots.slots), port_queues=queues, lcores=len(slots.driver_cores))
     size, warnings = _pool_size(reader, needs, ring_size, data)
     eal = pool.eal_mb(PoolGeometry(size, data), pool.copying_queues(ports.ports, ports.vdevs))

@@ -138,6 +138,9 @@ class PortConfig:
     device: str
     """`net_tap0`, or a PCI address with its domain."""
     queues: int
+    """That feed slots."""
+    spread: str
+    """Who spreads frames over them: `hardware`, `software`, or `auto`, as the driver finds the device."""
     mtu: int
     """Octets of the longest IP packet that the device takes; its interfaces have as much or less."""
     promiscuous: bool
@@ -145,6 +148,11 @@ class PortConfig:
     """Of our stack. None: the device's; on a TAP, whose MAC is the kernel's, a locally administered one."""
     tap: TapConfig | None
     """Only on the TAPs that stand in when no device is named; a TAP from --vdev is its user's own."""
+
+    @property
+    def device_queues(self) -> int:
+        """Receive queues that the device is opened with, at most."""
+        return 1 if self.spread == "software" else self.queues
 
 
 @dataclass(frozen=True, slots=True)

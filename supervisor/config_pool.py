@@ -77,7 +77,7 @@ def pool_geometry(config: Config) -> PoolGeometry:
 
 def pool_needs(config: Config) -> PoolNeeds:
     """Return who takes buffers from the instance's pool."""
-    queues = sum(port.queues for port in config.ports)
+    queues = sum(port.device_queues for port in config.ports)
     return PoolNeeds(slots=len(config.slots), port_queues=queues, lcores=len(config.driver_cores))
 
 
@@ -110,7 +110,7 @@ def eal_mb(pool: PoolGeometry, copying: int) -> int:
 def copying_queues(ports: Sequence[PortConfig], vdevs: Sequence[str]) -> int:
     """Return how many port queues cannot receive into the pool: net_af_xdp makes its UMEM from a mempool."""
     copying = {device_name(vdev) for vdev in vdevs if device_driver(vdev) == "net_af_xdp"}
-    return sum(port.queues for port in ports if port.device in copying)
+    return sum(port.device_queues for port in ports if port.device in copying)
 
 
 def pages_needed(pool: PoolGeometry, eal: int, page_size: int) -> int:

@@ -13,6 +13,7 @@ from halo_mp.supervisor.config_model import InterfaceConfig, PortConfig, TapConf
 from halo_mp.supervisor.config_reader import FlagReader
 
 MAX_QUEUES = 64
+SPREADS = ("auto", "hardware", "software")
 
 _QUEUE_ARGUMENT = {"net_af_packet": "qpairs", "net_af_xdp": "queue_count"}
 """Of drivers that must hear at creation how many queues they will have."""
@@ -32,6 +33,7 @@ class PortPlan:
 def plan_ports(reader: FlagReader, instance: str, *, promiscuous: bool, forward: bool) -> PortPlan:
     """Return the ports in the order of --ports: of the devices named, or a TAP each where none is."""
     queues = reader.number("--queues", 1, MAX_QUEUES, example="2", otherwise=1)
+    spread = reader.choice("--spread", SPREADS)
     pcis = reader.each("--pci", values.pci)
     vdevs = reader.each("--vdev", values.vdev)
     devices = [values.device_name(device) for device in (*pcis, *vdevs)]
@@ -49,6 +51,7 @@ def plan_ports(reader: FlagReader, instance: str, *, promiscuous: bool, forward:
             number=number,
             device=f"net_tap{number}" if taps else devices[number],
             queues=queues,
+            spread=spread,
             mtu=plan.mtus[number],
             promiscuous=promiscuous,
             mac=macs.get(number),
@@ -57,7 +60,10 @@ def plan_ports(reader: FlagReader, instance: str, *, promiscuous: bool, forward:
         for number in numbers
     )
     return PortPlan(
-        ports, plan.interfaces, tuple(_with_queues(vdev, queues, reader) for vdev in vdevs), tuple(pcis)
+        ports,
+        plan.interfaces,
+        tuple(_with_queues(vdev, queues, spread, reader) for vdev in vdevs),
+        tuple(pcis),
     )
 
 
@@ -86,18 +92,20 @@ def _port_numbers(devices: list[str], reader: FlagReader) -> tuple[int, ...]:
     return numbers
 
 
-def _with_queues(vdev: str, queues: int, reader: FlagReader) -> str:
+def _with_queues(vdev: str, queues: int, spread: str, reader: FlagReader) -> str:
     """Return a vdev that is told how many queues it needs, where its driver must hear that at creation."""
     driver = values.device_driver(vdev)
-    if queues > _QUEUE_LIMIT.get(driver, queues):
+    if spread == "hardware" and queues > _QUEUE_LIMIT.get(driver, queues):
         sentence = f"--queues {queues}: {values.device_name(vdev)} has at most {_QUEUE_LIMIT[driver]}"
-        reader.refuse("--queues", f"{sentence}; write --queues {_QUEUE_LIMIT[driver]} or fewer.")
+        limit = f"write --queues {_QUEUE_LIMIT[driver]} or fewer, or --spread software"
+        reader.refuse("--queues", f"{sentence}; {limit}.")
     key = _QUEUE_ARGUMENT.get(driver)
     given = values.device_argument(vdev, key) if key else None
-    if given is not None and given != str(queues):
-        sentence = f"--vdev {vdev}: {key}={given} contradicts --queues {queues}"
-        reader.refuse("--vdev", f"{sentence}; leave {key} out, it follows from --queues.")
-    return f"{vdev},{key}={queues}" if key and given is None and queues > 1 else vdev
+    needed, why = (1, "--spread software") if spread == "software" else (queues, f"--queues {queues}")
+    if given is not None and given != str(needed):
+        sentence = f"--vdev {vdev}: {key}={given} contradicts {why}"
+        reader.refuse("--vdev", f"{sentence}; leave {key} out, it follows from that.")
+    return f"{vdev},{key}={needed}" if key and given is None and needed > 1 else vdev
 
 
 def _macs(numbers: tuple[int, ...], reader: FlagReader) -> dict[int, bytes]:

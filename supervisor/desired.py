@@ -52,6 +52,7 @@ _PORT_FLAGS = {
     "mtu": "--mtu",
     "promiscuous": "--promiscuous",
     "queues": "--queues",
+    "spread": "--spread",
 }
 _INTERFACE_FLAGS = {
     "addresses": "--address",

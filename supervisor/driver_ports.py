@@ -8,6 +8,7 @@ A port whose device is gone is *lost*: known, closed, and opened again by `reope
 
 from __future__ import annotations
 
+import enum
 import errno
 import os
 from collections.abc import Sequence
@@ -26,6 +27,14 @@ from halo_mp.supervisor.xdp_descriptors import XdpDescriptors
 SPIN_NS = 100_000  # an idle lcore polls this long before it sleeps
 _PAGE_OCTETS = os.sysconf("SC_PAGESIZE")
 _FIXED_FDS = 3  # pool, owners, ports
+
+
+class Spread(enum.IntEnum):
+    """Who spreads a port's frames over its queues."""
+
+    AUTO = lib.HALO_SPREAD_AUTO
+    HARDWARE = lib.HALO_SPREAD_HARDWARE
+    SOFTWARE = lib.HALO_SPREAD_SOFTWARE
 
 
 class DriverPorts:
@@ -107,8 +116,8 @@ class DriverPorts:
         }
 
     def _feed(self, number: int) -> None:
-        """Feed from all queues of a port, unless it is lost."""
-        for port, queue in self._feeds:
+        """Feed from all queues of a port, unless it is lost; the first comes last, as halo_driver_feed wants it."""
+        for port, queue in sorted(self._feeds, reverse=True):
             if port == number and port not in self.lost:
                 self._feed_queue(port, queue)
 
@@ -261,6 +270,7 @@ class DriverPorts:
         arguments = ffi.new("char[]", described.partition(",")[2].encode())
         setup.port, setup.device, setup.bus, setup.arguments = port["port"], name, bus, arguments
         setup.queues, setup.mtu, setup.promiscuous = port["queues"], port["mtu"], port["promiscuous"]
+        setup.spread = Spread[str(port["spread"]).upper()]
         _raise_sentence(call(self._driver, setup), setup.error, self._eal_log)
         self._if_index[port["port"]] = setup.if_index
 
@@ -280,6 +290,7 @@ class DriverPorts:
             "mode": "copy" if status.mode else "direct",
             "rx_queues": status.rx_queues,
             "tx_queues": status.tx_queues,
+            "spread_queues": status.spread_queues,
             "link_up": bool(status.link_up),
         }
 

@@ -144,6 +144,8 @@ class DriverKeeper(Keeper):
             await channel.send(configure, self._regions.driver_fds())
         message = await self.within_grace(self._ready, "did not get its ports ready")
         log.info("ports.ready", ports=len(self.ports), withheld=message.get("withheld", 0))
+        for port in self.ports.values():
+            _log_spread(port)
         await self._on_ready(self.ports)
         self._mark_useful(life)
         self._up.set_result(life)
@@ -184,6 +186,19 @@ class DriverKeeper(Keeper):
         forget_driver(self._regions.ports)
 
 
+def spread_of(port: ReadyPort) -> tuple[str, int]:
+    """Return who spreads a port's frames, `hardware` or `software`, and over how many queues."""
+    if port["spread_queues"]:
+        return "software", port["spread_queues"]
+    return "hardware", port["rx_queues"]
+
+
+def _log_spread(port: ReadyPort) -> None:
+    spread, queues = spread_of(port)
+    if queues > 1:
+        log.info("port.spread", port=port["port"], spread=spread, queues=queues)
+
+
 def parse_lost(message: Message) -> dict[int, str]:
     """Return the ports of a driver's `ready` that have no device, and why. Raises ProtocolError."""
     found: dict[int, str] = {}
@@ -213,6 +228,7 @@ def parse_ready(message: Message) -> dict[int, ReadyPort]:
             "mode": "copy" if field(port, "mode", str) == "copy" else "direct",
             "rx_queues": field(port, "rx_queues", int),
             "tx_queues": field(port, "tx_queues", int),
+            "spread_queues": field(port, "spread_queues", int),
             "link_up": field(port, "link_up", bool),
         }
     return found

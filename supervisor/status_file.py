@@ -17,7 +17,7 @@ from halo_mp.shm.layout import PortState
 from halo_mp.supervisor.config import Config, PortConfig
 from halo_mp.supervisor.instance import Instance
 from halo_mp.supervisor.keeper import Keeper
-from halo_mp.supervisor.keeper_driver import DriverKeeper
+from halo_mp.supervisor.keeper_driver import DriverKeeper, spread_of
 from halo_mp.supervisor.keeper_worker import WorkerKeeper
 from halo_mp.supervisor.process import Process
 from halo_mp.supervisor.regions import Regions
@@ -150,6 +150,7 @@ class StatusFile:
 
     def _port(self, port: PortConfig, kept: Mapping[str, int]) -> PortStatus:
         told = self._driver.ports.get(port.number)
+        spread, queues = spread_of(told) if told else ("", port.queues)
         shared = self._regions.ports.pointer.port[port.number]
         return PortStatus(
             number=port.number,
@@ -162,4 +163,6 @@ class StatusFile:
             frames_in_before=kept.get("rx_frames", 0),
             frames_out_before=kept.get("tx_frames", 0),
             failed_because=self._driver.lost.get(port.number),
+            spread=spread if queues > 1 else "",
+            queues=queues,
         )

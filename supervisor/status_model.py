@@ -67,6 +67,9 @@ class PortStatus:
     frames_out_before: int
     failed_because: str | None = None
     """Why it has no device, which is looked for."""
+    spread: str = ""
+    """Who spreads its frames over several queues, `hardware` or `software`; empty where there is one."""
+    queues: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -117,11 +117,18 @@ def _ports(ports: Sequence[PortStatus]) -> list[str]:
     return [line for row, note in zip(_table(rows), notes, strict=True) for line in (row, *note)]
 
 
+_SPREAD_BY = {"hardware": "its device", "software": "the driver"}
+
+
 def _port_note(port: PortStatus) -> list[str]:
-    """Return why a port has failed."""
-    if port.state != "failed" or port.failed_because is None:
-        return []
-    return _indented(f"{port.failed_because}; it is looked for")
+    """Return why a port has failed, and who spreads its frames over several queues."""
+    if port.state == "failed" and port.failed_because is not None:
+        return _indented(f"{port.failed_because}; it is looked for")
+    if port.spread:
+        return _indented(
+            f"{port.queues} queues, spread in {port.spread} by {_SPREAD_BY.get(port.spread, 'it')}"
+        )
+    return []
 
 
 def _counters(found: Found) -> list[str]:

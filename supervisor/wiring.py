@@ -44,6 +44,7 @@ def driver_configure(config: Config, *, resuming: bool = False) -> DriverConfigu
                 "port": port.number,
                 "device": port.device,
                 "queues": port.queues,
+                "spread": port.spread,
                 "mtu": port.mtu,
                 "promiscuous": port.promiscuous,
             }

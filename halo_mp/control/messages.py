@@ -45,6 +45,7 @@ class DriverPort(TypedDict):
     port: int
     device: str
     queues: int
+    spread: str  # who spreads frames over them: auto, hardware, software
     mtu: int
     promiscuous: bool
 
@@ -109,6 +110,7 @@ class ReadyPort(TypedDict):
     mode: Literal["direct", "copy"]
     rx_queues: int
     tx_queues: int
+    spread_queues: int  # that the driver makes of the device's one; 0: it makes none
     link_up: bool
 
 

@@ -78,6 +78,7 @@ class PortSnapshot(TypedDict):
     has_rx_fd: bool
     rx_queues: int
     tx_queues: int
+    spread_queues: int
     losses: int
     returns: int
     link_changes: int
@@ -205,6 +206,7 @@ def _port(number: int, status: Any, whole: bool) -> PortSnapshot:
         "has_rx_fd": bool(status.has_rx_fd),
         "rx_queues": status.rx_queues,
         "tx_queues": status.tx_queues,
+        "spread_queues": status.spread_queues,
         "losses": status.losses,
         "returns": status.returns,
         "link_changes": status.link_changes,

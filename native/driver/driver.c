@@ -178,9 +178,11 @@ struct feed_argument {
 	struct halo_slot_home *slot;
 };
 
+/* Returns 1 when this lcore had it. */
 static int64_t remove_feed(struct halo_lcore *lcore, void *argument)
 {
 	const struct feed_argument *wanted = argument;
+	int error;
 	uint32_t i;
 
 	for (i = 0; i < lcore->feed_count; i++) {
@@ -188,7 +190,8 @@ static int64_t remove_feed(struct halo_lcore *lcore, void *argument)
 			continue;
 		lcore->feed[i] = lcore->feed[--lcore->feed_count];
 		halo_choose_tx_queues(lcore);
-		return halo_lcore_watch(lcore);
+		error = halo_lcore_watch(lcore);
+		return error ? error : 1;
 	}
 	return 0;
 }
@@ -209,29 +212,44 @@ static int64_t add_feed(struct halo_lcore *lcore, void *argument)
 	return halo_lcore_watch(lcore);
 }
 
+/* A queue is polled by the home lcore of its slot; of those that we make ourselves, by the home lcore of the first one's. */
+static struct halo_lcore *choose_home(const struct halo_driver *driver, const struct feed_argument *wanted)
+{
+	return wanted->slot ? wanted->slot->home : driver->lcore[wanted->queue % driver->lcore_count];
+}
+
 int halo_driver_feed(struct halo_driver *driver, uint32_t port, uint32_t queue, uint32_t slot)
 {
 	struct feed_argument argument = {.port = port, .queue = queue};
-	struct halo_lcore *home;
+	bool polled = false;
 	uint32_t i;
-	int error = 0;
 
-	if (port >= HALO_MAX_PORTS || !driver->port[port].present || queue >= driver->port[port].rx_queues)
+	if (port >= HALO_MAX_PORTS || !driver->port[port].present || queue >= driver->port[port].queues)
 		return -ENODEV;
 	if (!driver->port[port].started)
 		return -ENETDOWN;
 	if (driver->tx_only)
 		return 0;
-	/* Off first, everywhere, so that a queue is never polled by two lcores. */
-	for (i = 0; i < driver->lcore_count && !error; i++)
-		error = (int)halo_lcore_call(driver->lcore[i], remove_feed, &argument);
-	if (error)
-		return error;
 	argument.slot = slot < HALO_MAX_SLOTS ? driver->by_number[slot] : NULL;
 	if (slot < HALO_MAX_SLOTS && !argument.slot)
 		return -EINVAL;
-	home = argument.slot ? argument.slot->home : driver->lcore[queue % driver->lcore_count];
-	return (int)halo_lcore_call(home, add_feed, &argument);
+	if (driver->port[port].software)
+		argument.queue = 0;
+	/* Off first, everywhere, so that a queue is never polled by two lcores. */
+	for (i = 0; i < driver->lcore_count; i++) {
+		int64_t removed = halo_lcore_call(driver->lcore[i], remove_feed, &argument);
+
+		if (removed < 0)
+			return (int)removed;
+		polled |= removed;
+	}
+	if (driver->port[port].software) { /* nobody polls it now, so the table is ours to write */
+		driver->port[port].spread[queue] = argument.slot;
+		argument.slot = driver->port[port].spread[0];
+		if (queue && !polled) /* it is polled as soon as its first queue is fed, which comes last */
+			return 0;
+	}
+	return (int)halo_lcore_call(choose_home(driver, &argument), add_feed, &argument);
 }
 
 int halo_driver_enable_slot(struct halo_driver *driver, uint32_t slot)

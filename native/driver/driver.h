@@ -32,9 +32,11 @@ enum halo_link {
  * left it (device.c); constant otherwise. `started` is set last and cleared first.
  */
 struct halo_port {
-	uint16_t device; /* DPDK's port id */
-	uint16_t rx_queues;
+	uint16_t device;    /* DPDK's port id */
+	uint16_t rx_queues; /* of the device */
 	uint16_t tx_queues;
+	uint16_t queues;    /* that feed slots: the device's, or those that we make of its one */
+	bool software;      /* we make them (spread.c) */
 	uint32_t max_frame; /* octets, from the MTU: header and two VLAN tags added */
 	bool present;
 	bool open;    /* DPDK's device is ours, to be closed */
@@ -42,6 +44,7 @@ struct halo_port {
 	bool copy;    /* receives into a pool of its own */
 	bool rx_fd;   /* every rx queue can be slept on */
 	struct rte_mempool *copy_pool;
+	struct halo_slot_home *spread[HALO_MAX_QUEUES]; /* by queue; set while no lcore polls the port; NULL: nobody */
 	/* the main thread's alone, but for `removed` */
 	char name[RTE_ETH_NAME_MAX_LEN];
 	uint32_t removed;          /* the PMD says that the device was pulled; written by EAL's interrupt thread */
@@ -68,13 +71,17 @@ struct halo_slot_home {
 	struct halo_producer rx;
 	struct halo_consumer tx;
 	struct halo_producer spare;
+	/* counted by other lcores, atomically, until the home lcore has added them to `count` */
+	uint32_t missed[HALO_DROP_LIMIT];
+	uint32_t missed_any;
 };
 
 struct halo_feed { /* an rx queue that this lcore polls */
 	struct halo_port *port;
 	uint16_t queue;
 	uint8_t port_number;
-	struct halo_slot_home *slot; /* NULL: drained, counted, released */
+	struct halo_slot_home
+		*slot; /* NULL: drained, counted, released. Not looked at where the port is spread by us */
 };
 
 struct halo_tx_buffer {
@@ -85,6 +92,7 @@ struct halo_tx_buffer {
 enum halo_note_kind {
 	HALO_NOTE_TRANSMIT,
 	HALO_NOTE_HAND,
+	HALO_NOTE_SPREAD,
 };
 
 /*
@@ -228,9 +236,19 @@ uint32_t halo_slot_room(struct halo_slot_home *slot, uint32_t want, enum halo_dr
 
 /* rx.c, tx.c: one burst each; they return how many frames they moved */
 uint32_t halo_rx_serve(struct halo_lcore *lcore, struct halo_feed *feed);
+void halo_rx_drop(struct halo_lcore *lcore, struct halo_slot_home *slot, struct rte_mbuf **frame, uint32_t count,
+		  enum halo_drop reason);
+uint32_t halo_rx_copy(struct halo_lcore *lcore, struct halo_slot_home *slot, struct rte_mbuf **frame, uint32_t count);
+void halo_rx_give(struct halo_lcore *lcore, struct halo_slot_home *slot, uint8_t port, struct rte_mbuf **frame,
+		  uint32_t count);
 uint32_t halo_tx_serve(struct halo_lcore *lcore, struct halo_slot_home *slot);
 uint32_t halo_inbox_serve(struct halo_lcore *lcore);
 void halo_deliver_handed(struct halo_lcore *lcore, struct halo_slot_home *slot, struct rte_mbuf *frame, uint8_t flags);
+
+/* spread.c */
+void halo_spread_serve(struct halo_lcore *lcore, const struct halo_feed *feed, struct rte_mbuf **frame, uint32_t count);
+uint32_t halo_spread_take(struct halo_lcore *lcore, struct rte_mbuf **frame, uint32_t count);
+void halo_spread_count_missed(struct halo_slot_home *slot);
 
 /* lcore.c */
 int halo_lcore_main(void *argument);
@@ -246,6 +264,11 @@ int halo_port_open(struct halo_driver *driver, struct halo_port *port, struct ha
 void halo_port_assign_tx(struct halo_lcore *lcore, uint32_t number);
 void halo_port_update(struct halo_driver *driver, uint32_t number);
 void halo_choose_tx_queues(struct halo_lcore *lcore);
+
+/* queues.c */
+int halo_queues_choose(struct halo_port *port, const struct rte_eth_dev_info *info, struct halo_port_setup *setup);
+bool halo_queues_fall_back(struct halo_port *port, const struct halo_port_setup *setup);
+void halo_queues_rss(const struct halo_port *port, const struct rte_eth_dev_info *info, struct rte_eth_conf *conf);
 
 /* device.c */
 int halo_port_watch(struct halo_port *port);

@@ -61,6 +61,8 @@ static uint32_t turn(struct halo_lcore *lcore)
 
 		if (unlikely(!halo_slot_life_is_ours(slot)))
 			halo_slot_life_scribbled(slot);
+		if (unlikely(__atomic_load_n(&slot->missed_any, __ATOMIC_RELAXED)))
+			halo_spread_count_missed(slot);
 		if (!slot->enabled)
 			continue;
 		moved += drain_slot(lcore, slot);

@@ -47,23 +47,11 @@ static void choose_offloads(const struct halo_driver *driver, const struct rte_e
 			(RTE_ETH_TX_OFFLOAD_IPV4_CKSUM | RTE_ETH_TX_OFFLOAD_UDP_CKSUM | RTE_ETH_TX_OFFLOAD_TCP_CKSUM);
 }
 
-/* RSS where there is more than one queue and the NIC has it: addresses and ports of IPv4. */
-static void choose_rss(const struct rte_eth_dev_info *info, uint32_t queues, struct rte_eth_conf *conf)
-{
-	uint64_t wanted = RTE_ETH_RSS_IP | RTE_ETH_RSS_UDP | RTE_ETH_RSS_TCP;
-
-	if (queues < 2 || !(info->flow_type_rss_offloads & wanted))
-		return;
-	conf->rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
-	conf->rx_adv_conf.rss_conf.rss_hf = info->flow_type_rss_offloads & wanted;
-}
-
 /*
  * A transmit queue for each lcore where the PMD has as many; else as many as it takes, and frames are passed between lcores.
  * net_tap wants as many tx as rx queues. Rx interrupts are asked for first and done without where they are refused.
  */
-static int configure(struct halo_driver *driver, struct halo_port *port, const struct rte_eth_dev_info *info,
-		     uint32_t queues)
+static int configure(struct halo_driver *driver, struct halo_port *port, const struct rte_eth_dev_info *info)
 {
 	struct rte_eth_conf conf = {0};
 	uint16_t wanted = (uint16_t)RTE_MIN(driver->lcore_count, (uint32_t)info->max_tx_queues);
@@ -71,12 +59,11 @@ static int configure(struct halo_driver *driver, struct halo_port *port, const s
 	int attempt;
 
 	choose_offloads(driver, info, &conf);
-	choose_rss(info, queues, &conf);
+	halo_queues_rss(port, info, &conf);
 	conf.intr_conf.rmv = (*info->dev_flags & RTE_ETH_DEV_INTR_RMV) != 0;
 	for (attempt = 0; attempt < 4 && error; attempt++) {
 		conf.intr_conf.rxq = attempt < 2;
-		port->rx_queues = (uint16_t)queues;
-		port->tx_queues = attempt % 2 ? (uint16_t)queues : wanted;
+		port->tx_queues = attempt % 2 ? port->rx_queues : wanted;
 		if (port->tx_queues > info->max_tx_queues)
 			continue;
 		error = rte_eth_dev_configure(port->device, port->rx_queues, port->tx_queues, &conf);
@@ -91,7 +78,7 @@ static int make_copy_pool(struct halo_port *port, struct halo_port_setup *setup)
 	char name[RTE_MEMPOOL_NAMESIZE];
 
 	snprintf(name, sizeof(name), "halo_copy_%u", setup->port);
-	port->copy_pool = rte_pktmbuf_pool_create(name, COPY_BUFFERS * setup->queues, COPY_CACHE, 0,
+	port->copy_pool = rte_pktmbuf_pool_create(name, COPY_BUFFERS * port->rx_queues, COPY_CACHE, 0,
 						  (uint16_t)RTE_MAX(room, (uint32_t)RTE_MBUF_DEFAULT_BUF_SIZE),
 						  (int)rte_socket_id());
 	port->copy = true;
@@ -258,14 +245,8 @@ static int find_device(struct halo_port *port, struct rte_eth_dev_info *info, st
 	error = rte_eth_dev_info_get(port->device, info);
 	if (error)
 		return fail(setup, error, "asking for its capabilities");
-	if (setup->queues > info->max_rx_queues) {
-		snprintf(setup->error, sizeof(setup->error),
-			 "port %u (%s) has %u rx queues, and --queues asks for %u: ask for fewer", setup->port,
-			 setup->device, info->max_rx_queues, setup->queues);
-		return -EINVAL;
-	}
 	setup->if_index = info->if_index;
-	return 0;
+	return halo_queues_choose(port, info, setup);
 }
 
 /* From a device that was probed to one that runs; `started` is the caller's to set. What fails leaves it to be closed. */
@@ -278,7 +259,9 @@ int halo_port_open(struct halo_driver *driver, struct halo_port *port, struct ha
 	error = find_device(port, &info, setup);
 	if (error)
 		return error;
-	error = configure(driver, port, &info, setup->queues);
+	error = configure(driver, port, &info);
+	if (error && halo_queues_fall_back(port, setup))
+		error = configure(driver, port, &info);
 	if (error)
 		return fail(setup, error, "configuring its queues");
 	error = set_mtu(port, &info, setup);
@@ -290,6 +273,7 @@ int halo_port_open(struct halo_driver *driver, struct halo_port *port, struct ha
 		error = start(port, setup);
 	if (!error)
 		error = halo_port_watch(port);
+	setup->spread = port->software ? HALO_SPREAD_SOFTWARE : HALO_SPREAD_HARDWARE;
 	return error;
 }
 
@@ -348,6 +332,7 @@ static void describe(struct halo_port *port, struct halo_port_status *status)
 	status->promiscuous = rte_eth_promiscuous_get(port->device) == 1;
 	status->rx_queues = port->rx_queues;
 	status->tx_queues = port->tx_queues;
+	status->spread_queues = port->software ? port->queues : 0;
 	status->mode = port->copy ? HALO_PORT_COPY : HALO_PORT_DIRECT;
 	status->has_rx_fd = port->rx_fd;
 	status->state = HALO_PORT_STARTED;

@@ -7,12 +7,19 @@
 
 #include "driver.h"
 
-static void drop_frames(struct halo_slot_home *slot, struct rte_mbuf **frame, uint32_t count, enum halo_drop reason)
+/* Drops of a slot are its home lcore's to count; another one leaves word with it. */
+void halo_rx_drop(struct halo_lcore *lcore, struct halo_slot_home *slot, struct rte_mbuf **frame, uint32_t count,
+		  enum halo_drop reason)
 {
 	if (count == 0)
 		return;
 	rte_pktmbuf_free_bulk(frame, count);
-	halo_count(&slot->count->drops[reason], count);
+	if (likely(slot->home == lcore)) {
+		halo_count(&slot->count->drops[reason], count);
+		return;
+	}
+	__atomic_fetch_add(&slot->missed[reason], count, __ATOMIC_RELAXED);
+	__atomic_store_n(&slot->missed_any, 1, __ATOMIC_RELEASE); /* pairs with halo_spread_count_missed */
 }
 
 /* The metadata line of a frame, where the port has something to say that a descriptor can not hold. */
@@ -42,14 +49,14 @@ static uint8_t write_metadata(struct rte_mbuf *frame)
  * `copy` mode: the port's own buffers stay its own, the octets move into the pool. The frames that could not be copied are
  * counted; the others take their place in frame[]. Returns how many those are.
  */
-static uint32_t copy_in(struct halo_lcore *lcore, struct halo_slot_home *slot, struct rte_mbuf **frame, uint32_t count)
+uint32_t halo_rx_copy(struct halo_lcore *lcore, struct halo_slot_home *slot, struct rte_mbuf **frame, uint32_t count)
 {
 	struct rte_mbuf *own[HALO_BURST];
 	uint32_t kept = 0;
 	uint32_t i;
 
 	if (rte_pktmbuf_alloc_bulk(lcore->driver->mempool, own, count) != 0) {
-		drop_frames(slot, frame, count, HALO_DROP_rx_no_buffer);
+		halo_rx_drop(lcore, slot, frame, count, HALO_DROP_rx_no_buffer);
 		return 0;
 	}
 	for (i = 0; i < count; i++) {
@@ -57,8 +64,7 @@ static uint32_t copy_in(struct halo_lcore *lcore, struct halo_slot_home *slot, s
 		const void *octets;
 
 		if (length > lcore->driver->geometry.data_octets) {
-			halo_count(&slot->count->drops[HALO_DROP_rx_too_long], 1);
-			rte_pktmbuf_free(own[i]);
+			halo_rx_drop(lcore, slot, &own[i], 1, HALO_DROP_rx_too_long);
 			continue;
 		}
 		octets = rte_pktmbuf_read(frame[i], 0, length, rte_pktmbuf_mtod(own[i], void *));
@@ -74,23 +80,24 @@ static uint32_t copy_in(struct halo_lcore *lcore, struct halo_slot_home *slot, s
 }
 
 /* A frame is one buffer: several segments become one, or a named drop. */
-static bool one_segment(struct halo_slot_home *slot, struct rte_mbuf *frame)
+static bool one_segment(struct halo_lcore *lcore, struct halo_slot_home *slot, struct rte_mbuf *frame)
 {
 	if (likely(frame->nb_segs == 1))
 		return true;
 	if (rte_pktmbuf_linearize(frame) == 0)
 		return true;
-	drop_frames(slot, &frame, 1, HALO_DROP_rx_multi_segment);
+	halo_rx_drop(lcore, slot, &frame, 1, HALO_DROP_rx_multi_segment);
 	return false;
 }
 
-static uint32_t keep_single(struct halo_slot_home *slot, struct rte_mbuf **frame, uint32_t count)
+static uint32_t keep_single(struct halo_lcore *lcore, struct halo_slot_home *slot, struct rte_mbuf **frame,
+			    uint32_t count)
 {
 	uint32_t kept = 0;
 	uint32_t i;
 
 	for (i = 0; i < count; i++)
-		if (one_segment(slot, frame[i]))
+		if (one_segment(lcore, slot, frame[i]))
 			frame[kept++] = frame[i];
 	return kept;
 }
@@ -130,35 +137,44 @@ static void deliver(struct halo_lcore *lcore, struct halo_slot_home *slot, struc
 	halo_count(&slot->count->outstanding, slot->outstanding - slot->count->outstanding);
 }
 
+/* Frames for a slot whose home is this lcore, in buffers of the pool. */
+void halo_rx_give(struct halo_lcore *lcore, struct halo_slot_home *slot, uint8_t port, struct rte_mbuf **frame,
+		  uint32_t count)
+{
+	enum halo_drop why_less;
+	uint32_t room;
+
+	if (!slot->enabled)
+		return halo_rx_drop(lcore, slot, frame, count, HALO_DROP_rx_slot_disabled);
+	count = keep_single(lcore, slot, frame, count);
+	room = halo_slot_room(slot, count, &why_less);
+	if (room < count)
+		halo_rx_drop(lcore, slot, frame + room, count - room, why_less);
+	if (room)
+		deliver(lcore, slot, frame, RTE_MIN(room, count), port);
+}
+
 uint32_t halo_rx_serve(struct halo_lcore *lcore, struct halo_feed *feed)
 {
 	struct rte_mbuf *frame[HALO_BURST];
 	struct halo_slot_home *slot = feed->slot;
-	enum halo_drop why_less;
-	uint32_t count, room;
 	uint32_t received = rte_eth_rx_burst(feed->port->device, feed->queue, frame, HALO_BURST);
+	uint32_t count = received;
 
 	if (received == 0)
 		return 0;
+	if (unlikely(feed->port->software)) {
+		halo_spread_serve(lcore, feed, frame, received);
+		return received;
+	}
 	if (unlikely(!slot)) {
 		rte_pktmbuf_free_bulk(frame, received);
 		halo_count(&lcore->status->unclaimed_frames, received);
 		return received;
 	}
-	if (!slot->enabled) {
-		drop_frames(slot, frame, received, HALO_DROP_rx_slot_disabled);
-		return received;
-	}
-	count = received;
-	if (feed->port->copy)
-		count = copy_in(lcore, slot, frame, count);
-	else
-		count = keep_single(slot, frame, count);
-	room = halo_slot_room(slot, count, &why_less);
-	if (room < count)
-		drop_frames(slot, frame + room, count - room, why_less);
-	if (room)
-		deliver(lcore, slot, frame, RTE_MIN(room, count), feed->port_number);
+	if (feed->port->copy && slot->enabled)
+		count = halo_rx_copy(lcore, slot, frame, received);
+	halo_rx_give(lcore, slot, feed->port_number, frame, count);
 	return received;
 }
 

@@ -357,17 +357,26 @@ static void serve_passed(struct halo_lcore *lcore, struct rte_mbuf *frame, struc
 
 uint32_t halo_inbox_serve(struct halo_lcore *lcore)
 {
-	void *frame[HALO_BURST];
+	struct rte_mbuf *frame[HALO_BURST];
 	struct tally tally = {0};
-	uint32_t count = rte_ring_sc_dequeue_burst(lcore->inbox, frame, HALO_BURST, NULL);
-	uint32_t i;
+	uint32_t count = rte_ring_sc_dequeue_burst(lcore->inbox, (void **)frame, HALO_BURST, NULL);
+	uint32_t passed = 0;
+	uint32_t i = 0;
 
 	if (count == 0)
 		return 0;
-	for (i = 0; i < count; i++)
-		serve_passed(lcore, frame[i], &tally);
+	while (i < count) {
+		uint32_t taken = halo_spread_take(lcore, frame + i, count - i);
+
+		if (taken == 0) {
+			serve_passed(lcore, frame[i], &tally);
+			taken = 1;
+			passed++;
+		}
+		i += taken;
+	}
 	flush_all(lcore, NULL, &tally);
-	halo_count(&lcore->status->passed_in, count);
+	halo_count(&lcore->status->passed_in, passed);
 	halo_count(&lcore->status->passed_sent, tally.sent);
 	return count;
 }

@@ -45,6 +45,7 @@ class PortPlan:
     device: str
     mtu: int = MTU
     queues: int = 1
+    spread: str = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -333,6 +334,7 @@ class Rig:
                     "port": port.number,
                     "device": port.device.split(",")[0],
                     "queues": port.queues,
+                    "spread": port.spread,
                     "mtu": port.mtu,
                     "promiscuous": True,
                 }

@@ -24,6 +24,7 @@ RIG = [NATIVE / "tests" / name for name in ("rig.c", "frames.c", "check.c")]
 SOURCES = {
     "ring_test": [NATIVE / "tests" / "check.c", NATIVE / "fastpath" / "bench.c"],
     "ring_stress": [],
+    "flow_test": [NATIVE / "tests" / "check.c"],
     "fastpath_test": [*RIG, *FASTPATH],
     "input_test": [*RIG, *FASTPATH],
     "worker_test": [*RIG, *FASTPATH],
@@ -52,7 +53,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     def link(program: str, flavour: str) -> Path:
         out = folder / f"{program}-{flavour}"
         sources = [NATIVE / "tests" / f"{program}.c", *SOURCES[program]]
-        gcc(flavour, *(compile_one(source, flavour) for source in sources), "-o", out)
+        gcc(flavour, *(compile_one(source, flavour) for source in sources), "-o", out, "-lm")
         return out
 
     return link
@@ -73,7 +74,7 @@ def test_every_program_is_run() -> None:
 
 
 @pytest.mark.parametrize("flavour", ["plain", "sanitized"])
-@pytest.mark.parametrize("program", ["ring_test", "fastpath_test", "input_test", "worker_test"])
+@pytest.mark.parametrize("program", ["ring_test", "flow_test", "fastpath_test", "input_test", "worker_test"])
 def test_rows(build: Build, program: str, flavour: str) -> None:
     output = run(build(program, flavour))
     assert ", 0 failed" in output

@@ -29,12 +29,19 @@ struct halo_driver_setup {
 	char error[HALO_ERROR_OCTETS];
 };
 
+enum halo_spread { /* who spreads a port's frames over its queues */
+		   HALO_SPREAD_AUTO = 0,
+		   HALO_SPREAD_HARDWARE = 1, /* the device, or the kernel behind it */
+		   HALO_SPREAD_SOFTWARE = 2, /* the driver, over queues that only it knows */
+};
+
 struct halo_port_setup {
 	uint32_t port;
 	const char *device;    /* name of the DPDK device */
 	const char *bus;       /* that it is on: vdev, pci */
 	const char *arguments; /* of the device, for probing it again */
-	uint32_t queues;
+	uint32_t queues;       /* that feed slots */
+	uint32_t spread;       /* enum halo_spread; out: who does it, unless there is one queue */
 	uint32_t mtu;
 	uint32_t promiscuous;
 	uint32_t if_index; /* out: of the netdev below it; 0: none */
@@ -63,7 +70,10 @@ int halo_driver_port_removed(const struct halo_driver *driver, uint32_t port);
 void halo_driver_set_link(struct halo_driver *driver, uint32_t port, uint32_t up);
 /* Start the lcores. From here on the functions below act at a burst boundary of the lcore concerned. */
 int halo_driver_launch(struct halo_driver *driver);
-/* Let queue `queue` of port `port` feed slot `slot`; slot HALO_MAX_SLOTS or above: nobody, it is drained. */
+/*
+ * Let queue `queue` of port `port` feed slot `slot`; slot HALO_MAX_SLOTS or above: nobody, it is drained. A port that the driver
+ * spreads itself is read from once its queue 0 feeds: set the others before.
+ */
 int halo_driver_feed(struct halo_driver *driver, uint32_t port, uint32_t queue, uint32_t slot);
 int halo_driver_enable_slot(struct halo_driver *driver, uint32_t slot);
 /* Walk the life cycle: disable, reclaim by owner, indices to 0, generation + 1. Returns the buffers reclaimed. */

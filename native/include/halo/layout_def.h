@@ -11,7 +11,7 @@
  */
 
 enum halo_constant {
-	HALO_LAYOUT_VERSION = 4,
+	HALO_LAYOUT_VERSION = 5,
 	HALO_BOOT_ID_OCTETS = 16,
 	/* pool */
 	HALO_CHUNK_OCTETS = 2097152, /* buffers never cross a chunk, whatever the page size */
@@ -22,6 +22,7 @@ enum halo_constant {
 	/* limits */
 	HALO_MAX_SLOTS = 64,
 	HALO_MAX_PORTS = 64,
+	HALO_MAX_QUEUES = 64, /* of a port */
 	HALO_MAX_LCORES = 32,
 	HALO_MAX_INTERFACES = 256,
 	HALO_MAX_ADDRESSES = 1024, /* of all interfaces together */
@@ -430,14 +431,14 @@ struct halo_port_status {
 	uint32_t speed_mbps;
 	uint32_t full_duplex;
 	uint32_t mtu;
-	uint32_t rx_queues;
+	uint32_t rx_queues; /* of the device */
 	uint32_t tx_queues;
 	uint8_t mac[6];
 	uint8_t promiscuous;
 	uint8_t has_rx_fd; /* can be slept on */
 	uint32_t xstat_count;
-	uint32_t reserved;
-	uint64_t updates; /* +1 before and after each update: odd while one is under way */
+	uint32_t spread_queues; /* that the driver makes of the device's one; 0: the device spreads, or need not */
+	uint64_t updates;       /* +1 before and after each update: odd while one is under way */
 	char device[64];
 	char driver[32];
 	uint64_t rx_frames; /* rte_eth_stats, as the PMD counts them */
@@ -463,10 +464,12 @@ struct halo_lcore_status { /* writer: that lcore, progress and place on each tur
 	uint64_t sleeps;           /* waits on the doorbell and the ports' rx fds */
 	uint64_t naps;             /* timed sleeps, where a port has no rx fd */
 	uint64_t unclaimed_frames; /* frames of queues that feed no slot, released */
-	uint64_t passed_in;        /* frames from other lcores: passed_in == passed_sent + passed_dropped */
+	uint64_t passed_in;        /* to send or to hand over, from other lcores: passed_sent + passed_dropped */
 	uint64_t passed_sent;
 	uint64_t passed_dropped;
-	uint8_t pad[48];
+	uint64_t spread_out; /* frames received here for slots of other lcores */
+	uint64_t spread_in;  /* frames that other lcores received for slots of this one */
+	uint8_t pad[32];
 };
 
 struct halo_ports {

@@ -203,7 +203,8 @@ class Driver(Child):
                 "driver": "fake",
                 "mac": bytes([2, 0, 0, 0, 0, self.life]),
             }
-            | {"mtu": port["mtu"], "mode": "direct", "rx_queues": 1, "tx_queues": 1, "link_up": True}
+            | {"mtu": port["mtu"], "mode": "direct", "rx_queues": 1, "tx_queues": 1, "spread_queues": 0}
+            | {"link_up": True}
             for port in message["ports"]
         ]
         self.note("ready")

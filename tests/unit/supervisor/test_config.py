@@ -421,7 +421,15 @@ def test_machine_here_is_what_the_kernel_says() -> None:
         ("--vdev net_tap0,iface=abcdefghijklmnop", "at most 15 characters"),
         ("--vdev net_af_packet0,iface=a,qpairs=4 --queues 2", "qpairs=4 contradicts --queues 2"),
         ("--vdev net_af_packet0,iface=a,qpairs=4", "qpairs=4 contradicts --queues 1"),
-        ("--queues 17", "net_tap0 has at most 16"),
+        (
+            "--vdev net_af_packet0,iface=a,qpairs=2 --queues 2 --spread software",
+            "qpairs=2 contradicts --spread software",
+        ),
+        ("--spread nic", "expected one of auto, hardware, software"),
+        (
+            "--queues 17 --spread hardware",
+            "net_tap0 has at most 16; write --queues 16 or fewer, or --spread software",
+        ),
         ("--queues 0", "from 1 to 64"),
         ("--queues 1_0", "from 1 to 64"),
         ("--queues ٣", "from 1 to 64"),

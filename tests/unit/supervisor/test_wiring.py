@@ -36,6 +36,7 @@ def ready(*ports: int, driver: str = "net_tap") -> dict[int, ReadyPort]:
             "mode": "direct",
             "rx_queues": 1,
             "tx_queues": 1,
+            "spread_queues": 0,
             "link_up": True,
         }
         for port in ports
