@@ -25,6 +25,7 @@ SOURCES = {
     "ring_test": [NATIVE / "tests" / "check.c", NATIVE / "fastpath" / "bench.c"],
     "ring_stress": [],
     "fastpath_test": [*RIG, *FASTPATH],
+    "forward_test": [*RIG, *FASTPATH],
     "input_test": [*RIG, *FASTPATH],
     "worker_test": [*RIG, *FASTPATH],
 }
@@ -73,7 +74,7 @@ def test_every_program_is_run() -> None:
 
 
 @pytest.mark.parametrize("flavour", ["plain", "sanitized"])
-@pytest.mark.parametrize("program", ["ring_test", "fastpath_test", "input_test", "worker_test"])
+@pytest.mark.parametrize("program", ["ring_test", "fastpath_test", "input_test", "forward_test", "worker_test"])
 def test_rows(build: Build, program: str, flavour: str) -> None:
     output = run(build(program, flavour))
     assert ", 0 failed" in output
