@@ -106,13 +106,18 @@ static void parse_ipv4(const struct halo_worker *worker, struct halo_packet *pac
 }
 
 /* What each packet starts from, behind its descriptor: `blank`, or `plain` for untagged IPv4 without options. */
-static const struct halo_packet blank = {.l3_offset = 14, .interface = UINT16_MAX};
+static const struct halo_packet blank = {
+	.l3_offset = 14,
+	.interface = HALO_NO_INTERFACE,
+	.tx_interface = HALO_NO_INTERFACE,
+};
 static const struct halo_packet plain = {
 	.ethertype = ETHERTYPE_IPV4,
 	.ip_version = 4,
 	.l3_offset = 14,
 	.l4_offset = 34,
-	.interface = UINT16_MAX,
+	.interface = HALO_NO_INTERFACE,
+	.tx_interface = HALO_NO_INTERFACE,
 };
 
 static inline void start_from(struct halo_packet *packet, const struct halo_packet *template)

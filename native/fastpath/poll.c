@@ -15,6 +15,7 @@ enum {
 	SLEEP_SLICE_MS = 250, /* a sleeper shows that it lives at least this often */
 	EVENTS = 8,
 	SPIN_PAUSES = 16, /* under a microsecond */
+	TOUCHED_NS = 1000000,
 };
 
 static void set_place(struct halo_worker *worker, enum halo_place place)
@@ -70,6 +71,8 @@ static uint32_t run_burst(struct halo_worker *worker)
 	if (unlikely(worker->debug))
 		halo_debug_keep(worker, count);
 	halo_stage_input(worker, count);
+	halo_stage_route(worker);
+	halo_stage_forward(worker);
 	if (unlikely(worker->debug))
 		halo_debug_conclude(worker);
 	halo_stage_finish(worker, count);
@@ -121,6 +124,16 @@ static uint32_t sleep_once(struct halo_worker *worker, int64_t left_ns)
 	return reasons;
 }
 
+/*
+ * Python hears of used neighbors when there is nothing else to do, when they are many, or after a while: each return to it
+ * costs more than many bursts.
+ */
+static bool touches_wait(const struct halo_worker *worker, uint32_t burst)
+{
+	return worker->touched_count && (burst == 0 || worker->touched_count > HALO_MAX_TOUCHED - HALO_BURST ||
+					 worker->now_ns - worker->touched_since_ns > TOUCHED_NS);
+}
+
 /* One turn. Returns the reasons to go back to Python, 0 for none. */
 static uint32_t turn(struct halo_worker *worker, int64_t deadline_ns, int64_t *idle_since_ns)
 {
@@ -142,6 +155,8 @@ static uint32_t turn(struct halo_worker *worker, int64_t deadline_ns, int64_t *i
 	halo_ring_doorbell(worker);
 	if (worker->punt_count || worker->debug_count)
 		reasons |= HALO_POLL_PUNTS;
+	if (unlikely(touches_wait(worker, count)))
+		reasons |= HALO_POLL_TOUCHED;
 	if (count) {
 		*idle_since_ns = now;
 	} else if (!reasons && deadline_ns > now && worker->idle_policy != HALO_IDLE_POLL &&
@@ -165,6 +180,7 @@ static void start_poll(struct halo_worker *worker)
 	worker->punt_count = 0;
 	worker->debug_count = 0;
 	worker->debug_missed = 0;
+	worker->touched_count = 0;
 	set_place(worker, HALO_PLACE_NATIVE);
 	__atomic_store_n(&worker->slot->status.epoch, worker->epoch, __ATOMIC_SEQ_CST);
 	halo_worker_flush(worker);
@@ -192,5 +208,9 @@ int halo_worker_poll(struct halo_worker *worker, int64_t timeout_ns, struct halo
 	result->debug = worker->debug_frames;
 	result->debug_count = worker->debug_count;
 	result->debug_missed = worker->debug_missed;
+	result->touched = worker->touched;
+	result->touched_count = worker->touched_count;
+	if (worker->touched_count)
+		result->reasons |= HALO_POLL_TOUCHED;
 	return (int)worker->punt_count;
 }

@@ -6,7 +6,10 @@
 #include <errno.h>
 #include <unistd.h>
 
+#include "octets.h"
 #include "worker.h"
+
+enum { ETHERTYPE_VLAN = 0x8100 };
 
 static inline bool halo_tx_put(struct halo_worker *worker, struct halo_descriptor descriptor)
 {
@@ -75,7 +78,42 @@ struct tally {
 	uint64_t tx_handed;
 	uint64_t consumed;
 	uint64_t punted;
+	/* Frames of one interface mostly come in a row: what they add up to is the difference to where the row started. */
+	uint16_t rx_interface;
+	uint16_t tx_interface;
+	uint64_t rx_frames;
+	uint64_t rx_frames_before;
+	uint64_t rx_octets_before;
+	uint64_t tx_frames_before;
+	uint64_t tx_octets_before;
 };
+
+/* The row of received frames ends: the next one came in by another interface. */
+static void end_rx_row(struct halo_worker *worker, struct tally *tally, uint16_t next)
+{
+	if (tally->rx_interface < HALO_MAX_INTERFACES) {
+		struct halo_interface_counters *count = &worker->slot->interface[tally->rx_interface];
+
+		halo_count(&count->rx_packets, tally->rx_frames - tally->rx_frames_before);
+		halo_count(&count->rx_octets, tally->rx_octets - tally->rx_octets_before);
+	}
+	tally->rx_interface = next;
+	tally->rx_frames_before = tally->rx_frames;
+	tally->rx_octets_before = tally->rx_octets;
+}
+
+static void end_tx_row(struct halo_worker *worker, struct tally *tally, uint16_t next)
+{
+	if (tally->tx_interface < HALO_MAX_INTERFACES) {
+		struct halo_interface_counters *count = &worker->slot->interface[tally->tx_interface];
+
+		halo_count(&count->tx_packets, tally->tx_frames - tally->tx_frames_before);
+		halo_count(&count->tx_octets, tally->tx_octets - tally->tx_octets_before);
+	}
+	tally->tx_interface = next;
+	tally->tx_frames_before = tally->tx_frames;
+	tally->tx_octets_before = tally->tx_octets;
+}
 
 /* Put a frame that goes on, or count it as lost here; its buffer comes back when the life cycle is walked. */
 static inline bool put_or_lose(struct halo_worker *worker, struct halo_descriptor descriptor)
@@ -111,10 +149,15 @@ static void finish_other(struct halo_worker *worker, struct halo_packet *packet,
 
 static inline void finish_one(struct halo_worker *worker, struct halo_packet *packet, struct tally *tally)
 {
+	if (unlikely(packet->interface != tally->rx_interface))
+		end_rx_row(worker, tally, packet->interface);
+	tally->rx_frames++;
 	tally->rx_octets += packet->length;
 	tally->rx_handed += (packet->flags & HALO_DESCRIPTOR_HANDED) != 0;
 	if (unlikely(packet->verdict != HALO_VERDICT_TRANSMIT))
 		return finish_other(worker, packet, tally);
+	if (unlikely(packet->tx_interface != tally->tx_interface))
+		end_tx_row(worker, tally, packet->tx_interface);
 	if (put_or_lose(worker, descriptor_of(packet, (uint8_t)packet->tx_port, HALO_ACTION_TRANSMIT))) {
 		tally->tx_frames++;
 		tally->tx_octets += packet->length;
@@ -122,10 +165,13 @@ static inline void finish_one(struct halo_worker *worker, struct halo_packet *pa
 }
 
 /* Write a burst's sums to shared memory. */
-static void publish(struct halo_worker_counters *counters, const struct tally *tally, uint32_t count)
+static void publish(struct halo_worker *worker, const struct tally *tally)
 {
-	halo_count(&counters->rx_frames, count);
-	halo_count(&counters->rx_octets, tally->rx_octets);
+	struct halo_worker_counters *counters = &worker->slot->worker;
+
+	halo_count(&counters->rx_frames, tally->rx_frames);
+	halo_count(&counters->rx_octets, tally->rx_octets + worker->trimmed_octets);
+	halo_count(&counters->forwarded, worker->forwarded_count);
 	halo_count(&counters->rx_bursts, 1);
 	halo_count(&counters->tx_frames, tally->tx_frames);
 	halo_count(&counters->tx_octets, tally->tx_octets);
@@ -138,13 +184,15 @@ static void publish(struct halo_worker_counters *counters, const struct tally *t
 
 void halo_stage_finish(struct halo_worker *worker, uint32_t count)
 {
-	struct tally tally = {0};
+	struct tally tally = {.rx_interface = HALO_NO_INTERFACE, .tx_interface = HALO_NO_INTERFACE};
 	uint32_t i;
 
 	for (i = 0; i < count; i++)
 		finish_one(worker, &worker->burst[i], &tally);
 	halo_tx_submit(worker);
-	publish(&worker->slot->worker, &tally, count);
+	end_rx_row(worker, &tally, HALO_NO_INTERFACE);
+	end_tx_row(worker, &tally, HALO_NO_INTERFACE);
+	publish(worker, &tally);
 }
 
 /* ---- what Python does with punts ------------------------------------------------------------------------------ */
@@ -158,10 +206,30 @@ static int take_punt(struct halo_worker *worker, uint32_t i)
 	return 0;
 }
 
+/* By which interface a frame of Python's leaves, its octets say. */
+static void count_on_interface(struct halo_worker *worker, struct halo_descriptor descriptor)
+{
+	const uint8_t *frame = worker->pool + descriptor.offset;
+	uint16_t vlan = 0, number;
+
+	if (__atomic_load_n(&worker->slot->life.generation, __ATOMIC_ACQUIRE) != worker->generation)
+		return; /* the driver has taken all buffers back, this one too */
+	if (descriptor.length < 16 || (uint64_t)descriptor.offset + descriptor.length > worker->geometry.size_octets)
+		return;
+	if (load16(frame + 12) == ETHERTYPE_VLAN)
+		vlan = load16(frame + 14) & 0xfff;
+	number = halo_vlan_find(worker, descriptor.port, vlan);
+	if (number == HALO_NO_INTERFACE)
+		return;
+	halo_count(&worker->slot->interface[number].tx_packets, 1);
+	halo_count(&worker->slot->interface[number].tx_octets, descriptor.length);
+}
+
 static void send_frame(struct halo_worker *worker, struct halo_descriptor descriptor)
 {
 	if (!put_or_lose(worker, descriptor))
 		return;
+	count_on_interface(worker, descriptor);
 	halo_count(&worker->slot->worker.tx_frames, 1);
 	halo_count(&worker->slot->worker.tx_octets, descriptor.length);
 }

@@ -2,6 +2,7 @@
 /* Attaching to a slot, and everything a worker does to its rings that is no burst. */
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "octets.h"
 #include "worker.h"
@@ -68,7 +69,6 @@ static void set_up(struct halo_worker *worker, const struct halo_worker_setup *s
 	worker->pool = setup->pool;
 	worker->slot = setup->slot;
 	worker->tables = setup->tables;
-	worker->fib = setup->fib;
 	worker->geometry = geometry->pool;
 	worker->rings = *geometry;
 	worker->slot_number = geometry->slot;
@@ -78,8 +78,36 @@ static void set_up(struct halo_worker *worker, const struct halo_worker_setup *s
 	worker->idle_policy = setup->idle_policy;
 	worker->spin_ns = setup->idle_policy == HALO_IDLE_SLEEP ? 0 : setup->spin_ns;
 	worker->debug = setup->debug != 0;
-	for (i = 0; i < HALO_MAX_PORTS; i++)
+	for (i = 0; i < HALO_MAX_PORTS; i++) {
 		worker->port[i].macswap_to = HALO_NO_PORT;
+		worker->port[i].untagged = HALO_NO_INTERFACE;
+	}
+	halo_tokens_set(&worker->resolve_tokens, HALO_RESOLVE_RATE, HALO_RESOLVE_BURST);
+	halo_tokens_set(&worker->error_tokens, HALO_ERROR_RATE, HALO_ERROR_BURST);
+}
+
+/* Without a FIB, an empty one, whose pages are all the same page of zeros: nothing leads anywhere. */
+static int set_up_fib(struct halo_worker *worker, const struct halo_fib *fib)
+{
+	void *none;
+
+	worker->fib = fib;
+	if (fib)
+		return 0;
+	none = mmap(NULL, sizeof(*fib), PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (none == MAP_FAILED)
+		return -ENOMEM;
+	worker->fib = none;
+	worker->fib_is_ours = true;
+	return 0;
+}
+
+static void destroy(struct halo_worker *worker)
+{
+	if (worker->fib_is_ours)
+		munmap((void *)(uintptr_t)worker->fib, sizeof(*worker->fib));
+	halo_neighbors_free(&worker->neighbors);
+	free(worker);
 }
 
 int halo_worker_create(const struct halo_worker_setup *setup, struct halo_worker **out)
@@ -95,6 +123,13 @@ int halo_worker_create(const struct halo_worker_setup *setup, struct halo_worker
 		return -ENOMEM;
 	memset(worker, 0, sizeof(*worker));
 	set_up(worker, setup, &geometry);
+	error = halo_neighbors_create(&worker->neighbors);
+	if (!error)
+		error = set_up_fib(worker, setup->fib);
+	if (error) {
+		destroy(worker);
+		return error;
+	}
 	halo_attach_rings(worker);
 	halo_interfaces_refresh(worker);
 	*out = worker;
@@ -113,7 +148,7 @@ void halo_worker_detach(struct halo_worker *worker)
 	halo_worker_flush(worker);
 	__atomic_store_n(&worker->slot->status.epoch, 0, __ATOMIC_RELEASE);
 	__atomic_store_n(&worker->slot->status.state, HALO_WORKER_ABSENT, __ATOMIC_RELEASE);
-	free(worker);
+	destroy(worker);
 }
 
 int halo_worker_set_macswap(struct halo_worker *worker, uint32_t in, uint32_t out)

@@ -11,12 +11,28 @@
 #include <halo/hook.h>
 #include <halo/ring.h>
 
+#include "addresses.h"
+#include "neighbors.h"
+#include "tokens.h"
+
 /* What the fast path must know of a port, compiled from the tables when their epoch changes. */
 struct halo_port_entry {
-	uint64_t mac;   /* low 48 bits, as loaded from a frame */
-	uint16_t first; /* index of its first interface in `interfaces` */
-	uint16_t count;
+	uint16_t untagged;   /* number of its interface without a VLAN; HALO_NO_INTERFACE */
+	uint16_t count;      /* of its interfaces that are up */
 	uint16_t macswap_to; /* HALO_NO_PORT, or measuring mode */
+};
+
+enum { VLAN_PLACE_BITS = 10 }; /* four places for each interface that there can be */
+
+/* From (port, VLAN) to the number of an interface that is up: port << 21 | VLAN << 9 | number + 1; 0: an empty place. */
+struct halo_vlan_map {
+	uint32_t place[1 << VLAN_PLACE_BITS];
+};
+
+/* Which packets of a burst a stage works on. */
+struct halo_selection {
+	uint32_t count;
+	uint8_t index[HALO_BURST];
 };
 
 struct halo_worker {
@@ -49,6 +65,22 @@ struct halo_worker {
 	struct halo_port_entry port[HALO_MAX_PORTS];
 	uint32_t interface_generation;
 	struct halo_interface_block interfaces; /* a copy of the active block */
+	struct halo_vlan_map vlans;
+	struct halo_own_addresses own;
+
+	const uint32_t *root; /* of the FIB, for the current burst */
+	bool fib_is_ours;     /* an empty one, for want of another */
+	struct halo_neighbors neighbors;
+	struct halo_tokens resolve_tokens;
+	struct halo_tokens error_tokens;
+	struct halo_selection routed;    /* want a route */
+	struct halo_selection forwarded; /* have one, want a neighbor */
+	uint32_t forwarded_count;        /* sent on in this burst */
+	uint64_t trimmed_octets; /* by which received frames of this burst have become shorter; may be "negative" */
+
+	struct halo_touched touched[HALO_MAX_TOUCHED];
+	uint32_t touched_count;
+	uint64_t touched_since_ns;
 
 	struct halo_packet burst[HALO_BURST];
 	struct halo_packet punts[HALO_MAX_PUNTS];
@@ -76,19 +108,46 @@ static inline void halo_drop(struct halo_packet *packet, enum halo_drop reason)
 	packet->reason = (uint8_t)reason;
 }
 
+static inline void halo_punt(struct halo_packet *packet)
+{
+	packet->verdict = HALO_VERDICT_PUNT;
+}
+
+static inline void halo_hand(struct halo_packet *packet, uint8_t slot)
+{
+	packet->verdict = HALO_VERDICT_HAND;
+	packet->tx_port = slot;
+}
+
 static inline void halo_send(struct halo_packet *packet, uint16_t port)
 {
 	packet->verdict = HALO_VERDICT_TRANSMIT;
 	packet->tx_port = port;
 }
 
-/* stages, each over a whole burst */
+static inline void halo_select(struct halo_selection *selection, uint32_t index)
+{
+	selection->index[selection->count++] = (uint8_t)index;
+}
+
+/* stages, each over a whole burst, or over those of it that an earlier stage selected */
 uint32_t halo_stage_receive(struct halo_worker *worker);
 void halo_stage_parse(struct halo_worker *worker, uint32_t count);
 void halo_stage_input(struct halo_worker *worker, uint32_t count);
+void halo_stage_route(struct halo_worker *worker);
+void halo_stage_forward(struct halo_worker *worker);
 void halo_stage_finish(struct halo_worker *worker, uint32_t count);
 
-void halo_local_icmp(struct halo_worker *worker, struct halo_packet *packet);
+/* The interface of a port and VLAN; HALO_NO_INTERFACE. */
+uint16_t halo_vlan_find(const struct halo_worker *worker, uint8_t port, uint16_t vlan);
+/* Route a packet by itself, with every check: addresses that are unusual, or a frame to a group of stations. */
+void halo_route_alone(struct halo_worker *worker, struct halo_packet *packet, bool group);
+/* Python sends an ICMP error for it, unless there are too many: then it is dropped, for this reason. */
+void halo_punt_error(struct halo_worker *worker, struct halo_packet *packet, enum halo_drop reason);
+/* The packet is for us; `to_all`: as one of several. */
+void halo_local_ipv4(struct halo_worker *worker, struct halo_packet *packet, bool to_all);
+/* What options mean for a packet that would go on; false: it was decided. */
+bool halo_options_let_pass(struct halo_worker *worker, struct halo_packet *packet);
 void halo_macswap(struct halo_worker *worker, struct halo_packet *packet, uint16_t port);
 bool halo_interfaces_refresh(struct halo_worker *worker);
 void halo_debug_keep(struct halo_worker *worker, uint32_t count);

@@ -101,7 +101,7 @@ static void echo_of_each_checksum(void)
 
 static void echo_reply_and_other_types(void)
 {
-	static const uint8_t types[] = {0, 3, 4, 5, 9, 10, 11, 12, 13, 14, 15, 17, 30, 255};
+	static const uint8_t types[] = {3, 4, 5, 9, 10, 11, 12, 13, 14, 15, 17, 30, 255};
 	unsigned int i;
 
 	open_plain();
@@ -116,6 +116,32 @@ static void echo_reply_and_other_types(void)
 	put16(frame.octets + 36, 0);
 	put16(frame.octets + 36, reference_checksum(frame.octets + 34, 8 + plan.data_octets));
 	rig_check_punt(&frame, 0);
+	rig_close();
+}
+
+/* An identifier of ours has the number of the slot that asked: its answer is handed there, once. */
+static void echo_reply_of_another_slot(void)
+{
+	uint32_t slot;
+
+	open_plain();
+	plan.icmp_type = 0;
+	for (slot = 0; slot < HALO_MAX_SLOTS; slot++) {
+		make();
+		put16(frame.octets + 38, slot << 10 | 5);
+		put16(frame.octets + 36, 0);
+		put16(frame.octets + 36, reference_checksum(frame.octets + 34, 8 + plan.data_octets));
+		if (slot == RIG_SLOT_NUMBER)
+			rig_check_punt(&frame, 0);
+		else
+			rig_check_handed(&frame, 0, (uint8_t)slot);
+		rig_deliver(&frame, 0, HALO_DESCRIPTOR_HANDED);
+		rig_poll();
+		CHECK_EQUAL(rig.result.punt_count, 1);
+		CHECK_EQUAL(halo_worker_finish_punt(rig.worker, 0, -1), 0);
+		halo_worker_flush(rig.worker);
+		rig_collect();
+	}
 	rig_close();
 }
 
@@ -610,6 +636,7 @@ int main(int argc, char **argv)
 		{"echo_of_any_header", echo_of_any_header},
 		{"echo_of_each_checksum", echo_of_each_checksum},
 		{"echo_reply_and_other_types", echo_reply_and_other_types},
+		{"echo_reply_of_another_slot", echo_reply_of_another_slot},
 		{"icmp_truncated", icmp_truncated},
 		{"icmp_checksum", icmp_checksum},
 		{"truncated_at_each_length", truncated_at_each_length},

@@ -115,6 +115,8 @@ static uint32_t put_ipv4(const struct plan *plan, struct frame *frame, uint32_t 
 	put32(ip + 12, plan->src);
 	put32(ip + 16, plan->dst);
 	memset(ip + 20, 1, plan->option_words * 4); /* no operation */
+	if (plan->options[0])
+		memcpy(ip + 20, plan->options, plan->option_words * 4);
 	frame_seal(frame);
 	return length;
 }
@@ -159,4 +161,28 @@ void frame_reply(const struct frame *request, struct frame *reply)
 	ip[header] = 0;
 	put16(ip + header + 2, 0);
 	put16(ip + header + 2, reference_checksum(ip + header, length - header));
+}
+
+void frame_forwarded(const struct frame *received, const uint8_t *dst, const uint8_t *src, int32_t vlan,
+		     struct frame *sent)
+{
+	uint32_t from = frame_l3(received), to = vlan == NO_VLAN ? 14 : 18;
+	uint32_t packet = frame_ip_length(received);
+
+	memset(sent, 0, sizeof(*sent));
+	memcpy(sent->octets, dst, 6);
+	memcpy(sent->octets + 6, src, 6);
+	if (vlan != NO_VLAN) {
+		put16(sent->octets + 12, TYPE_VLAN);
+		put16(sent->octets + 14, (uint32_t)vlan);
+	}
+	put16(sent->octets + to - 2, TYPE_IPV4);
+	sent->length = received->length - from + to;
+	memcpy(sent->octets + to, received->octets + from, received->length - from);
+	if (sent->length < 60 && to < from)
+		sent->length = 60;
+	if (sent->length > 60 && sent->length > to + packet)
+		sent->length = to + packet < 60 ? 60 : to + packet;
+	sent->octets[to + 8]--;
+	frame_seal(sent);
 }

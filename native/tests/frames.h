@@ -37,6 +37,7 @@ struct plan {
 	uint32_t src;
 	uint32_t dst;
 	uint32_t option_words;
+	uint8_t options[40]; /* all zeros: no operations */
 	uint8_t icmp_type;
 	uint16_t src_port;
 	uint16_t dst_port;
@@ -66,6 +67,12 @@ uint32_t frame_l3(const struct frame *frame);
 uint32_t frame_ip_length(const struct frame *frame);
 /* Set the IPv4 header checksum again after a change. */
 void frame_seal(struct frame *frame);
+/*
+ * The frame as a router sends it on: these MAC addresses, untagged or with this VLAN, a TTL less; the packet itself stays. Octets
+ * behind the packet go, but for those that pad a frame to 60 octets; a frame that lost its tag is padded with zeros.
+ */
+void frame_forwarded(const struct frame *received, const uint8_t *dst, const uint8_t *src, int32_t vlan,
+		     struct frame *sent);
 /* The echo reply that RFC 792 and RFC 1122 ask for. */
 void frame_reply(const struct frame *request, struct frame *reply);
 

@@ -17,13 +17,18 @@
 
 enum {
 	PAGE = 4096,
+	TAG_OCTETS = 4, /* of headroom that a router may push a tag into */
 	FRAME_START = HALO_METADATA_OCTETS + HALO_HEADROOM_OCTETS,
 	SLOT_OCTETS = sizeof(struct halo_slot) + (RIG_RING + RIG_TX + RIG_SPARE) * sizeof(struct halo_descriptor),
 };
 
+static const size_t FIB_OCTETS =
+	sizeof(struct halo_fib) + (size_t)HALO_FIB_MAX_NODES * HALO_FIB_NODE * sizeof(uint32_t);
+
 struct rig rig;
-const struct halo_interface rig_interface = {
+const struct link rig_interface = {
 	.port = 0,
+	.home_slot = RIG_SLOT_NUMBER,
 	.prefix_length = 24,
 	.address = OWN_ADDRESS,
 	.mac = OWN_MAC,
@@ -99,6 +104,7 @@ static void make_setup(uint32_t idle_policy)
 		.pool = rig.pool,
 		.slot = rig.slot,
 		.tables = rig.tables,
+		.fib = rig.fib,
 		.doorbell_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC),
 		.driver_doorbell_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC),
 		.epoll_fd = epoll_create1(EPOLL_CLOEXEC),
@@ -134,11 +140,12 @@ static void abandon(void)
 	free(rig.returned);
 	unmap(rig.pool, rig.pool_octets);
 	unmap(rig.tables, whole_pages(sizeof(*rig.tables)));
+	munmap(rig.fib, FIB_OCTETS);
 	unmap(rig.slot, whole_pages(SLOT_OCTETS));
 	memset(&rig, 0, sizeof(rig));
 }
 
-void rig_open_idle(const struct halo_interface *interfaces, uint32_t count, uint32_t idle_policy)
+void rig_open_idle(const struct link *interfaces, uint32_t count, uint32_t idle_policy)
 {
 	abandon(); /* what a row that failed has left */
 	rig.pool_octets = HALO_CHUNK_OCTETS;
@@ -146,6 +153,9 @@ void rig_open_idle(const struct halo_interface *interfaces, uint32_t count, uint
 	memset(rig.pool, 0xa5, rig.pool_octets);
 	ASAN_POISON_MEMORY_REGION(rig.pool, rig.pool_octets);
 	rig.tables = map(whole_pages(sizeof(*rig.tables)));
+	rig.fib = mmap(NULL, FIB_OCTETS, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	CHECK(rig.fib != MAP_FAILED);
+	rig.fib->nodes_reserved = HALO_FIB_MAX_NODES;
 	rig_set_interfaces(interfaces, count);
 	make_slot();
 	attach_rings();
@@ -157,7 +167,7 @@ void rig_open_idle(const struct halo_interface *interfaces, uint32_t count, uint
 	CHECK(rig_poll() & HALO_POLL_ENABLED);
 }
 
-void rig_open(const struct halo_interface *interfaces, uint32_t count)
+void rig_open(const struct link *interfaces, uint32_t count)
 {
 	rig_open_idle(interfaces, count, HALO_IDLE_POLL);
 }
@@ -168,18 +178,141 @@ void rig_close(void)
 	abandon();
 }
 
-void rig_set_interfaces(const struct halo_interface *interfaces, uint32_t count)
+static void fill_interface(struct halo_interface_block *block, uint32_t number, const struct link *link)
+{
+	struct halo_interface *interface = &block->entry[number];
+
+	interface->port = link->port;
+	interface->home_slot = link->home_slot;
+	interface->vlan = link->vlan;
+	memcpy(interface->mac, link->mac, 6);
+	interface->mtu = link->mtu;
+	interface->flags = link->flags;
+	if (!link->address)
+		return;
+	interface->first_address = (uint16_t)block->address_count;
+	interface->address_count = 1;
+	block->address[block->address_count++] = (struct halo_address){
+		.address = link->address, .prefix_length = link->prefix_length, .interface = (uint16_t)number};
+}
+
+/* The routes that follow from an address. */
+static void route_link(uint32_t number, const struct link *link)
+{
+	uint32_t host = link->prefix_length < 32 ? UINT32_MAX >> link->prefix_length : 0;
+	uint32_t broadcast;
+
+	if (!link->address || !(link->flags & HALO_INTERFACE_UP))
+		return;
+	if (host)
+		rig_route(link->address & ~host, link->prefix_length, rig_target(HALO_TARGET_CONNECTED, number, 0));
+	if (host > 1) {
+		broadcast = rig_target(HALO_TARGET_BROADCAST, number, 0);
+		rig_route(link->address | host, 32, broadcast);
+		rig_route(link->address & ~host, 32, broadcast);
+	}
+	rig_route(link->address, 32, rig_target(HALO_TARGET_LOCAL, number, 0));
+}
+
+void rig_set_interfaces(const struct link *interfaces, uint32_t count)
 {
 	struct halo_interface_block *block = &rig.tables->interfaces[!rig.tables->active];
+	uint32_t i;
 
 	CHECK(count <= HALO_MAX_INTERFACES);
-	memset(block->entry, 0, sizeof(block->entry));
-	if (count)
-		memcpy(block->entry, interfaces, count * sizeof(*interfaces));
+	memset(block, 0, sizeof(*block));
+	rig.route_count = 0;
+	rig.fib_targets = 1;
+	for (i = 0; i < count; i++) {
+		fill_interface(block, i, &interfaces[i]);
+		route_link(i, &interfaces[i]);
+	}
+	rig_build_fib();
 	block->count = count;
 	rig.tables->active = !rig.tables->active;
+	rig.tables->interface_generation++;
 	__atomic_store_n(&rig.tables->epoch, rig.tables->epoch + 1, __ATOMIC_RELEASE);
 }
+
+/* ---- the FIB -------------------------------------------------------------------------------------------------- */
+
+uint32_t rig_target(enum halo_target_kind kind, uint32_t interface, uint32_t address)
+{
+	CHECK(rig.fib_targets < HALO_MAX_TARGETS);
+	rig.fib->target[rig.fib_targets] = (struct halo_target){.what = kind | interface << 16, .address = address};
+	return rig.fib_targets++;
+}
+
+uint32_t rig_group(const uint32_t *targets, uint32_t count)
+{
+	uint32_t group = rig_target(HALO_TARGET_GROUP, 0, 0);
+
+	rig.fib->target[group].first = group * 16;
+	rig.fib->target[group].count = (uint16_t)count;
+	CHECK(count <= 16 && (count & (count - 1)) == 0);
+	memcpy(&rig.fib->bucket[group * 16], targets, count * sizeof(*targets));
+	return group;
+}
+
+static uint32_t *fib_node(uint32_t node)
+{
+	return (uint32_t *)(void *)(rig.fib + 1) + (size_t)node * HALO_FIB_NODE;
+}
+
+/* The node below an entry, made of the leaf that stood there. */
+static uint32_t *fib_below(uint32_t *entry)
+{
+	uint32_t i;
+
+	if (!(*entry & HALO_FIB_CHILD)) {
+		CHECK(rig.fib_nodes < HALO_FIB_MAX_NODES);
+		for (i = 0; i < HALO_FIB_NODE; i++)
+			fib_node(rig.fib_nodes)[i] = *entry;
+		*entry = HALO_FIB_CHILD | rig.fib_nodes++;
+	}
+	return fib_node(*entry & HALO_FIB_INDEX_MASK);
+}
+
+/* Longer prefixes come later, so what was there may be written over. */
+static void fib_put(const struct rig_route *route)
+{
+	uint32_t leaf = route->target | (uint32_t)route->length << HALO_FIB_DEPTH_SHIFT;
+	uint32_t *level = rig.fib->root[rig.fib->active & 1];
+	uint32_t bits = 16, at = route->prefix >> 16, i;
+
+	if (route->length > 16) {
+		level = fib_below(&level[at]);
+		bits = 24;
+		at = route->prefix >> 8 & 255;
+	}
+	if (route->length > 24) {
+		level = fib_below(&level[at]);
+		bits = 32;
+		at = route->prefix & 255;
+	}
+	for (i = 0; i < 1u << (bits - route->length); i++)
+		level[at + i] = leaf;
+}
+
+void rig_build_fib(void)
+{
+	uint32_t length, i;
+
+	memset(rig.fib->root, 0, sizeof(rig.fib->root));
+	rig.fib_nodes = 0;
+	for (length = 0; length <= 32; length++)
+		for (i = 0; i < rig.route_count; i++)
+			if (rig.routes[i].length == length)
+				fib_put(&rig.routes[i]);
+}
+
+void rig_route(uint32_t prefix, uint8_t length, uint32_t target)
+{
+	CHECK(rig.route_count < RIG_MAX_ROUTES);
+	rig.routes[rig.route_count++] = (struct rig_route){.prefix = prefix, .length = length, .target = target};
+}
+
+/* ---- the driver ----------------------------------------------------------------------------------------------- */
 
 void rig_set_state(uint32_t state)
 {
@@ -255,7 +388,7 @@ struct halo_descriptor rig_fill(const struct frame *frame, uint8_t port, uint8_t
 		.flags = flags,
 	};
 
-	rig_expose(descriptor.offset, frame->length);
+	rig_expose(descriptor.offset - TAG_OCTETS, TAG_OCTETS + frame->length + rig.room_behind);
 	memcpy(rig.pool + descriptor.offset, frame->octets, frame->length);
 	if (flags & HALO_DESCRIPTOR_METADATA)
 		rig_expose(buffer * RIG_STRIDE, HALO_METADATA_OCTETS);
@@ -341,7 +474,7 @@ void rig_check_books(void)
 	const struct halo_worker_counters *count = &rig.slot->worker;
 	uint32_t owned = 0, on_rings, i;
 
-	CHECK_EQUAL(count->rx_frames + count->originated,
+	CHECK_EQUAL(count->rx_frames + count->originated + count->copies,
 		    count->tx_frames + count->tx_handed + rig_drops() + count->consumed + count->held);
 	halo_worker_flush(rig.worker);
 	rig_collect();
@@ -429,4 +562,41 @@ void rig_check_reply(const struct frame *frame, uint8_t port)
 	CHECK(memcmp(octets, reply.octets, icmp + 2) == 0, "headers of a reply of %u octets", reply.length);
 	CHECK(memcmp(octets + icmp + 4, reply.octets + icmp + 4, reply.length - icmp - 4) == 0);
 	CHECK_EQUAL(reference_checksum(octets + icmp, frame_ip_length(&reply) - 20), 0);
+}
+
+static void check_one_returned(const struct frame *frame, const uint64_t *before)
+{
+	unsigned int found = only_reason(before);
+
+	CHECK(rig.returned_count == 1 && found == HALO_DROP_COUNT, "%u octets ended as %s", frame->length,
+	      found == HALO_DROP_COUNT ? "a punt" : name_of(found));
+}
+
+void rig_check_sent(const struct frame *frame, uint8_t port, const struct frame *expected, uint8_t out)
+{
+	uint64_t before[HALO_DROP_LIMIT];
+	uint32_t i;
+
+	memcpy(before, rig.slot->worker.drops, sizeof(before));
+	run_one(frame, port);
+	check_one_returned(frame, before);
+	CHECK_EQUAL(rig.returned[0].descriptor.flags, HALO_ACTION_TRANSMIT);
+	CHECK_EQUAL(rig.returned[0].descriptor.port, out);
+	CHECK_EQUAL(rig.returned[0].descriptor.length, expected->length);
+	for (i = 0; i < expected->length; i++)
+		CHECK(rig.returned[0].octets[i] == expected->octets[i], "octet %u is %02x, not %02x", i,
+		      rig.returned[0].octets[i], expected->octets[i]);
+}
+
+void rig_check_handed(const struct frame *frame, uint8_t port, uint8_t slot)
+{
+	uint64_t before[HALO_DROP_LIMIT];
+
+	memcpy(before, rig.slot->worker.drops, sizeof(before));
+	run_one(frame, port);
+	check_one_returned(frame, before);
+	CHECK_EQUAL(rig.returned[0].descriptor.flags, HALO_ACTION_HAND);
+	CHECK_EQUAL(rig.returned[0].descriptor.port, slot);
+	CHECK_EQUAL(rig.returned[0].descriptor.length, frame->length);
+	CHECK(memcmp(rig.returned[0].octets, frame->octets, frame->length) == 0, "it was changed");
 }

@@ -24,6 +24,7 @@ enum {
 	RIG_SPARE = 64,
 	RIG_SLOT_NUMBER = 3,
 	RIG_MAX_RETURNED = RIG_TX,
+	RIG_MAX_ROUTES = 4096,
 };
 
 /* What came back on the tx ring, its octets copied. */
@@ -33,11 +34,34 @@ struct returned {
 	uint8_t octets[FRAME_ROOM];
 };
 
+/* An interface with one address, or none (0). */
+struct link {
+	uint8_t port;
+	uint8_t home_slot;
+	uint16_t vlan;
+	uint8_t mac[6];
+	uint16_t mtu;
+	uint32_t flags;
+	uint32_t address;
+	uint8_t prefix_length;
+};
+
+struct rig_route {
+	uint32_t prefix;
+	uint32_t target;
+	uint8_t length;
+};
+
 struct rig {
 	uint8_t *pool;
 	uint64_t pool_octets;
 	struct halo_slot *slot;
 	struct halo_tables *tables;
+	struct halo_fib *fib;
+	uint32_t fib_nodes;   /* used */
+	uint32_t fib_targets; /* used */
+	struct rig_route routes[RIG_MAX_ROUTES];
+	uint32_t route_count;
 	struct halo_worker_setup setup;
 	struct halo_worker *worker;
 	struct halo_producer rx;
@@ -45,24 +69,34 @@ struct rig {
 	struct halo_consumer tx;
 	bool worker_owns[RIG_BUFFERS];
 	uint32_t next_buffer;
-	uint32_t lost; /* buffers that a row loses on purpose */
-	bool exposed;  /* nothing is poisoned */
+	uint32_t lost;        /* buffers that a row loses on purpose */
+	bool exposed;         /* nothing is poisoned */
+	uint32_t room_behind; /* octets behind a frame that are not poisoned either */
 	struct halo_poll_result result;
 	struct returned *returned;
 	uint32_t returned_count;
 };
 
 extern struct rig rig;
-extern const struct halo_interface rig_interface; /* OWN_ADDRESS/24 on port 0, untagged */
-extern bool reason_seen[HALO_DROP_LIMIT];         /* in any row */
+extern const struct link rig_interface;   /* OWN_ADDRESS/24 on port 0, untagged; forwards nothing */
+extern bool reason_seen[HALO_DROP_LIMIT]; /* in any row */
 
 /* A worker attached and enabled, with these interfaces. rig_close checks the books. */
-void rig_open(const struct halo_interface *interfaces, uint32_t count);
-void rig_open_idle(const struct halo_interface *interfaces, uint32_t count, uint32_t idle_policy);
+void rig_open(const struct link *interfaces, uint32_t count);
+void rig_open_idle(const struct link *interfaces, uint32_t count, uint32_t idle_policy);
 void rig_close(void);
 
 /* The supervisor's switch of the tables. */
-void rig_set_interfaces(const struct halo_interface *interfaces, uint32_t count);
+void rig_set_interfaces(const struct link *interfaces, uint32_t count);
+
+/*
+ * The FIB, filled by brute force: rig_set_interfaces starts it anew with what follows from the addresses; every change is built
+ * at once. Targets are made with rig_target, groups with rig_group, whose buckets are a power of two.
+ */
+uint32_t rig_target(enum halo_target_kind kind, uint32_t interface, uint32_t address);
+uint32_t rig_group(const uint32_t *targets, uint32_t count);
+void rig_route(uint32_t prefix, uint8_t length, uint32_t target);
+void rig_build_fib(void);
 
 /* The driver's side. */
 void rig_set_state(uint32_t state);
@@ -85,5 +119,8 @@ void rig_check_books(void);
 void rig_check_drop(const struct frame *frame, uint8_t port, enum halo_drop reason);
 void rig_check_punt(const struct frame *frame, uint8_t port);
 void rig_check_reply(const struct frame *frame, uint8_t port);
+/* Deliver one frame, and check that it came back as exactly this one, for that port; or handed to a slot as it came. */
+void rig_check_sent(const struct frame *frame, uint8_t port, const struct frame *expected, uint8_t out);
+void rig_check_handed(const struct frame *frame, uint8_t port, uint8_t slot);
 
 #endif

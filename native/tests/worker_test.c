@@ -669,8 +669,8 @@ static void predecessor_held_punts(void)
 
 static void tables_beyond_their_limits(void)
 {
-	static struct halo_interface many[HALO_MAX_INTERFACES];
-	const struct halo_interface *seen;
+	static struct link many[HALO_MAX_INTERFACES];
+	const struct halo_interface_block *seen;
 	uint32_t i;
 
 	open_plain();
@@ -683,14 +683,15 @@ static void tables_beyond_their_limits(void)
 	rig_set_interfaces(many, HALO_MAX_INTERFACES);
 	rig.tables->interfaces[rig.tables->active].count = UINT32_MAX;
 	rig_poll();
-	CHECK_EQUAL(halo_worker_interfaces(rig.worker, &seen), HALO_MAX_INTERFACES);
-	CHECK_EQUAL(seen[17].address, many[17].address);
+	seen = halo_worker_interfaces(rig.worker);
+	CHECK_EQUAL(seen->count, HALO_MAX_INTERFACES);
+	CHECK_EQUAL(seen->address[seen->entry[17].first_address].address, many[17].address);
 	put32(request.octets + 30, IPV4(10, 1, 2, 1));
 	frame_seal(&request);
 	rig_check_reply(&request, 0);
 	rig_set_interfaces(many, 0);
 	rig_poll();
-	CHECK_EQUAL(halo_worker_interfaces(rig.worker, &seen), 0);
+	CHECK_EQUAL(seen->count, 0);
 	rig_close();
 }
 

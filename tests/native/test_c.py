@@ -26,6 +26,7 @@ SOURCES = {
     "ring_stress": [],
     "flow_test": [NATIVE / "tests" / "check.c"],
     "fastpath_test": [*RIG, *FASTPATH],
+    "forward_test": [*RIG, *FASTPATH],
     "input_test": [*RIG, *FASTPATH],
     "worker_test": [*RIG, *FASTPATH],
 }
@@ -74,7 +75,9 @@ def test_every_program_is_run() -> None:
 
 
 @pytest.mark.parametrize("flavour", ["plain", "sanitized"])
-@pytest.mark.parametrize("program", ["ring_test", "flow_test", "fastpath_test", "input_test", "worker_test"])
+@pytest.mark.parametrize(
+    "program", ["ring_test", "flow_test", "fastpath_test", "input_test", "forward_test", "worker_test"]
+)
 def test_rows(build: Build, program: str, flavour: str) -> None:
     output = run(build(program, flavour))
     assert ", 0 failed" in output

@@ -8,7 +8,16 @@ enum halo_fastpath_limit {
 	HALO_MAX_PUNTS = 64, /* a poll returns after the burst that punted, so one burst at most */
 	HALO_MAX_DEBUG = 64,
 	HALO_DEBUG_OCTETS = 96,
+	HALO_MAX_TOUCHED = 256, /* neighbors that one poll tells of */
 	HALO_NO_PORT = 0xffff,
+	HALO_NO_INTERFACE = 0xffff,
+	HALO_HOLD_LIMIT = 64,      /* packets punted for one neighbor while it is looked for */
+	HALO_RESOLVE_RATE = 20000, /* punts per second for neighbors that are to be looked for, and at once: */
+	HALO_RESOLVE_BURST = 4096,
+	HALO_ERROR_RATE = 1000, /* punts per second that end in an ICMP error, and at once: */
+	HALO_ERROR_BURST = 1000,
+	HALO_REPORT_S = 15, /* a foreign neighbor's uses are told of this often at most */
+	HALO_MAX_NEIGHBORS = 262144,
 };
 
 enum halo_poll_reason {                      /* why halo_worker_poll() came back; several bits may be set */
@@ -19,19 +28,35 @@ enum halo_poll_reason {                      /* why halo_worker_poll() came back
 			HALO_POLL_EPOCH = 16,    /* the tables changed since the last call */
 			HALO_POLL_DISABLED = 32, /* the slot was disabled since the last call */
 			HALO_POLL_BROKEN = 64, /* the driver's ring indices make no sense: end, and be started again */
+			HALO_POLL_TOUCHED = 128, /* touched[0 .. touched_count) */
+};
+
+enum halo_neighbor_state {
+	HALO_NEIGHBOR_INCOMPLETE = 1, /* is looked for: packets are punted, up to a bound */
+	HALO_NEIGHBOR_REACHABLE = 2,
+	HALO_NEIGHBOR_STALE = 3,  /* as reachable; its next use is told of, once */
+	HALO_NEIGHBOR_FAILED = 4, /* did not answer: packets are dropped */
+	HALO_NEIGHBOR_REPORT = 5, /* as reachable, learned by another worker; uses are told of now and then */
+};
+
+/* A neighbor that was used and that Python asked to hear of. */
+struct halo_touched {
+	uint32_t address; /* host order */
+	uint16_t interface;
+	uint16_t reserved;
 };
 
 struct halo_worker_setup {
 	void *pool;             /* mapped for reading and writing */
 	struct halo_slot *slot; /* mapped for reading and writing */
 	const struct halo_tables *tables;
-	const struct halo_fib *fib;
-	int doorbell_fd;        /* ours */
-	int driver_doorbell_fd; /* of the home lcore */
-	int epoll_fd;           /* of the event loop; holds doorbell_fd */
-	uint32_t idle_policy;   /* enum halo_idle_policy */
-	uint32_t spin_ns;       /* adaptive: how long to poll in vain before sleeping */
-	uint32_t debug;         /* keep the first octets of frames for the debug log */
+	const struct halo_fib *fib; /* NULL: no routes; own addresses only */
+	int doorbell_fd;            /* ours */
+	int driver_doorbell_fd;     /* of the home lcore */
+	int epoll_fd;               /* of the event loop; holds doorbell_fd */
+	uint32_t idle_policy;       /* enum halo_idle_policy */
+	uint32_t spin_ns;           /* adaptive: how long to poll in vain before sleeping */
+	uint32_t debug;             /* keep the first octets of frames for the debug log */
 };
 
 struct halo_debug_frame {
@@ -48,6 +73,9 @@ struct halo_poll_result {
 	uint32_t punt_count;
 	uint32_t debug_count;
 	uint32_t debug_missed;
+	uint32_t touched_count;
+	uint32_t reserved;
+	const struct halo_touched *touched;
 	struct halo_packet *punts;
 	struct halo_debug_frame *debug;
 };
@@ -79,6 +107,16 @@ void halo_worker_flush(struct halo_worker *worker);
 int halo_worker_set_macswap(struct halo_worker *worker, uint32_t in, uint32_t out);
 /* The interfaces as the fast path sees them now; valid until the next poll. */
 const struct halo_interface_block *halo_worker_interfaces(const struct halo_worker *worker);
+/*
+ * What Python knows of a neighbor; the entry is made, or changed. `mac` may be NULL in the states that need none. -ENOENT: no
+ * such interface; -ENOSPC: HALO_MAX_NEIGHBORS are there; -ENOMEM; -EINVAL: no such state, or a MAC address is missing.
+ */
+int halo_worker_set_neighbor(struct halo_worker *worker, uint32_t interface, uint32_t address, const uint8_t *mac,
+			     uint32_t state);
+/* Forget a neighbor: packets to it are punted, or handed to where it is looked for. -ENOENT: it was not there. */
+int halo_worker_remove_neighbor(struct halo_worker *worker, uint32_t interface, uint32_t address);
+/* How many neighbors are there; what stands at the end of an interface's life is removed with it. */
+uint32_t halo_worker_neighbor_count(const struct halo_worker *worker);
 /* Punts that Python has not yet ended. */
 int halo_worker_held(const struct halo_worker *worker);
 

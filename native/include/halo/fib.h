@@ -11,8 +11,16 @@
 
 #include <halo/layout.h>
 
-static inline const uint32_t *halo_fib_node(const struct halo_fib *fib, uint32_t node)
+/*
+ * The node that an entry names. Whatever an entry says, there is memory behind it: what the writer has reserved is looked at
+ * behind the entry, and the writer raises it before it names a node.
+ */
+static inline const uint32_t *halo_fib_node(const struct halo_fib *fib, uint32_t entry)
 {
+	uint32_t node = entry & (HALO_FIB_MAX_NODES - 1);
+
+	if (__builtin_expect(node >= __atomic_load_n(&fib->nodes_reserved, __ATOMIC_ACQUIRE), 0))
+		node = 0;
 	return (const uint32_t *)(const void *)(fib + 1) + (size_t)node * HALO_FIB_NODE;
 }
 
@@ -33,9 +41,9 @@ static inline uint32_t halo_fib_leaf(const struct halo_fib *fib, const uint32_t 
 	uint32_t entry = halo_fib_load(&root[dst >> 16]);
 
 	if (entry & HALO_FIB_CHILD) {
-		entry = halo_fib_load(&halo_fib_node(fib, entry & HALO_FIB_INDEX_MASK)[dst >> 8 & 255]);
+		entry = halo_fib_load(&halo_fib_node(fib, entry)[dst >> 8 & 255]);
 		if (entry & HALO_FIB_CHILD)
-			entry = halo_fib_load(&halo_fib_node(fib, entry & HALO_FIB_INDEX_MASK)[dst & 255]);
+			entry = halo_fib_load(&halo_fib_node(fib, entry)[dst & 255]);
 	}
 	return entry;
 }

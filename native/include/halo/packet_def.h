@@ -34,8 +34,8 @@ struct halo_packet {
 	uint16_t tx_port;
 	uint16_t src_port; /* UDP, TCP */
 	uint16_t dst_port;
-	uint16_t reserved0;
-	uint32_t adjacency;
+	uint16_t tx_interface; /* that it leaves by; 0xffff: none, or not known yet */
+	uint32_t next_hop;     /* whose MAC address it gets, host order */
 	uint32_t hash;
 	uint32_t mark;         /* for hooks; starts as 0 */
 	uint64_t timestamp_ns; /* CLOCK_MONOTONIC, once a burst */

@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Forward: the neighbor's Ethernet header in front of the packet, a TTL less, and out. What has no usable neighbor is looked at
+ * more closely: Python resolves it at home, and another worker hands the frame there, as it came.
+ */
+#include <halo/fib.h>
+
+#include "octets.h"
+#include "worker.h"
+
+enum {
+	SHORTEST_FRAME = 60, /* of Ethernet, without the frame check sequence */
+	OTHER_BUCKETS = 16,  /* of a group are tried, when the neighbor of the chosen one has failed */
+	DONT_FRAGMENT = 0x4000,
+};
+
+/* ---- neighbors that want a closer look ------------------------------------------------------------------------ */
+
+/* False: the list is full, so its next use will be told of. */
+static bool touch(struct halo_worker *worker, const struct halo_neighbor *neighbor)
+{
+	if (worker->touched_count == HALO_MAX_TOUCHED)
+		return false;
+	if (worker->touched_count == 0)
+		worker->touched_since_ns = worker->now_ns;
+	worker->touched[worker->touched_count++] =
+		(struct halo_touched){.address = neighbor->address, .interface = neighbor->interface};
+	halo_count(&worker->slot->worker.neighbor_touches, 1);
+	return true;
+}
+
+/* Python hears that it is used. */
+static void use(struct halo_worker *worker, struct halo_neighbor *neighbor)
+{
+	if (!touch(worker, neighbor))
+		return;
+	neighbor->touched = 1;
+	neighbor->reported_ns = worker->now_ns;
+	neighbor->quiet_until_ns = neighbor->state == HALO_NEIGHBOR_STALE
+					   ? UINT64_MAX
+					   : worker->now_ns + HALO_REPORT_S * UINT64_C(1000000000);
+}
+
+static bool is_up(const struct halo_worker *worker, uint16_t interface)
+{
+	return interface < worker->interfaces.count && (worker->interfaces.entry[interface].flags & HALO_INTERFACE_UP);
+}
+
+static bool is_dead(const struct halo_worker *worker, uint16_t interface, const struct halo_neighbor *neighbor)
+{
+	return !is_up(worker, interface) || (neighbor && neighbor->state == HALO_NEIGHBOR_FAILED);
+}
+
+/*
+ * The packet's target is one of a group, and its neighbor has failed: try others until the supervisor has spread them anew, in
+ * an order that differs from flow to flow, so that the load of the dead one goes to all.
+ */
+static struct halo_neighbor *take_another(struct halo_worker *worker, struct halo_packet *packet,
+					  struct halo_neighbor *failed)
+{
+	const struct halo_fib *fib = worker->fib;
+	uint32_t leaf = halo_fib_leaf(fib, worker->root, packet->dst[0]);
+	uint32_t other = packet->hash >> 16; /* with an odd stride, so that each bucket of a small group has its turn */
+	uint32_t stride = packet->hash >> 8 | 1;
+	uint32_t i;
+
+	if (halo_target_kind(halo_target_what(&fib->target[leaf & (HALO_MAX_TARGETS - 1)])) != HALO_TARGET_GROUP)
+		return failed;
+	for (i = 0; i < OTHER_BUCKETS; i++, other += stride) {
+		const struct halo_target *target = &fib->target[halo_fib_choose(fib, leaf, other)];
+		uint32_t what = halo_target_what(target);
+		uint32_t next_hop = halo_target_kind(what) == HALO_TARGET_GATEWAY ? target->address : packet->dst[0];
+		uint16_t interface = (uint16_t)halo_target_interface(what);
+		struct halo_neighbor *neighbor;
+
+		if (halo_target_kind(what) != HALO_TARGET_GATEWAY && halo_target_kind(what) != HALO_TARGET_CONNECTED)
+			continue;
+		neighbor = halo_neighbor_find(&worker->neighbors, interface, next_hop);
+		if (is_dead(worker, interface, neighbor))
+			continue;
+		packet->tx_interface = interface;
+		packet->next_hop = next_hop;
+		return neighbor;
+	}
+	return failed;
+}
+
+/* At home: Python looks for the neighbor and keeps the packet, as long as it is one of few. */
+static void look_for(struct halo_worker *worker, struct halo_packet *packet, struct halo_neighbor *neighbor)
+{
+	if (neighbor && neighbor->held >= HALO_HOLD_LIMIT)
+		return halo_drop(packet, HALO_DROP_neighbor_hold_full);
+	if (!halo_tokens_take(&worker->resolve_tokens, worker->now_ns))
+		return halo_drop(packet, HALO_DROP_neighbor_rate);
+	if (neighbor)
+		neighbor->held++;
+	halo_punt(packet);
+}
+
+/* Not known, looked for, failed, or behind an interface that is down. */
+static void without_neighbor(struct halo_worker *worker, struct halo_packet *packet, struct halo_neighbor *neighbor)
+{
+	const struct halo_interface *interface;
+
+	if (!is_up(worker, packet->tx_interface))
+		return halo_drop(packet, HALO_DROP_interface_down);
+	interface = &worker->interfaces.entry[packet->tx_interface];
+	if (neighbor && neighbor->state == HALO_NEIGHBOR_FAILED)
+		return halo_punt_error(worker, packet, HALO_DROP_neighbor_unresolved);
+	if (interface->home_slot == worker->slot_number)
+		return look_for(worker, packet, neighbor);
+	if (packet->flags & HALO_DESCRIPTOR_HANDED)
+		return halo_drop(packet,
+				 HALO_DROP_neighbor_unresolved); /* the two workers disagree; nobody asks a third */
+	halo_hand(packet, interface->home_slot);
+}
+
+/* Return the neighbor that the packet goes to; NULL: it was decided. */
+static struct halo_neighbor *look_closer(struct halo_worker *worker, struct halo_packet *packet,
+					 struct halo_neighbor *neighbor)
+{
+	if (is_dead(worker, packet->tx_interface, neighbor))
+		neighbor = take_another(worker, packet, neighbor);
+	if (neighbor && neighbor->up) {
+		if (worker->now_ns < neighbor->quiet_until_ns)
+			return neighbor;
+		if (neighbor->state == HALO_NEIGHBOR_STALE || neighbor->state == HALO_NEIGHBOR_REPORT) {
+			use(worker, neighbor);
+			return neighbor;
+		}
+	}
+	without_neighbor(worker, packet, neighbor);
+	return NULL;
+}
+
+/* ---- the frame ------------------------------------------------------------------------------------------------ */
+
+static void too_long(struct halo_worker *worker, struct halo_packet *packet)
+{
+	if (packet->fragment & DONT_FRAGMENT)
+		return halo_punt_error(worker, packet, HALO_DROP_ipv4_too_big);
+	halo_punt(packet); /* Python sends it in fragments */
+}
+
+/* A frame that lost its tag may be too short now: octets that were somebody else's must not fill it. */
+static void pad(struct halo_worker *worker, struct halo_packet *packet)
+{
+	uint32_t start = packet->offset & (HALO_CHUNK_OCTETS - 1);
+	uint32_t room = worker->geometry.stride_octets - start % worker->geometry.stride_octets;
+
+	if (packet->length >= SHORTEST_FRAME || room < SHORTEST_FRAME ||
+	    (uint64_t)packet->offset + SHORTEST_FRAME > worker->geometry.size_octets)
+		return;
+	memset(worker->pool + packet->offset + packet->length, 0, SHORTEST_FRAME - packet->length);
+	packet->length = SHORTEST_FRAME;
+}
+
+/* From tagged to untagged or back: the packet stays where it is, and the frame starts later or earlier. */
+static bool retag(struct halo_worker *worker, struct halo_packet *packet, uint32_t header)
+{
+	uint32_t start = (packet->offset & (HALO_CHUNK_OCTETS - 1)) % worker->geometry.stride_octets;
+	uint16_t length = packet->length;
+
+	if (header > packet->l3_offset && start < HALO_METADATA_OCTETS + header - packet->l3_offset) {
+		halo_drop(packet, HALO_DROP_bad_descriptor); /* no headroom: no port's frame starts there */
+		return false;
+	}
+	packet->offset = packet->offset + packet->l3_offset - header;
+	packet->length = (uint16_t)(packet->length + header - packet->l3_offset);
+	packet->l4_offset = (uint16_t)(packet->l4_offset + header - packet->l3_offset);
+	packet->l3_offset = (uint16_t)header;
+	if (packet->length < length)
+		pad(worker, packet);
+	return true;
+}
+
+/* Octets behind the packet, beyond what pads a short frame, go no further. */
+static void trim(struct halo_packet *packet)
+{
+	uint32_t octets = (uint32_t)packet->l3_offset + packet->ip_length;
+
+	packet->length = (uint16_t)(octets < SHORTEST_FRAME ? SHORTEST_FRAME : octets);
+}
+
+/* The frame as it was received is `before` octets: the books of what came in are kept by that. */
+static void note_length(struct halo_worker *worker, const struct halo_packet *packet, uint32_t before)
+{
+	uint64_t less = (uint64_t)before - packet->length;
+
+	worker->trimmed_octets += less;
+	halo_count(&worker->slot->interface[packet->interface].rx_octets, less);
+}
+
+/* Everything about the frame that is not as usual. False: it was decided. */
+static bool reshape(struct halo_worker *worker, struct halo_packet *packet, uint32_t header)
+{
+	uint32_t before = packet->length;
+
+	if (header != packet->l3_offset && !retag(worker, packet, header))
+		return false;
+	if (packet->length > SHORTEST_FRAME && packet->length > packet->l3_offset + packet->ip_length)
+		trim(packet);
+	if (packet->length != before)
+		note_length(worker, packet, before);
+	return true;
+}
+
+static inline void put_header(uint8_t *frame, const struct halo_neighbor *neighbor)
+{
+	if (likely(neighbor->header_octets == ETHERNET_OCTETS))
+		memcpy(frame, neighbor->header, ETHERNET_OCTETS);
+	else
+		memcpy(frame, neighbor->header, TAGGED_OCTETS);
+}
+
+static inline void forward_one(struct halo_worker *worker, struct halo_packet *packet)
+{
+	struct halo_neighbor *neighbor = halo_neighbor_find(&worker->neighbors, packet->tx_interface, packet->next_hop);
+	uint8_t *frame;
+
+	if (unlikely(!neighbor || worker->now_ns >= neighbor->quiet_until_ns)) {
+		neighbor = look_closer(worker, packet, neighbor);
+		if (!neighbor)
+			return;
+	}
+	if (unlikely(packet->ip_length > neighbor->mtu))
+		return too_long(worker, packet);
+	/* Python tells the sender of the shorter way, and forwards; above the bound it is simply forwarded. */
+	if (unlikely(packet->interface == neighbor->redirect) &&
+	    halo_tokens_take(&worker->error_tokens, worker->now_ns))
+		return halo_punt(packet);
+	if (unlikely(packet->l3_offset != neighbor->header_octets ||
+		     (packet->length > SHORTEST_FRAME &&
+		      packet->length != (uint32_t)packet->l3_offset + packet->ip_length)) &&
+	    !reshape(worker, packet, neighbor->header_octets))
+		return;
+	frame = worker->pool + packet->offset;
+	put_header(frame, neighbor);
+	decrement_ttl(frame + packet->l3_offset);
+	worker->forwarded_count++;
+	halo_send(packet, neighbor->port);
+}
+
+void halo_stage_forward(struct halo_worker *worker)
+{
+	const struct halo_selection *forwarded = &worker->forwarded;
+	uint32_t i;
+
+	for (i = 0; i < forwarded->count; i++)
+		forward_one(worker, &worker->burst[forwarded->index[i]]);
+}

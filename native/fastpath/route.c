@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Route: where does the packet go? One lookup of its destination says so, and whether it is for us, by whichever port it came.
+ * Over a burst in passes: each asks for what the next one reads. RFC 1812 sections 4.2, 5.2.4 and 5.3.
+ */
+#include <halo/fib.h>
+#include <halo/flow.h>
+
+#include "worker.h"
+
+enum {
+	PROTOCOL_UDP = 17,
+	PORT_DHCP_SERVER = 67,
+	PLAIN_HEADER = 20,
+};
+
+void halo_punt_error(struct halo_worker *worker, struct halo_packet *packet, enum halo_drop reason)
+{
+	if (halo_tokens_take(&worker->error_tokens, worker->now_ns))
+		return halo_punt(packet);
+	halo_count(&worker->slot->worker.icmp_suppressed, 1);
+	halo_drop(packet, reason);
+}
+
+/* ---- where it ends here --------------------------------------------------------------------------------------- */
+
+static bool forwards(const struct halo_worker *worker, const struct halo_packet *packet)
+{
+	return worker->interfaces.entry[packet->interface].flags & HALO_INTERFACE_FORWARD;
+}
+
+/* To all stations of a link: of the one that it came by, or of another, which RFC 2644 closes unless told otherwise. */
+static void to_broadcast(struct halo_worker *worker, struct halo_packet *packet, uint32_t interface)
+{
+	if (interface == packet->interface)
+		return halo_local_ipv4(worker, packet, true);
+	if (!forwards(worker, packet))
+		return halo_drop(packet, HALO_DROP_ipv4_not_local);
+	if (interface >= HALO_MAX_INTERFACES ||
+	    !(worker->interfaces.entry[interface].flags & HALO_INTERFACE_DIRECTED_BROADCAST))
+		return halo_drop(packet, HALO_DROP_ipv4_directed_broadcast);
+	halo_punt(packet);
+}
+
+/* No route. The FIB may be a moment behind the interfaces, or not there: what is ours is ours all the same. */
+static void to_nowhere(struct halo_worker *worker, struct halo_packet *packet)
+{
+	const struct halo_own_address *own = halo_own_find(&worker->own, packet->dst[0]);
+
+	if (own && own->kind == HALO_TARGET_LOCAL)
+		return halo_local_ipv4(worker, packet, false);
+	if (own)
+		return to_broadcast(worker, packet, own->interface);
+	if (!forwards(worker, packet))
+		return halo_drop(packet, HALO_DROP_ipv4_not_local);
+	halo_punt_error(worker, packet, HALO_DROP_ipv4_no_route);
+}
+
+/* Whatever is not sent on to a neighbor. */
+static void end_here(struct halo_worker *worker, struct halo_packet *packet, uint32_t what)
+{
+	uint32_t kind = halo_target_kind(what);
+
+	if (kind == HALO_TARGET_LOCAL)
+		return halo_local_ipv4(worker, packet, false);
+	if (kind == HALO_TARGET_BROADCAST)
+		return to_broadcast(worker, packet, halo_target_interface(what));
+	if (!forwards(worker, packet) ||
+	    (kind != HALO_TARGET_BLACKHOLE && kind != HALO_TARGET_UNREACHABLE && kind != HALO_TARGET_PROHIBIT))
+		return to_nowhere(worker, packet);
+	if (kind == HALO_TARGET_BLACKHOLE)
+		return halo_drop(packet, HALO_DROP_ipv4_blackhole);
+	halo_punt_error(worker, packet,
+			kind == HALO_TARGET_UNREACHABLE ? HALO_DROP_ipv4_unreachable : HALO_DROP_ipv4_prohibited);
+}
+
+/* ---- where it goes on ----------------------------------------------------------------------------------------- */
+
+/* TTL and options, in the order of RFC 1812 5.3.1 and 5.3.13. False: it was decided. */
+static bool may_go_on(struct halo_worker *worker, struct halo_packet *packet)
+{
+	if (packet->ttl <= 1) {
+		halo_punt_error(worker, packet, HALO_DROP_ipv4_ttl);
+		return false;
+	}
+	return packet->l4_offset == packet->l3_offset + PLAIN_HEADER || halo_options_let_pass(worker, packet);
+}
+
+static inline uint32_t choose(const struct halo_worker *worker, struct halo_packet *packet, uint32_t leaf)
+{
+	packet->hash = halo_flow_hash(worker->fib->hash_seed, packet->src[0], packet->dst[0], packet->ip_protocol,
+				      packet->src_port, packet->dst_port);
+	return halo_fib_choose(worker->fib, leaf, packet->hash);
+}
+
+static inline void decide(struct halo_worker *worker, struct halo_packet *packet, uint32_t index, uint32_t leaf)
+{
+	const struct halo_target *target = &worker->fib->target[leaf & (HALO_MAX_TARGETS - 1)];
+	uint32_t what = halo_target_what(target);
+	uint32_t kind = halo_target_kind(what);
+
+	if (kind == HALO_TARGET_GROUP) {
+		target = &worker->fib->target[choose(worker, packet, leaf)];
+		what = halo_target_what(target);
+		kind = halo_target_kind(what);
+	}
+	if (likely(kind == HALO_TARGET_GATEWAY))
+		packet->next_hop = target->address;
+	else if (likely(kind == HALO_TARGET_CONNECTED))
+		packet->next_hop = packet->dst[0];
+	else
+		return end_here(worker, packet, what);
+	if (unlikely(!forwards(worker, packet)))
+		return to_nowhere(worker, packet);
+	if (unlikely(packet->ttl <= 1 || packet->l4_offset != packet->l3_offset + PLAIN_HEADER) &&
+	    !may_go_on(worker, packet))
+		return;
+	packet->tx_interface = (uint16_t)halo_target_interface(what);
+	__builtin_prefetch(halo_neighbor_place(&worker->neighbors, packet->tx_interface, packet->next_hop));
+	halo_select(&worker->forwarded, index);
+}
+
+/* ---- a packet by itself --------------------------------------------------------------------------------------- */
+
+static bool link_local(uint32_t address)
+{
+	return address >> 16 == 0xa9fe;
+}
+
+/* RFC 1812 5.3.7 and RFC 1122 3.2.1.3: sources that nobody can have, or that only we can. 240/4 is above 224. */
+static bool martian_source(const struct halo_worker *worker, const struct halo_packet *packet)
+{
+	uint32_t address = packet->src[0];
+	uint32_t net = address >> 24;
+
+	/* RFC 2131: a client without an address asks from 0.0.0.0, everybody, on the server's port. */
+	if (address == 0)
+		return packet->ip_protocol != PROTOCOL_UDP || packet->dst_port != PORT_DHCP_SERVER ||
+		       packet->dst[0] != UINT32_MAX;
+	return net == 0 || net == 127 || net >= 224 || halo_own_find(&worker->own, address);
+}
+
+static bool martian_destination(uint32_t address)
+{
+	uint32_t net = address >> 24;
+
+	return net == 0 || net == 127 || net >= 240;
+}
+
+/* Only for us, or for nobody. */
+static void route_here(struct halo_worker *worker, struct halo_packet *packet, uint32_t leaf, enum halo_drop otherwise)
+{
+	uint32_t what = halo_target_what(&worker->fib->target[leaf & (HALO_MAX_TARGETS - 1)]);
+	uint32_t kind = halo_target_kind(what);
+	uint32_t interface = halo_target_interface(what);
+	const struct halo_own_address *own = halo_own_find(&worker->own, packet->dst[0]);
+
+	if (own && kind != HALO_TARGET_LOCAL && kind != HALO_TARGET_BROADCAST) {
+		kind = own->kind;
+		interface = own->interface;
+	}
+	if (kind == HALO_TARGET_LOCAL)
+		return halo_local_ipv4(worker, packet, otherwise == HALO_DROP_l2_multicast);
+	if (kind == HALO_TARGET_BROADCAST && interface == packet->interface)
+		return halo_local_ipv4(worker, packet, true);
+	halo_drop(packet, forwards(worker, packet) || otherwise == HALO_DROP_l2_multicast ? otherwise
+											  : HALO_DROP_ipv4_not_local);
+}
+
+void halo_route_alone(struct halo_worker *worker, struct halo_packet *packet, bool group)
+{
+	uint32_t dst = packet->dst[0];
+	uint32_t leaf;
+
+	if (martian_source(worker, packet))
+		return halo_drop(packet, HALO_DROP_ipv4_martian);
+	if (dst == UINT32_MAX)
+		return halo_local_ipv4(worker, packet, true);
+	if (martian_destination(dst))
+		return halo_drop(packet, HALO_DROP_ipv4_martian);
+	if (dst >> 28 == 14)
+		return halo_drop(packet, HALO_DROP_l2_multicast);
+	leaf = halo_fib_leaf(worker->fib, worker->root, dst);
+	if (group) /* RFC 1812 5.3.4: what was sent to all stations of a link is not forwarded */
+		return route_here(worker, packet, leaf, HALO_DROP_l2_multicast);
+	if (link_local(packet->src[0]) || link_local(dst))
+		return route_here(worker, packet, leaf, HALO_DROP_ipv4_link_local);
+	decide(worker, packet, (uint32_t)(packet - worker->burst), leaf);
+}
+
+/* ---- a burst -------------------------------------------------------------------------------------------------- */
+
+/* One level down. Returns whether there is another one below, for any of them. */
+static bool descend(const struct halo_worker *worker, uint32_t *entry, uint32_t shift)
+{
+	const struct halo_selection *routed = &worker->routed;
+	uint32_t deeper = 0;
+	uint32_t i;
+
+	for (i = 0; i < routed->count; i++) {
+		uint32_t dst = worker->burst[routed->index[i]].dst[0];
+
+		if (!(entry[i] & HALO_FIB_CHILD))
+			continue;
+		entry[i] = halo_fib_load(&halo_fib_node(worker->fib, entry[i])[dst >> shift & 255]);
+		deeper |= entry[i];
+		if (entry[i] & HALO_FIB_CHILD)
+			__builtin_prefetch(&halo_fib_node(worker->fib, entry[i])[dst & 255]);
+		else
+			__builtin_prefetch(&worker->fib->target[entry[i] & (HALO_MAX_TARGETS - 1)]);
+	}
+	return deeper & HALO_FIB_CHILD;
+}
+
+void halo_stage_route(struct halo_worker *worker)
+{
+	const struct halo_selection *routed = &worker->routed;
+	uint32_t entry[HALO_BURST];
+	uint32_t deeper = 0;
+	uint32_t i;
+
+	for (i = 0; i < routed->count; i++) {
+		uint32_t dst = worker->burst[routed->index[i]].dst[0];
+
+		entry[i] = halo_fib_load(&worker->root[dst >> 16]);
+		deeper |= entry[i];
+		if (entry[i] & HALO_FIB_CHILD)
+			__builtin_prefetch(&halo_fib_node(worker->fib, entry[i])[dst >> 8 & 255]);
+		else
+			__builtin_prefetch(&worker->fib->target[entry[i] & (HALO_MAX_TARGETS - 1)]);
+	}
+	if ((deeper & HALO_FIB_CHILD) && descend(worker, entry, 8))
+		descend(worker, entry, 0);
+	for (i = 0; i < routed->count; i++)
+		decide(worker, &worker->burst[routed->index[i]], routed->index[i], entry[i]);
+}
