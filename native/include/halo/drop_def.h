@@ -79,8 +79,5 @@ X(ipv4_directed_broadcast, "to all stations of a subnet whose interface does not
 X(ipv4_link_local, "from or to 169.254.0.0/16, which is not forwarded")
 X(interface_down, "the interface is down")
 X(interface_removed, "the interface was taken away while the packet waited there")
-<<<<<<< HEAD
 X(rx_lcore_full, "the ring to the home lcore of the slot, which alone feeds it, was full")
-=======
 X(neighbor_rate, "packets to unresolved neighbors came faster than neighbors can be looked for")
->>>>>>> 5d41fc39d7e1f2640afef9a005894ef4cfb389fa
