@@ -69,6 +69,7 @@ def worker_configure(
         "privileges": privileges,
         "debug_log": config.debug_log,
         "orphan_timeout_s": config.orphan_timeout_s,
+        "slots": [each.number for each in config.slots],
         "probe": config.probe,
         "icmp_rate": config.icmp_rate,
         "macswap": sorted(config.macswap.items()),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import IntFlag
+from enum import IntEnum, IntFlag
 from typing import Any
 
 from halo_mp.shm.layout import DROP_NAMES, IdlePolicy, ffi, lib
@@ -30,6 +30,17 @@ class PollReason(IntFlag):
     EPOCH = lib.HALO_POLL_EPOCH
     DISABLED = lib.HALO_POLL_DISABLED
     BROKEN = lib.HALO_POLL_BROKEN
+    TOUCHED = lib.HALO_POLL_TOUCHED
+
+
+class NeighborState(IntEnum):
+    """What the fast path does with packets for a neighbor; see enum halo_neighbor_state."""
+
+    INCOMPLETE = lib.HALO_NEIGHBOR_INCOMPLETE
+    REACHABLE = lib.HALO_NEIGHBOR_REACHABLE
+    STALE = lib.HALO_NEIGHBOR_STALE
+    FAILED = lib.HALO_NEIGHBOR_FAILED
+    REPORT = lib.HALO_NEIGHBOR_REPORT
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +61,7 @@ class Punt:
     index: int
     port: int
     frame: memoryview
+    handed: bool = False  # by another worker
 
 
 class FastPath:
@@ -83,6 +95,8 @@ class FastPath:
         self._worker = out[0]
         self._pool = pool
         self._result = ffi.new("struct halo_poll_result *")
+        self._flow = ffi.new("struct halo_flow *")
+        self._found = ffi.new("struct halo_route_found *")
 
     def poll(self, timeout_ns: int) -> int:
         """Run bursts until Python is needed; < 0 waits for ever, 0 turns once. Returns PollReason bits as an int."""
@@ -95,7 +109,12 @@ class FastPath:
         for index in range(result.punt_count):
             packet = result.punts[index]
             frame = memoryview(ffi.buffer(self._pool + packet.offset, packet.length))
-            yield Punt(index, packet.port, frame)
+            yield Punt(index, packet.port, frame, bool(packet.flags & lib.HALO_DESCRIPTOR_HANDED))
+
+    def touched(self) -> list[tuple[int, int]]:
+        """Return the (interface, address) of neighbors that the last poll used and that Python asked to hear of."""
+        result = self._result
+        return [(result.touched[i].interface, result.touched[i].address) for i in range(result.touched_count)]
 
     @property
     def held(self) -> int:
@@ -125,6 +144,24 @@ class FastPath:
     def set_macswap(self, port: int, to: int) -> None:
         """Let frames of one port leave by another with MAC addresses swapped (measuring mode)."""
         _check(lib.halo_worker_set_macswap(self._worker, port, to))
+
+    def set_neighbor(self, interface: int, address: int, mac: bytes | None, state: NeighborState) -> None:
+        """Make a neighbor be that from the next burst on. Raises OSError: no such interface, or too many neighbors."""
+        _check(lib.halo_worker_set_neighbor(self._worker, interface, address, mac or ffi.NULL, state))
+
+    def remove_neighbor(self, interface: int, address: int) -> None:
+        """Leave packets for a neighbor to Python; one that is not there is no fault."""
+        lib.halo_worker_remove_neighbor(self._worker, interface, address)
+
+    def route(
+        self, src: int, dst: int, protocol: int, src_port: int = 0, dst_port: int = 0
+    ) -> tuple[int, int, int]:
+        """Return kind (`TargetKind`), interface and next hop of where the fast path would send a packet."""
+        flow, found = self._flow, self._found
+        flow.src, flow.dst, flow.protocol = src, dst, protocol
+        flow.src_port, flow.dst_port = src_port, dst_port
+        lib.halo_worker_route(self._worker, flow, found)
+        return found.kind, found.interface, found.address
 
     def interfaces(self) -> dict[int, Interface]:
         """Return the interface table as the fast path has it now, by number."""

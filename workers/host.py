@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Joins the fast path and the Python stack: punts in, frames out, timers.
+"""Joins the fast path and the Python stack: punts in, frames out, neighbors both ways, timers.
 
 The stack has no clock and no I/O; this is where it gets both. Each punted frame ends here, in one of three ways:
 consumed, dropped for a reason, or handed over. What the stack sends is copied into spare buffers.
@@ -9,22 +9,39 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from halo_mp import logs
+from halo_mp.control.messages import chunks
 from halo_mp.shm import tables
 from halo_mp.shm.layout import lib
-from halo_mp.stack.interface import Address, Interface
-from halo_mp.stack.outputs import Conflict, Drop, Hand, Learned, Output, Transmit
+from halo_mp.stack.icmp_errors import IcmpErrorSettings
+from halo_mp.stack.outputs import (
+    Conflict,
+    Drop,
+    Forgotten,
+    Hand,
+    Learned,
+    Loss,
+    NeighborUp,
+    NeighborUpdate,
+    Output,
+    Transmit,
+    Used,
+)
 from halo_mp.stack.reasons import NO_INTERFACE
 from halo_mp.stack.router import Router
 from halo_mp.wire import ethernet, ipv4
 from halo_mp.workers.fastpath import CONSUMED, DROP_NUMBERS, FastPath, Punt
+from halo_mp.workers.mirror import Mirror, interface
 from halo_mp.workers.settings import Settings
 
 log = logs.get("worker")
 
 Neighbor = tuple[int, int, int, bytes]  # port, VLAN, address, MAC
+Place = tuple[int, int, int]  # port, VLAN, address
 
 _TRACEBACKS_PER_S = 1.0
 _VERDICTS = {
@@ -44,50 +61,46 @@ class StackHost:
         fastpath: FastPath,
         loop: asyncio.AbstractEventLoop,
         settings: Settings,
-        on_learned: Callable[[list[Neighbor]], None],
+        send: Callable[[dict[str, Any]], None],
     ) -> None:
-        """Only the addresses of ports that feed the slot are used, and of those, some are another worker's to claim."""
+        """`send` gives a message to the supervisor, without waiting for it."""
         self._fastpath = fastpath
-        self._ports = settings.ports
-        self._shared_ports = settings.shared_ports
-        self._debug = settings.debug_log
-        self._running: list[Interface] | None = None
-        self._known: list[Neighbor] = []
+        self._settings = settings
         self._loop = loop
-        self._on_learned = on_learned
+        self._send = send
+        self._mirror = Mirror(fastpath, slot=settings.slot)
+        self._running: dict[int, tables.Interface] | None = None
         self._stack: Router | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._rng = random.Random()
         self._quiet_until = 0.0
+        # What is known of neighbors before there is a stack, and what must outlast changes of interfaces.
+        self._known: list[Neighbor] = []
+        self._static: dict[Place, bytes] = {}
+        self._watched: set[Place] = set()
+
+    # ---- what the supervisor says
 
     def set_interfaces(self, interfaces: Mapping[int, tables.Interface]) -> None:
         """Let the stack use these interfaces; those that are as before notice nothing."""
-        wanted = [
-            _interface(entry)
-            for entry in interfaces.values()
-            if entry.addresses and self._is_ours(entry.port)
-        ]
-        if wanted == self._running:
+        if interfaces == self._running:
             return
+        before = {entry.key for entry in (self._running or {}).values()}
+        self._log_news(interfaces)
+        self._running = dict(interfaces)
+        self._mirror.use(interfaces)
         if self._stack is None:
-            self._stack = Router(
-                rng=self._rng, shared_ports=self._shared_ports, forwarding=False, mirrored=False
-            )
-        for interface in wanted:
-            if interface not in (self._running or ()):
-                log.info("interface.up", port=interface.port, vlan=interface.vlan, address=str(interface))
-        self._running = wanted
-        self._act(self._stack.set_interfaces(wanted, self._loop.time()))
+            self._stack = self._make_stack()
+        now = self._loop.time()
+        wanted = [interface(entry, probe=self._settings.probe) for entry in interfaces.values()]
+        self._act(self._stack.set_interfaces(wanted, now, homes=self._mirror.homes))
+        new = {entry.key for entry in interfaces.values()} - before
+        self.set_static([(*place, mac) for place, mac in self._static.items() if place[:2] in new])
+        for place in self._watched:
+            if place[:2] in new:
+                self._watch(place, now)
         known, self._known = self._known, []
         self.adopt(known)
-
-    def handle_punts(self) -> None:
-        """Run the stack on what the last poll punted, and send what it answers."""
-        now = self._loop.time()
-        for punt in self._fastpath.punts():
-            self._handle(punt, now)
-        self._fastpath.flush()
-        self._rearm()
 
     def adopt(self, neighbors: Sequence[Neighbor]) -> None:
         """Take over what other workers have learned; before there is a stack, it is kept for that."""
@@ -97,26 +110,87 @@ class StackHost:
         now = self._loop.time()
         for port, vlan, address, mac in neighbors:
             self._act(self._stack.adopt(port, address, mac, now, vlan=vlan), tell=False)
-        self._rearm()
+        self._finish()
+
+    def set_static(self, neighbors: Iterable[Neighbor]) -> None:
+        """Neither ask for these neighbors nor forget them from now on."""
+        for port, vlan, address, mac in neighbors:
+            self._static[port, vlan, address] = mac
+            if self._stack is None or self._stack.neighbors(port, vlan) is None:
+                continue  # set again when there is the interface
+            try:
+                outputs = self._stack.set_static(port, address, mac, self._loop.time(), vlan=vlan)
+            except ValueError as error:
+                log.warning("neighbor.refused", reason=str(error))
+                continue
+            self._act(outputs, tell=False)
+        self._finish()
+
+    def forget(self, places: Iterable[Place]) -> None:
+        """Know nothing of these neighbors any more, static ones too."""
+        for place in places:
+            self._static.pop(place, None)
+            if self._stack is not None:
+                port, vlan, address = place
+                now = self._loop.time()
+                if port in self._mirror.homes:
+                    self._act(self._stack.forget(port, address, now, vlan=vlan), tell=False)
+                self._act(self._stack.remove_neighbor(port, address, now, vlan=vlan), tell=False)
+        self._finish()
+
+    def touch(self, places: Iterable[Place]) -> None:
+        """Other workers have sent to these neighbors of ours."""
+        for port, vlan, address in places:
+            if self._stack is not None:
+                self._act(self._stack.touch(port, address, self._loop.time(), vlan=vlan))
+        self._finish()
+
+    def watch(self, places: Iterable[Place]) -> None:
+        """Keep these gateways known, and say when they come and go; no others any more."""
+        wanted = set(places)
+        now = self._loop.time()
+        for port, vlan, address in self._watched - wanted:
+            if self._stack is not None:
+                self._act(self._stack.unwatch(port, address, now, vlan=vlan))
+        for place in wanted - self._watched:
+            self._watch(place, now)
+        self._watched = wanted
+        self._finish()
 
     def announce(self, ports: Sequence[int]) -> None:
         """Announce the addresses of ports once more, after their links were away."""
-        if self._stack is None:
-            return
         for port in ports:
-            self._act(self._stack.announce(port, self._loop.time()))
-        self._fastpath.flush()
-        self._rearm()
+            if self._stack is not None:
+                self._act(self._stack.announce(port, self._loop.time()))
+        self._finish()
+
+    # ---- what the fast path says
+
+    def handle_punts(self) -> None:
+        """Run the stack on what the last poll punted, and send what it answers."""
+        now = self._loop.time()
+        for punt in self._fastpath.punts():
+            self._handle(punt, now)
+        self._finish()
+
+    def handle_touched(self) -> None:
+        """Tell the stack which neighbors the fast path has used."""
+        now = self._loop.time()
+        for number, address in self._fastpath.touched():
+            key = self._mirror.key(number)
+            if key is not None and self._stack is not None:
+                self._act(self._stack.touch(key[0], address, now, vlan=key[1]))
+        self._finish()
+
+    # ---- what others ask
 
     def neighbors(self) -> list[Neighbor]:
-        """Return every neighbor that this worker knows the MAC of."""
+        """Return every neighbor that this worker has learned the MAC of."""
         found: list[Neighbor] = []
-        for interface in self._running or ():
-            table = self._stack.neighbors(*interface.key) if self._stack else None
-            found += (
-                (*interface.key, entry.address, entry.mac) for entry in table or () if entry.mac is not None
-            )
-        return found
+        for entry in (self._running or {}).values():
+            table = self._stack.neighbors(*entry.key) if self._stack else None
+            found += ((*entry.key, each.address, each.mac) for each in table or () if each.mac is not None)
+        return [each for each in found if each[:3] not in self._static]
 
     def write_debug_log(self) -> None:
         """Write the frames that the last poll kept."""
@@ -139,12 +213,40 @@ class StackHost:
             self._timer.cancel()
             self._timer = None
 
+    # ---- private
+
+    def _make_stack(self) -> Router:
+        settings = self._settings
+        rate = settings.icmp_rate
+        stack = Router(
+            rng=self._rng,
+            slot=settings.slot,
+            lookup=self._mirror.lookup,
+            errors=IcmpErrorSettings(rate=rate, burst=max(1, rate // 2)) if rate else None,
+        )
+        stack.set_peers(settings.slots)
+        return stack
+
+    def _log_news(self, interfaces: Mapping[int, tables.Interface]) -> None:
+        before = self._running or {}
+        for number, entry in interfaces.items():
+            if entry.home_slot == self._settings.slot and entry.addresses and before.get(number) != entry:
+                address = ", ".join(f"{ipv4.format_address(own)}/{length}" for own, length in entry.addresses)
+                log.info("interface.up", port=entry.port, vlan=entry.vlan, address=address)
+
+    def _watch(self, place: Place, now: float) -> None:
+        port, vlan, address = place
+        if self._stack is not None and port not in self._mirror.homes:
+            self._act(self._stack.watch(port, address, now, vlan=vlan))
+
     def _handle(self, punt: Punt, now: float) -> None:
         octets = bytes(punt.frame)
         punt.frame.release()
         try:
             outputs = (
-                self._stack.receive(punt.port, octets, now) if self._stack else [_no_interface(punt, octets)]
+                self._stack.receive(punt.port, octets, now, handed=punt.handed)
+                if self._stack
+                else [_no_interface(punt, octets)]
             )
         except Exception:  # the stack promises not to; if it does, it costs this frame and no more
             self._fastpath.finish(punt.index, DROP_NUMBERS["stack_error"])
@@ -159,41 +261,50 @@ class StackHost:
         self._fastpath.finish(punt.index, CONSUMED if own is None else DROP_NUMBERS[own.reason])
         self._act(outputs)
 
-    def _is_ours(self, port: int) -> bool:
-        return self._ports is None or port in self._ports
-
     def _report_error(self, now: float) -> None:
         if now >= self._quiet_until:
             self._quiet_until = now + 1 / _TRACEBACKS_PER_S
             log.exception("stack.error")
 
     def _act(self, outputs: Sequence[Output], *, tell: bool = True) -> None:
-        learned: list[Neighbor] = []
+        """Do what the stack says. `tell`: what it found out is news to others."""
+        news: dict[str, list[Any]] = defaultdict(list)
         for output in outputs:
             match output:
                 case Transmit(port, frame):
-                    self._fastpath.originate(port, frame)
-                    if self._debug:
-                        log.info(
-                            "frame", port=port, length=len(frame), verdict="originate", octets=frame.hex()
-                        )
+                    self._transmit(port, frame)
                 case Drop(_, reason, _):
                     self._fastpath.count_drop(reason)
+                case NeighborUpdate():
+                    self._mirror.update(output)
                 case Learned(port, vlan, address, mac):
-                    learned.append((port, vlan, address, mac))
-                case Conflict(port, vlan, address, mac, abandoned):
-                    log.warning(
-                        "address.conflict",
-                        port=port,
-                        vlan=vlan,
-                        address=ipv4.format_address(address),
-                        mac=ethernet.format_mac(mac),
-                        abandoned=abandoned,
-                    )
+                    news["learned"].append((port, vlan, address, mac))
+                case Forgotten(port, vlan, address, loss):
+                    news["forgotten"].append((port, vlan, address))
+                    if loss is Loss.UNREACHABLE and (port, vlan, address) in self._watched:
+                        news["hops.down"].append((port, vlan, address))
+                case NeighborUp(port, vlan, address):
+                    news["hops.up"].append((port, vlan, address))
+                case Used(port, vlan, address):
+                    news["used"].append((port, vlan, address))
+                case Conflict():
+                    _log_conflict(output)
                 case _:
                     pass
-        if learned and tell:
-            self._on_learned(learned)
+        if tell:
+            for kind, places in news.items():
+                for chunk in chunks(places):
+                    self._send({"type": kind, "neighbors": [list(place) for place in chunk]})
+
+    def _transmit(self, port: int, frame: bytes) -> None:
+        self._fastpath.originate(port, frame)
+        if self._settings.debug_log:
+            log.info("frame", port=port, length=len(frame), verdict="originate", octets=frame.hex())
+
+    def _finish(self) -> None:
+        """Let go out what was sent, and wake up when the stack wants to be called."""
+        self._fastpath.flush()
+        self._rearm()
 
     def _rearm(self) -> None:
         deadline = self._stack.next_deadline() if self._stack else None
@@ -207,17 +318,17 @@ class StackHost:
         self._timer = None
         if self._stack is not None:
             self._act(self._stack.poll(self._loop.time()))
-            self._fastpath.flush()
-        self._rearm()
+        self._finish()
 
 
-def _interface(entry: tables.Interface) -> Interface:
-    return Interface(
-        port=entry.port,
-        vlan=entry.vlan,
-        mac=entry.mac,
-        mtu=entry.mtu,
-        addresses=tuple(Address(address, length) for address, length in entry.addresses),
+def _log_conflict(conflict: Conflict) -> None:
+    log.warning(
+        "address.conflict",
+        port=conflict.port,
+        vlan=conflict.vlan,
+        address=ipv4.format_address(conflict.address),
+        mac=ethernet.format_mac(conflict.mac),
+        abandoned=conflict.abandoned,
     )
 
 

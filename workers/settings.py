@@ -37,9 +37,10 @@ class Settings:
     privileges: str  # "setuid", "capabilities" or "keep"
     user: tuple[int, int] | None  # uid, gid
     macswap: tuple[tuple[int, int], ...]
-    ports: frozenset[int] | None  # that feed the slot; None: all
-    shared_ports: frozenset[int]  # of those, the ones whose addresses another worker announces and defends
     orphan_timeout_s: float
+    slots: frozenset[int] = frozenset()  # that there are: frames may be handed to their workers
+    probe: bool = False  # addresses before they are used
+    icmp_rate: int = 100  # errors a second; 0: none
 
 
 def parse_command_line(arguments: Sequence[str]) -> CommandLine:
@@ -71,7 +72,8 @@ def parse_settings(message: dict[str, Any]) -> Settings:
         privileges=str(message.get("privileges", "keep")),
         user=None if user is None else (int(user["uid"]), int(user["gid"])),
         macswap=tuple((int(port), int(to)) for port, to in message.get("macswap", ())),
-        ports=None if message.get("ports") is None else frozenset(int(port) for port in message["ports"]),
-        shared_ports=frozenset(int(port) for port in message.get("shared_ports", ())),
         orphan_timeout_s=float(message["orphan_timeout_s"]),
+        slots=frozenset(int(slot) for slot in message.get("slots", ())),
+        probe=bool(message.get("probe", False)),
+        icmp_rate=int(message.get("icmp_rate", 100)),
     )

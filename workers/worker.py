@@ -25,7 +25,7 @@ from halo_mp.control.messages import chunks
 from halo_mp.errors import EXIT_NO_MEMORY, HaloError
 from halo_mp.shm.layout import WorkerState, lib
 from halo_mp.workers.fastpath import FastPath, PollReason
-from halo_mp.workers.host import Neighbor, StackHost
+from halo_mp.workers.host import Neighbor, Place, StackHost
 from halo_mp.workers.regions import WorkerRegions
 from halo_mp.workers.selector import RingSelector
 from halo_mp.workers.settings import CommandLine, Settings, parse_settings
@@ -117,6 +117,14 @@ class Worker:
                 self._adopt([_neighbor(item) for item in message["neighbors"]])
             case "announce" if self._host:
                 self._host.announce([int(port) for port in message["ports"]])
+            case "static" if self._host:
+                self._host.set_static([_neighbor(item) for item in message["neighbors"]])
+            case "forget" if self._host:
+                self._host.forget([_place(item) for item in message["neighbors"]])
+            case "used" if self._host:
+                self._host.touch([_place(item) for item in message["neighbors"]])
+            case "watch" if self._host:
+                self._host.watch([_place(item) for item in message["neighbors"]])
             case "ping":
                 await self._line.channel.reply(message)
             case "interfaces":
@@ -150,7 +158,7 @@ class Worker:
         if self._enabled:
             self._send({"type": "ready"})
         for known in chunks(host.neighbors()):
-            self._tell_learned(known)
+            self._send({"type": "learned", "neighbors": [list(neighbor) for neighbor in known]})
 
     def _send(self, message: dict[str, Any]) -> None:
         """Send without waiting; a supervisor that is gone loses it, and asks again when it is back."""
@@ -208,7 +216,7 @@ class Worker:
         )
         for port, to in settings.macswap:
             self._fastpath.set_macswap(port, to)
-        self._host = StackHost(self._fastpath, self._loop, settings, self._tell_learned)
+        self._host = StackHost(self._fastpath, self._loop, settings, self._send)
         self._host.adopt(self._known)
         self._known.clear()
         status.pid = os.getpid()
@@ -258,12 +266,11 @@ class Worker:
         if reasons & (PollReason.EPOCH | PollReason.ENABLED) and self._enabled:
             # Not before there are spare buffers: the stack starts with announcements.
             self._host.set_interfaces(self._fastpath.interfaces())
+        if reasons & PollReason.TOUCHED:
+            self._host.handle_touched()
         if reasons & PollReason.PUNTS:  # may have waited on the ring for as long as it had no worker
             self._host.write_debug_log()  # first: what came in before the answers to it
             self._host.handle_punts()
-
-    def _tell_learned(self, neighbors: list[Neighbor]) -> None:
-        self._send({"type": "learned", "neighbors": [list(neighbor) for neighbor in neighbors]})
 
     def _leave_slot(self) -> None:
         """Touch the rings no more: from here on another worker may attach where this one stopped."""
@@ -309,6 +316,11 @@ def _end_without_memory() -> None:
 def _neighbor(item: Any) -> Neighbor:
     port, vlan, address, mac = item
     return int(port), int(vlan), int(address), bytes(mac)
+
+
+def _place(item: Any) -> Place:
+    port, vlan, address = item
+    return int(port), int(vlan), int(address)
 
 
 def _style(name: str) -> logs.Format:

@@ -173,6 +173,7 @@ class WorkerConfigure(TypedDict):
     privileges: Privileges
     debug_log: bool
     orphan_timeout_s: float
+    slots: list[int]  # that there are: frames may be handed to their workers
     probe: bool  # static addresses before they are used
     icmp_rate: int  # errors in a second, 0: none
     macswap: list[tuple[int, int]]

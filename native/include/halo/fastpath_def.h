@@ -46,6 +46,23 @@ struct halo_touched {
 	uint16_t reserved;
 };
 
+/* Host order. */
+struct halo_flow {
+	uint32_t src;
+	uint32_t dst;
+	uint16_t src_port;
+	uint16_t dst_port;
+	uint8_t protocol;
+	uint8_t reserved[3];
+};
+
+/* A target, of a group the one that the flow goes to. */
+struct halo_route_found {
+	uint32_t kind; /* enum halo_target_kind */
+	uint32_t interface;
+	uint32_t address;
+};
+
 struct halo_worker_setup {
 	void *pool;             /* mapped for reading and writing */
 	struct halo_slot *slot; /* mapped for reading and writing */
@@ -117,6 +134,8 @@ int halo_worker_set_neighbor(struct halo_worker *worker, uint32_t interface, uin
 int halo_worker_remove_neighbor(struct halo_worker *worker, uint32_t interface, uint32_t address);
 /* How many neighbors are there; what stands at the end of an interface's life is removed with it. */
 uint32_t halo_worker_neighbor_count(const struct halo_worker *worker);
+/* Where a packet would go; called between polls. Ports are 0 where the protocol has none, and in fragments. */
+void halo_worker_route(struct halo_worker *worker, const struct halo_flow *flow, struct halo_route_found *found);
 /* Punts that Python has not yet ended. */
 int halo_worker_held(const struct halo_worker *worker);
 

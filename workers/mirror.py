@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the Python stack decides about neighbors and routes, in the fast path's terms, and back.
+
+The stack names interfaces by port and VLAN, the tables by their numbers. Neighbors that another worker keeps are
+reported when they are used, so that it goes on keeping them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from halo_mp import logs
+from halo_mp.shm import tables
+from halo_mp.shm.fib import TargetKind
+from halo_mp.shm.tables import InterfaceFlag
+from halo_mp.stack.interface import Address, Interface, Key
+from halo_mp.stack.outputs import NeighborUpdate, Usability
+from halo_mp.stack.route import NO_ROUTE, Route, RouteKind
+from halo_mp.wire.ipv4 import PROTOCOL_TCP, PROTOCOL_UDP, Ipv4Packet
+from halo_mp.workers.fastpath import FastPath, NeighborState
+
+log = logs.get("worker")
+
+_STATES: Final = {
+    Usability.REACHABLE: NeighborState.REACHABLE,
+    Usability.STALE: NeighborState.STALE,
+    Usability.INCOMPLETE: NeighborState.INCOMPLETE,
+    Usability.FAILED: NeighborState.FAILED,
+}
+_KINDS: Final = {
+    TargetKind.LOCAL: RouteKind.LOCAL,
+    TargetKind.BROADCAST: RouteKind.BROADCAST,
+    TargetKind.CONNECTED: RouteKind.CONNECTED,
+    TargetKind.GATEWAY: RouteKind.GATEWAY,
+    TargetKind.BLACKHOLE: RouteKind.BLACKHOLE,
+    TargetKind.UNREACHABLE: RouteKind.UNREACHABLE,
+    TargetKind.PROHIBIT: RouteKind.PROHIBIT,
+}
+_PORTS_OCTETS: Final = 4
+
+
+class Mirror:
+    """The interfaces of the tables by both names; neighbors one way, routes the other."""
+
+    def __init__(self, fastpath: FastPath, *, slot: int) -> None:
+        self._fastpath = fastpath
+        self._slot = slot
+        self._numbers: dict[Key, int] = {}
+        self._keys: dict[int, Key] = {}
+        self._full = False
+        self.homes: dict[int, int] = {}
+        """The slot whose worker keeps a port's neighbors, for each port of which that is not ours."""
+
+    def use(self, interfaces: Mapping[int, tables.Interface]) -> None:
+        """Know these interfaces, and no others."""
+        self._keys = {number: entry.key for number, entry in interfaces.items()}
+        self._numbers = {entry.key: number for number, entry in interfaces.items()}
+        self.homes = {
+            entry.port: entry.home_slot for entry in interfaces.values() if entry.home_slot != self._slot
+        }
+
+    def key(self, number: int) -> Key | None:
+        """Return the port and VLAN of an interface of the tables."""
+        return self._keys.get(number)
+
+    def update(self, update: NeighborUpdate) -> None:
+        """Let the fast path know what the stack knows of a neighbor."""
+        number = self._numbers.get((update.port, update.vlan))
+        if number is None:
+            return  # the fast path forgot its neighbors with the interface
+        if update.usability is Usability.GONE:
+            self._fastpath.remove_neighbor(number, update.address)
+            return
+        state = _STATES[update.usability]
+        if update.mac is not None and update.port in self.homes:
+            state = NeighborState.REPORT
+        try:
+            self._fastpath.set_neighbor(number, update.address, update.mac, state)
+        except OSError as error:
+            # Slower and no worse: packets for it are punted.
+            if not self._full:
+                log.warning("neighbor.not_mirrored", reason=error.strerror)
+            self._full = True
+
+    def lookup(self, dst: int, packet: Ipv4Packet) -> Route:
+        """Look up as the fast path does, for the router (`halo_mp.stack.route.Lookup`)."""
+        ports = (0, 0)
+        if packet.protocol in (PROTOCOL_TCP, PROTOCOL_UDP) and not packet.is_fragment:
+            octets = bytes(packet.payload[:_PORTS_OCTETS])
+            if len(octets) == _PORTS_OCTETS:
+                ports = int.from_bytes(octets[:2], "big"), int.from_bytes(octets[2:], "big")
+        kind, number, address = self._fastpath.route(packet.src, dst, packet.protocol, *ports)
+        found = _KINDS.get(TargetKind(kind))
+        if found is None:
+            return NO_ROUTE
+        return Route(found, *self._keys.get(number, (0, 0)), address)
+
+
+def interface(entry: tables.Interface, *, probe: bool) -> Interface:
+    """Return an interface of the tables as the stack has it. `probe`: its addresses before they are used."""
+    flags = entry.flags
+    return Interface(
+        port=entry.port,
+        vlan=entry.vlan,
+        mac=entry.mac,
+        mtu=entry.mtu,
+        addresses=tuple(Address(address, length, probe=probe) for address, length in entry.addresses),
+        up=bool(flags & InterfaceFlag.UP),
+        forward=bool(flags & InterfaceFlag.FORWARD),
+        directed_broadcast=bool(flags & InterfaceFlag.DIRECTED_BROADCAST),
+        redirects=bool(flags & InterfaceFlag.REDIRECTS),
+        proxy_arp=bool(flags & InterfaceFlag.PROXY_ARP),
+    )
