@@ -24,7 +24,7 @@ class Arrival:
     may_hand: bool = field(default=False)
 
 
-class Refusal(WireError):
+class Refusal(WireError):  # noqa: N818 - it says whose error it is: the sender's, who is told
     """A drop that the sender is told of by an ICMP error, unless no error may be sent (RFC 1812 section 4.3.2.7).
 
     ``rest`` is the second word of the message.

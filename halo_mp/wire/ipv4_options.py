@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The options of an IPv4 header: RFC 791 section 3.1, RFC 2113 (router alert).
 
-Refused as `ipv4_options`, with the octet of the header that is wrong (`OptionError`): a length below 2 or beyond the end; a record route, source route or timestamp whose
-length, pointer or flag is impossible, or that stands there twice; a router alert that is not 4 octets long.
-Unknown options are skipped by their length (RFC 1122 section 3.2.1.8). What follows an end-of-list is not
-looked at.
+Refused as `ipv4_options`, with the octet of the header that is wrong (`OptionError`): a length below 2 or
+beyond the end; a record route, source route or timestamp whose length, pointer or flag is impossible, or that
+stands there twice; a router alert that is not 4 octets long. Unknown options are skipped by their length (RFC
+1122 section 3.2.1.8). What follows an end-of-list is not looked at.
 
 Each step of the walk goes forward by at least one octet, so at most 40 steps end it, whatever the octets are.
 Options are copies, owned by who asked.

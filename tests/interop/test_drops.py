@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What must not be answered: each frame raises exactly its own counter, and the stack says nothing."""
+"""What is dropped: each frame raises exactly its own counter, and the stack says nothing, or sends the error that is
+due.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,12 @@ from typing import NamedTuple
 
 import pytest
 
-from halo_mp.wire import ipv4
+from halo_mp.wire import icmpv4, ipv4
 from tests.interop.conftest import Tap
 from tests.support import frames
 from tests.support.accounts import Tally
 from tests.support.frames import changed, datagram, echo_request, icmp, mended, packet, tag
+from tests.support.station import Heard
 
 KERNEL, OURS, NOBODY = "10.77.0.2", "10.77.0.1", "10.77.0.99"
 STRANGER = bytes.fromhex("020000000099")
@@ -170,8 +173,8 @@ IPV4 = [
     echo("ipv4_options", "option of length 0", options=b"\x07\0\x04\0"),
     echo("ipv4_options", "option of length 1", options=b"\x07\1\x04\0"),
     echo("ipv4_options", "option beyond the header", options=b"\x07\x28\x04\0"),
-    echo("ipv4_options", "loose source route", options=b"\x83\x07\x04\x0a\x4d\0\x63\0"),
-    echo("ipv4_options", "strict source route, exhausted", options=b"\x89\x07\x08\x0a\x4d\0\x63\0"),
+    echo("ipv4_source_route", "loose source route", options=b"\x83\x07\x04\x0a\x4d\0\x63\0"),
+    echo("ipv4_source_route", "strict source route, exhausted", options=b"\x89\x07\x08\x0a\x4d\0\x63\0"),
     echo("ipv4_options", "record route, pointer in its header", options=b"\x07\x07\x03\0\0\0\0\0"),
     echo("ipv4_options", "record route, pointer between entries", options=b"\x07\x07\x05\0\0\0\0\0"),
     echo("ipv4_options", "record route twice", options=b"\x07\x07\x04\0\0\0\0\x07\x07\x04\0\0\0\0\0\0"),
@@ -221,6 +224,14 @@ CASES = [*ETHERNET, *ARP, *IPV4, *ICMP, *UDP_CASES]
 """Left out is `runt`: no kernel sends fewer than 14 octets."""
 
 
+TOLD = {
+    "ipv4_options": icmpv4.PARAMETER_PROBLEM,
+    "ipv4_source_route": icmpv4.UNREACHABLE,
+    "no_listener": icmpv4.UNREACHABLE,
+}
+"""The drops that their sender hears of."""
+
+
 def name_of(case: Case) -> str:
     """A readable id."""
     return f"{case.reason}-{case.name}".replace(" ", "_")
@@ -228,8 +239,10 @@ def name_of(case: Case) -> str:
 
 @pytest.fixture(autouse=True)
 def _quiet(tap: Tap) -> Iterator[None]:
-    """The kernel asks for nothing meanwhile, and gets an answer afterwards."""
+    """Kernel and stack know each other and ask for nothing meanwhile; the kernel gets an answer afterwards."""
     tap.pin()
+    who = frames.arp_packet(1, sender_mac=tap.station.mac, sender=KERNEL, target=OURS)
+    tap.send(tap.frame(who, ethertype=frames.ARP, dst=frames.BROADCAST))
     yield
     tap.namespace.pinged(tap.ours, count=1)
 
@@ -239,27 +252,44 @@ def dropped(happened: Tally) -> tuple[dict[str, int], int, int]:
     return dict(happened.drops), happened.worker["tx_frames"], happened.worker["originated"]
 
 
+def errors_in(heard: list[Heard]) -> list[int]:
+    """Return the ICMP types of the packets; ARP requests may be among the frames."""
+    packets = [ipv4.parse(frame.octets[14:]) for frame in heard if frame.ethertype == frames.IPV4]
+    assert all(packet.protocol == ipv4.PROTOCOL_ICMP for packet in packets)
+    return [packet.payload[0] for packet in packets]
+
+
 @pytest.mark.parametrize("case", CASES, ids=name_of)
 def test_running_gets_a_bad_frame_and_counts_it(tap: Tap, case: Case) -> None:
     happened, heard = tap.send(case.make(tap))
-    assert dropped(happened) == ({case.reason: 1}, 0, 0)
-    assert heard == []
+    drops, sent, originated = dropped(happened)
+    assert drops == {case.reason: 1}
+    assert errors_in(heard) == ([TOLD[case.reason]] if case.reason in TOLD else [])
+    # What goes out now and then besides is the question whether the kernel is still there.
+    assert (case.reason in TOLD) <= sent == originated <= 2
     assert happened.driver["released"] == 1
 
 
 def test_running_gets_all_bad_frames_at_once(tap: Tap) -> None:
     happened, heard = tap.send(*[case.make(tap) for case in CASES] * 10)
     wanted = Counter(case.reason for case in CASES * 10)
-    assert dropped(happened) == (wanted, 0, 0)
-    assert heard == []
+    drops, sent, originated = dropped(happened)
+    assert drops == wanted
+    # The errors, as many as the rate allows.
+    assert sent == originated
+    assert 0 < len(errors_in(heard)) <= sum(wanted[reason] for reason in TOLD)
+    assert set(errors_in(heard)) <= set(TOLD.values())
     tap.wait_for_buffers()
 
 
 def test_running_gets_every_protocol(tap: Tap) -> None:
     others = [number for number in range(256) if number not in (ipv4.PROTOCOL_ICMP, ipv4.PROTOCOL_UDP)]
     happened, heard = tap.send(*[tap.frame(to_us(bytes(8), protocol=number)) for number in others])
-    assert dropped(happened) == ({"no_listener": len(others)}, 0, 0)
-    assert heard == []
+    drops, sent, originated = dropped(happened)
+    assert drops == {"no_listener": len(others)}
+    assert sent == originated
+    assert len(errors_in(heard)) <= len(others)
+    assert set(errors_in(heard)) == {icmpv4.UNREACHABLE}
 
 
 def test_running_gets_a_packet_truncated_everywhere(tap: Tap) -> None:
