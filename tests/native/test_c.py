@@ -74,7 +74,9 @@ def test_every_program_is_run() -> None:
 
 
 @pytest.mark.parametrize("flavour", ["plain", "sanitized"])
-@pytest.mark.parametrize("program", ["ring_test", "fastpath_test", "input_test", "forward_test", "worker_test"])
+@pytest.mark.parametrize(
+    "program", ["ring_test", "fastpath_test", "input_test", "forward_test", "worker_test"]
+)
 def test_rows(build: Build, program: str, flavour: str) -> None:
     output = run(build(program, flavour))
     assert ", 0 failed" in output
