@@ -13,7 +13,7 @@ from collections.abc import Callable
 from halo_mp import logs
 from halo_mp.control.channel import Channel, ChannelError, ProtocolError
 from halo_mp.control.frame import Message
-from halo_mp.control.messages import Adopt, Neighbor, Neighbors, WorkerConfigure, chunks, parse_neighbors
+from halo_mp.control.messages import Adopt, Neighbors, WorkerConfigure, chunks
 from halo_mp.shm.layout import SlotState
 from halo_mp.supervisor.config import Config, SlotConfig
 from halo_mp.supervisor.greeter import Greeter
@@ -52,7 +52,7 @@ class WorkerKeeper(Keeper):
         neighbors: NeighborTable,
         on_taken: Callable[[], None],
         on_ready: Callable[[Life], None],
-        on_learned: Callable[[Life, list[Neighbor]], None],
+        on_news: Callable[[Life, Message], None],
     ) -> None:
         policy = RestartPolicy(*config.restart_limit)
         super().__init__("worker", slot.number, greeter, policy, launch.start_grace_s)
@@ -70,7 +70,7 @@ class WorkerKeeper(Keeper):
         self._neighbors = neighbors
         self._on_taken = on_taken
         self._on_ready = on_ready
-        self._on_learned = on_learned
+        self._on_news = on_news
         self._attached = asyncio.Event()
         self._ready = asyncio.Event()
         self._touched = False  # the slot's memory, by a worker, since its last reset
@@ -183,8 +183,8 @@ class WorkerKeeper(Keeper):
                 self._attached.set()
             case "ready":  # again each time that the slot is enabled
                 self._ready.set()
-            case "learned":
-                self._on_learned(life, parse_neighbors(message))
+            case "learned" | "forgotten" | "used" | "hops.up" | "hops.down":
+                self._on_news(life, message)
             case other:
                 raise ProtocolError(f"sent {other!r:.40}, which is nothing a worker says")
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from halo_mp.control.messages import Neighbor
+from halo_mp.control.messages import Neighbor, Place
 
-CAPACITY = 16384
+CAPACITY = 131072
 
 
 class NeighborTable:
@@ -38,6 +38,11 @@ class NeighborTable:
         while len(self._macs) > self._capacity:
             del self._macs[next(iter(self._macs))]
         return news
+
+    def remove(self, places: Iterable[Place]) -> None:
+        """Forget neighbors, as far as they are known."""
+        for place in places:
+            self._macs.pop(place, None)
 
     def all(self) -> list[Neighbor]:
         """Return every neighbor, for a worker that starts."""

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from halo_mp import logs
-from halo_mp.control.messages import Neighbor, Privileges, ReadyPort, WorkerUser, chunks
+from halo_mp.control.messages import Privileges, ReadyPort, WorkerUser
 from halo_mp.errors import EXIT_FORCED, EXIT_STOPPED, HaloError, RuntimeFailure
 from halo_mp.shm.fib import FibWriter
 from halo_mp.shm.identity import own_start_ticks
@@ -36,6 +36,7 @@ from halo_mp.supervisor.keeper_worker import WorkerKeeper
 from halo_mp.supervisor.life import Life
 from halo_mp.supervisor.mending import Mending
 from halo_mp.supervisor.neighbors import NeighborTable
+from halo_mp.supervisor.news import News
 from halo_mp.supervisor.plain import to_plain
 from halo_mp.supervisor.process import OOM_SCORES, Child, set_oom_score
 from halo_mp.supervisor.regions import Regions
@@ -106,6 +107,7 @@ class Supervisor:
             fib = FibWriter(self._regions.fib, self._regions.routes)
             try:
                 self._routes = Routes(fib, self._tables, self._reader_epochs)
+                self._news = News(self._neighbors, self._routes, self._workers, lambda: self._interfaces)
                 await self._start_and_wait()
             finally:
                 await self._stop()
@@ -211,7 +213,7 @@ class Supervisor:
             neighbors=self._neighbors,
             on_taken=self._record_soon,
             on_ready=lambda life: self._on_worker_ready(slot, life),
-            on_learned=self._on_learned,
+            on_news=lambda life, message: self._news.receive(life, message),
         )
 
     def _spawn(self, name: str, command: Sequence[str], cores: Iterable[int]) -> Child:
@@ -327,17 +329,10 @@ class Supervisor:
             if worker.life is not None and worker.is_useful:
                 worker.life.tell(message)
 
-    def _on_learned(self, source: Life, learned: list[Neighbor]) -> None:
-        news = self._neighbors.merge(learned)
-        for worker in self._workers.values():
-            if worker.life is not None and worker.life is not source:
-                _tell_neighbors(worker.life, news)
-
     def _on_worker_ready(self, slot: SlotConfig, life: Life) -> None:
         self._record()  # it may have been a spare, or another supervisor's
-        if self._neighbors:
-            log.info("neighbors.told", slot=slot.number, neighbors=len(self._neighbors))
-        _tell_neighbors(life, self._neighbors.all())
+        if told := self._news.tell_all(life):
+            log.info("neighbors.told", slot=slot.number, neighbors=told)
 
     async def _watch(self) -> None:
         loop = asyncio.get_running_loop()
@@ -351,6 +346,7 @@ class Supervisor:
         for slot in self._mending.check():  # first: what is looked at below must be there
             self._workers[slot].end_scribbled()
         self._routes.collect()
+        self._news.watch_gateways()
         self._driver.check_progress(now)
         for worker in self._workers.values():
             worker.check_progress(now)
@@ -433,8 +429,3 @@ def _raise_failure(task: asyncio.Task[Any]) -> None:
     if error is not None:
         log.error("supervisor.error", task=task.get_name(), error=repr(error))
         raise RuntimeFailure(f"the supervisor met an error of its own: {error!r}.") from error
-
-
-def _tell_neighbors(life: Life, neighbors: list[Neighbor]) -> None:
-    for chunk in chunks(neighbors):
-        life.tell({"type": "neighbors", "neighbors": chunk})

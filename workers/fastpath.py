@@ -7,6 +7,7 @@ frames are views of the pool: they end with the punt.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class PollReason(IntFlag):
 
 
 class NeighborState(IntEnum):
-    """What the fast path does with packets for a neighbor; see enum halo_neighbor_state."""
+    """What the fast path does with packets to a neighbor; see enum halo_neighbor_state."""
 
     INCOMPLETE = lib.HALO_NEIGHBOR_INCOMPLETE
     REACHABLE = lib.HALO_NEIGHBOR_REACHABLE
@@ -111,11 +112,6 @@ class FastPath:
             frame = memoryview(ffi.buffer(self._pool + packet.offset, packet.length))
             yield Punt(index, packet.port, frame, bool(packet.flags & lib.HALO_DESCRIPTOR_HANDED))
 
-    def touched(self) -> list[tuple[int, int]]:
-        """Return the (interface, address) of neighbors that the last poll used and that Python asked to hear of."""
-        result = self._result
-        return [(result.touched[i].interface, result.touched[i].address) for i in range(result.touched_count)]
-
     @property
     def held(self) -> int:
         """Punts that are not ended yet."""
@@ -145,13 +141,33 @@ class FastPath:
         """Let frames of one port leave by another with MAC addresses swapped (measuring mode)."""
         _check(lib.halo_worker_set_macswap(self._worker, port, to))
 
-    def set_neighbor(self, interface: int, address: int, mac: bytes | None, state: NeighborState) -> None:
-        """Make a neighbor be that from the next burst on. Raises OSError: no such interface, or too many neighbors."""
-        _check(lib.halo_worker_set_neighbor(self._worker, interface, address, mac or ffi.NULL, state))
+    def set_neighbor(self, interface: int, address: int, mac: bytes | None, state: NeighborState) -> bool:
+        """Tell the fast path what is known of a neighbor, by the number of its interface and its address.
 
-    def remove_neighbor(self, interface: int, address: int) -> None:
-        """Leave packets for a neighbor to Python; one that is not there is no fault."""
-        lib.halo_worker_remove_neighbor(self._worker, interface, address)
+        A neighbor that is REACHABLE, STALE or foreign (REPORT) has a MAC address. STALE: the next use is told of,
+        once; REPORT: uses are told of every HALO_REPORT_S seconds at most; both by `touched`. False when there is
+        no such interface (any more), or no room: then its packets are punted, or handed to where it is known.
+        Raises ValueError without a MAC address where there must be one.
+        """
+        octets = ffi.NULL if mac is None else ffi.from_buffer("uint8_t[6]", mac)
+        result = lib.halo_worker_set_neighbor(self._worker, interface, address, octets, state)
+        if result == -errno.EINVAL:
+            raise ValueError(f"a neighbor that is {state.name.lower()} has a MAC address")
+        return bool(result == 0)
+
+    def remove_neighbor(self, interface: int, address: int) -> bool:
+        """Forget a neighbor; False when it was not there."""
+        return bool(lib.halo_worker_remove_neighbor(self._worker, interface, address) == 0)
+
+    @property
+    def neighbor_count(self) -> int:
+        """Neighbors that the fast path knows of. Those of an interface go when it goes."""
+        return int(lib.halo_worker_neighbor_count(self._worker))
+
+    def touched(self) -> list[tuple[int, int]]:
+        """Return (interface, address) of the neighbors whose use the last poll is to tell of."""
+        result = self._result
+        return [(result.touched[i].interface, result.touched[i].address) for i in range(result.touched_count)]
 
     def route(
         self, src: int, dst: int, protocol: int, src_port: int = 0, dst_port: int = 0

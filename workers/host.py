@@ -126,6 +126,13 @@ class StackHost:
             self._act(outputs, tell=False)
         self._finish()
 
+    def lose(self, places: Iterable[Place]) -> None:
+        """The home worker of these neighbors knows them no more: packets to them go there."""
+        for port, vlan, address in places:
+            if self._stack is not None and port in self._mirror.homes:
+                self._act(self._stack.forget(port, address, self._loop.time(), vlan=vlan), tell=False)
+        self._finish()
+
     def forget(self, places: Iterable[Place]) -> None:
         """Know nothing of these neighbors any more, static ones too."""
         for place in places:

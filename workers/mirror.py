@@ -75,13 +75,10 @@ class Mirror:
         state = _STATES[update.usability]
         if update.mac is not None and update.port in self.homes:
             state = NeighborState.REPORT
-        try:
-            self._fastpath.set_neighbor(number, update.address, update.mac, state)
-        except OSError as error:
-            # Slower and no worse: packets for it are punted.
-            if not self._full:
-                log.warning("neighbor.not_mirrored", reason=error.strerror)
-            self._full = True
+        if self._fastpath.set_neighbor(number, update.address, update.mac, state) or self._full:
+            return
+        self._full = True  # slower and no worse: packets for it are punted
+        log.warning("neighbor.not_mirrored", neighbors=self._fastpath.neighbor_count)
 
     def lookup(self, dst: int, packet: Ipv4Packet) -> Route:
         """Look up as the fast path does, for the router (`halo_mp.stack.route.Lookup`)."""

@@ -119,6 +119,8 @@ class Worker:
                 self._host.announce([int(port) for port in message["ports"]])
             case "static" if self._host:
                 self._host.set_static([_neighbor(item) for item in message["neighbors"]])
+            case "forgotten" if self._host:
+                self._host.lose([_place(item) for item in message["neighbors"]])
             case "forget" if self._host:
                 self._host.forget([_place(item) for item in message["neighbors"]])
             case "used" if self._host:

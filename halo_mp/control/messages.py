@@ -26,6 +26,7 @@ Idle = Literal["poll", "adaptive", "sleep"]
 
 # port, VLAN (0: untagged), IPv4 address in host order, MAC of 6 octets
 Neighbor = tuple[int, int, int, bytes]
+Place = tuple[int, int, int]  # without the MAC
 
 
 class Hello(TypedDict):
@@ -224,6 +225,19 @@ class Neighbors(TypedDict):
     neighbors: list[Neighbor]
 
 
+class Places(TypedDict):
+    """Neighbors that are named and nothing more.
+
+    `forgotten`: worker → supervisor → the other workers: the home worker of the port knows them no more. `used`:
+    worker → supervisor → the home worker of the port: packets were sent to them. `hops.up`, `hops.down`: home worker
+    → supervisor: gateways that it watches. `watch`: supervisor → worker: those are all of them.
+    """
+
+    type: Literal["forgotten", "used", "hops.up", "hops.down", "watch"]
+    neighbors: list[Place]
+
+
+N = TypeVar("N", bound=tuple[object, ...])
 T = TypeVar("T", int, str, bytes, bool, list[Any])
 
 
@@ -237,7 +251,7 @@ def field(message: Message, name: str, kind: type[T]) -> T:
     return value
 
 
-def chunks(neighbors: Iterable[Neighbor]) -> Iterator[list[Neighbor]]:
+def chunks(neighbors: Iterable[N]) -> Iterator[list[N]]:
     """Yield the neighbors in lists that fit in one message."""
     rest = iter(neighbors)
     while chunk := list(islice(rest, NEIGHBORS_PER_MESSAGE)):
@@ -248,6 +262,21 @@ def parse_neighbors(message: Message) -> list[Neighbor]:
     """Return the neighbors of `learned` or `neighbors`. Raises ProtocolError."""
     found = field(message, "neighbors", list)
     return [_neighbor(entry) for entry in found]
+
+
+def parse_places(message: Message) -> list[Place]:
+    """Return the places of `forgotten`, `used` and the like. Raises ProtocolError."""
+    found = field(message, "neighbors", list)
+    return [_place(entry) for entry in found]
+
+
+def _place(entry: object) -> Place:
+    match entry:
+        case [int(port), int(vlan), int(address)] if (
+            0 <= port < 256 and 0 <= vlan < 4095 and 0 < address < 2**32
+        ):
+            return port, vlan, address
+    raise ProtocolError(f"sent {entry!r:.80} as the place of a neighbor")
 
 
 def _neighbor(entry: object) -> Neighbor:

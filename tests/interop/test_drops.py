@@ -168,7 +168,7 @@ IPV4 = [
     echo("ipv4_martian", "from us to all", src=OURS, dst="10.77.0.255"),
     echo("ipv4_not_local", "to another host", dst=NOBODY),
     echo("ipv4_not_local", "to a host elsewhere", dst="192.0.2.1"),
-    echo("ipv4_not_local", "to loopback", dst="127.0.0.1"),
+    echo("ipv4_martian", "to loopback", dst="127.0.0.1"),
     echo("ipv4_options", "option without an end", options=b"\x07\x03\x04\x44"),
     echo("ipv4_options", "option of length 0", options=b"\x07\0\x04\0"),
     echo("ipv4_options", "option of length 1", options=b"\x07\1\x04\0"),

@@ -25,7 +25,9 @@ class Host:
 class Network:
     """Use as a context manager. Port n has the router's 10.n.0.1/24, and a host with 10.n.0.2 behind it."""
 
-    def __init__(self, *flags: str, ports: int = 2, driver: str = "net_af_packet", mtus: Sequence[int] = ()) -> None:
+    def __init__(
+        self, *flags: str, ports: int = 2, driver: str = "net_af_packet", mtus: Sequence[int] = ()
+    ) -> None:
         self._flags = flags
         self._count = ports
         self._driver = driver
