@@ -10,13 +10,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import faults, idle, io, ping, ring, start, worker
+from bench import faults, forward, idle, io, ping, ring, start, worker
 from bench.rows import Row, as_json, as_table
 
 BENCHMARKS: dict[str, tuple[Callable[[int], list[Row]], str]] = {
     "ring": (ring.run, "descriptors per second through a bare ring between two pinned processes"),
     "worker": (worker.run, "nanoseconds per frame in a worker alone, without driver and second core"),
     "io": (io.run, "frames per second, port to worker to port, against dpdk-testpmd macswap"),
+    "forward": (
+        forward.run,
+        "frames per second of a router with 1 route, a million, 64 paths; against macswap",
+    ),
     "idle": (idle.run, "processor time of an idle instance"),
     "ping": (ping.run, "round trip time over TAP, against dpdk-testpmd icmpecho"),
     "start": (start.run, "time from exec to the first echo reply, and the memory of a worker"),

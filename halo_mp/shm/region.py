@@ -161,6 +161,11 @@ class Region:
         """The header as it is now."""
         return Header.parse(bytes(ffi.buffer(self.pointer, HEADER_OCTETS)))
 
+    @property
+    def resident_octets(self) -> int:
+        """What the region takes of the machine's memory now."""
+        return os.fstat(self.fd).st_blocks * 512
+
     def readonly_fd(self) -> int:
         """Return a new descriptor, the caller's, through which the region can only be read."""
         return os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_CLOEXEC)
