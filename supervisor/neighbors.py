@@ -39,6 +39,14 @@ class NeighborTable:
             del self._macs[next(iter(self._macs))]
         return news
 
+    def __contains__(self, place: object) -> bool:
+        return place in self._macs
+
+    def remove(self, places: Iterable[tuple[int, int, int]]) -> None:
+        """Forget some."""
+        for place in places:
+            self._macs.pop(place, None)
+
     def all(self) -> list[Neighbor]:
         """Return every neighbor, for a worker that starts."""
         return [(*where, mac) for where, mac in self._macs.items()]

@@ -224,6 +224,21 @@ class Neighbors(TypedDict):
     neighbors: list[Neighbor]
 
 
+class Static(TypedDict):
+    """Supervisor → worker: these neighbors are neither asked for nor forgotten, whatever was learned of them."""
+
+    type: Literal["static"]
+    neighbors: list[Neighbor]
+
+
+class Forget(TypedDict):
+    """Supervisor → worker: nothing is known of these neighbors any more, static or learned."""
+
+    type: Literal["forget"]
+    neighbors: list[tuple[int, int, int]]  # port, VLAN, address
+
+
+N = TypeVar("N", Neighbor, tuple[int, int, int])
 T = TypeVar("T", int, str, bytes, bool, list[Any])
 
 
@@ -237,7 +252,7 @@ def field(message: Message, name: str, kind: type[T]) -> T:
     return value
 
 
-def chunks(neighbors: Iterable[Neighbor]) -> Iterator[list[Neighbor]]:
+def chunks(neighbors: Iterable[N]) -> Iterator[list[N]]:
     """Yield the neighbors in lists that fit in one message."""
     rest = iter(neighbors)
     while chunk := list(islice(rest, NEIGHBORS_PER_MESSAGE)):
