@@ -14,6 +14,8 @@ from halo_mp.errors import EXIT_STOPPED, HaloError
 from halo_mp.supervisor import arguments, config, leftovers
 from halo_mp.supervisor.adoption import adopt
 from halo_mp.supervisor.checks import check, privileges_plan, raise_descriptor_limit
+from halo_mp.supervisor.checks_user import control_group
+from halo_mp.supervisor.config_routes import RouteList, load_routes
 from halo_mp.supervisor.instance import Instance
 from halo_mp.supervisor.signals import StopSignals
 from halo_mp.supervisor.supervisor import Supervisor
@@ -47,19 +49,29 @@ async def _run(configuration: config.Config) -> int:
     try:
         try:
             plan = privileges_plan(configuration)
+            group = control_group(configuration, plan)
             user = WorkerUser(uid=plan.uid, gid=plan.gid) if plan.mode == "setuid" else None
             adopted = await adopt(instance, configuration, user["uid"] if user else None)
         except BaseException:
             instance.leave()
             raise
+        routes = None
         if adopted is None:
+            routes = _static_routes(configuration)
             await leftovers.clean(instance)
             check(configuration)
         raise_descriptor_limit(configuration)
         if plan.warning:
             log.warning("config.warning", text=plan.warning)
         supervisor = Supervisor(
-            configuration, instance, signals, privileges=(plan.mode, user), on_up=_print, adopted=adopted
+            configuration,
+            instance,
+            signals,
+            privileges=(plan.mode, user),
+            control_group=group,
+            routes=routes,
+            on_up=_print,
+            adopted=adopted,
         )
         gc.collect()
         gc.freeze()  # what is there now stays
@@ -70,6 +82,16 @@ async def _run(configuration: config.Config) -> int:
         )  # also when it is to stop at once: what was adopted is to be stopped in order
     finally:
         instance.release()
+
+
+def _static_routes(configuration: config.Config) -> RouteList:
+    """Return the routes that the instance starts with. Raises UsageError."""
+    found = RouteList()
+    if configuration.routes_file is not None:
+        found = load_routes(configuration.routes_file, configuration.interfaces, configuration.routes)
+    for route in configuration.routes:
+        found.append(route.prefix, route.length, route.hops)
+    return found
 
 
 def _print(text: str) -> None:

@@ -27,6 +27,7 @@ from halo_mp.supervisor.instance import Instance
 from halo_mp.supervisor.plain import from_plain
 from halo_mp.supervisor.process import Orphan
 from halo_mp.supervisor.regions import Regions
+from halo_mp.supervisor.running import Running
 from halo_mp.supervisor.state import State
 
 DRIVER_TIMEOUT_S = 3.0
@@ -40,6 +41,7 @@ class Adopted:
     """What goes on running, and all that the next supervisor needs of it."""
 
     config: Config
+    running: Running
     regions: Regions
     greeter: Greeter
     driver: Orphan
@@ -58,10 +60,11 @@ async def adopt(instance: Instance, wanted: Config, worker_uid: int | None) -> A
     Raises InstanceRunning when it runs with other flags than are asked for now: then nothing was touched.
     """
     left = instance.load()
-    config = _running_config(left, wanted)
-    driver = _driver(left) if config is not None else None
-    if config is None or driver is None:
+    known = _running_config(left, wanted)
+    driver = _driver(left) if known is not None else None
+    if known is None or driver is None:
         return None
+    config, running = known
     try:
         _refuse_differences(config, wanted)
         greeter = Greeter(instance.socket_path, worker_uid)
@@ -69,7 +72,7 @@ async def adopt(instance: Instance, wanted: Config, worker_uid: int | None) -> A
         driver.close()
         raise
     try:
-        return await _take_over(left, desired.with_changes(config, wanted), greeter, driver)
+        return await _take_over(left, desired.with_changes(config, wanted), running, greeter, driver)
     except (HaloError, ChannelError, TimeoutError, OSError) as error:
         log.warning("adoption.failed", reason=str(error) or "the driver did not answer")
         await greeter.close()
@@ -77,11 +80,12 @@ async def adopt(instance: Instance, wanted: Config, worker_uid: int | None) -> A
         return None
 
 
-def _running_config(left: State, wanted: Config) -> Config | None:
+def _running_config(left: State, wanted: Config) -> tuple[Config, Running] | None:
+    """Return the configuration that it was started with, and what has become of it."""
     if left.desired is None or not wanted.adopt:
         return None
     try:
-        return from_plain(Config, left.desired)
+        return from_plain(Config, left.desired), from_plain(Running, left.running)
     except ValueError as error:  # of another version of this program
         log.warning("adoption.failed", reason=f"the saved configuration makes no sense: {error}")
         return None
@@ -104,7 +108,9 @@ def _refuse_differences(running: Config, wanted: Config) -> None:
         )
 
 
-async def _take_over(left: State, config: Config, greeter: Greeter, driver: Orphan) -> Adopted:
+async def _take_over(
+    left: State, config: Config, running: Running, greeter: Greeter, driver: Orphan
+) -> Adopted:
     workers = {
         member.slot: worker
         for member in left.members
@@ -129,7 +135,7 @@ async def _take_over(left: State, config: Config, greeter: Greeter, driver: Orph
             greeter.forget(worker.pid)
             worker.close()
         raise
-    return Adopted(config, regions, greeter, driver, channel, ready, workers, left)
+    return Adopted(config, running, regions, greeter, driver, channel, ready, workers, left)
 
 
 async def _ask_driver(config: Config, greeter: Greeter, driver: Orphan) -> tuple[Channel, Message, list[int]]:

@@ -325,7 +325,7 @@ def add_privileges(known: argparse.ArgumentParser) -> None:
         "--control-group",
         metavar="GROUP",
         help="whose members may use the control socket, as root and our own user may, by name or number; by default "
-        "the group that workers run as",
+        "the first group of --user, or our own",
     )
     group.add_argument(
         "--user",

@@ -8,6 +8,7 @@ not read what Python imports later, it keeps its user and gives up every capabil
 
 from __future__ import annotations
 
+import grp
 import importlib.util
 import os
 import pwd
@@ -81,6 +82,19 @@ def _named(user: str) -> PrivilegesPlan:
             "everybody can read (not below /root), name another --user, or leave it out."
         )
     return PrivilegesPlan("setuid", uid, gid, None)
+
+
+def control_group(config: Config, plan: PrivilegesPlan) -> int:
+    """Return the group whose members may use the control socket. Raises EnvironmentProblem when it is not there."""
+    name = config.control_group
+    if name is None:
+        return plan.gid if config.user is not None else os.getegid()
+    try:
+        return (grp.getgrgid(int(name)) if name.isdecimal() else grp.getgrnam(name)).gr_gid
+    except KeyError:
+        raise EnvironmentProblem(
+            f"--control-group {name}: there is no such group. Name one of /etc/group, or leave it out."
+        ) from None
 
 
 def _lookup(user: str) -> tuple[int, int]:

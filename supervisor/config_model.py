@@ -84,7 +84,7 @@ class HopConfig:
     """Where a route leads: to a neighbor that sends on, or to an end. Of ends a route has one and nothing else."""
 
     address: int = 0
-    """Of the gateway."""
+    """Of the gateway; 0: none, the destinations are on the link of the interface."""
     port: int | None = None
     """None: that of the interface on whose network the address is."""
     vlan: int = 0
@@ -96,7 +96,8 @@ class HopConfig:
         if self.kind != "gateway":
             return self.kind
         where = "" if self.port is None else f"@{interface_name(self.port, self.vlan)}"
-        return f"{IPv4Address(self.address)}{where}{f'*{self.weight}' if self.weight > 1 else ''}"
+        weight = f"*{self.weight}" if self.weight > 1 else ""
+        return f"{IPv4Address(self.address) if self.address else ''}{where}{weight}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +214,7 @@ class Config:
     """Seconds between two lines, or None."""
     debug_log: bool
     control_group: str | None
-    """Who may use the control socket, besides us and root; None: the group that workers run as."""
+    """Who may use the control socket, besides us and root; None: that of `user`, or ours."""
     user: str | None
     """That --user names; None: nobody when root, where that works (`checks.privileges_plan`)."""
     log_level: str

@@ -3,7 +3,8 @@
 
     PREFIX=HOP[,HOP...]      a flag
     PREFIX HOP [HOP...]      a line of a file; commas between hops are good too
-    HOP: ADDRESS[@PORT[.VLAN]][*WEIGHT], or one of blackhole, unreachable, prohibit alone
+    HOP: ADDRESS[@PORT[.VLAN]][*WEIGHT], @PORT[.VLAN] for hosts on the link itself, or one of blackhole,
+         unreachable, prohibit alone
 
 A file may have as many lines as the FIB has room for, so its loop does little for each.
 """
@@ -29,10 +30,12 @@ from halo_mp.supervisor.config_model import (
 )
 from halo_mp.supervisor.config_reader import FlagReader
 from halo_mp.supervisor.config_values import neighbor, parse_host, parse_interface, refusal
+from halo_mp.supervisor.routes import MAX_HOPS, MAX_WEIGHT, Hop, Via
+
+ON_LINK = 0
+"""Address of the hop that is the destination itself."""
 
 MAX_ROUTES = int(lib.HALO_MAX_ROUTES)
-MAX_HOPS = 64
-MAX_WEIGHT = 256
 ENDS = tuple(kind for kind in get_args(HopKind) if kind != "gateway")
 
 _EXAMPLE = "10.0.0.0/8=10.1.2.254"
@@ -110,9 +113,12 @@ def parse_hops(texts: Sequence[str]) -> tuple[HopConfig, ...]:
         raise ValueError(f"{len(hops)} hops are too many for one route, at most {MAX_HOPS}")
     if len(hops) > 1 and (ends := [hop.kind for hop in hops if hop.kind != "gateway"]):
         raise ValueError(f"{ends[0]} stands alone, not among other hops")
-    places = [(hop.address, hop.port, hop.vlan) for hop in hops]
-    if twice := [hop for hop, place in zip(hops, places, strict=True) if places.count(place) > 1]:
-        raise ValueError(f"the hop {IPv4Address(twice[0].address)} is named twice; give it a weight instead")
+    seen: set[tuple[int, int | None, int]] = set()
+    for hop, text in zip(hops, texts, strict=True):
+        place = hop.address, hop.port, hop.vlan
+        if place in seen:
+            raise ValueError(f"the hop {text.partition('*')[0]} is named twice; give it a weight instead")
+        seen.add(place)
     return hops
 
 
@@ -127,12 +133,26 @@ def parse_hop(text: str) -> HopConfig:
         raise ValueError(f"{share!r} is not a weight from 1 to {MAX_WEIGHT}")
     address, at, name = rest.partition("@")
     try:
-        gateway = parse_host(address)
+        gateway = parse_host(address) if address or not at else ON_LINK
     except ValueError as error:
         ends = ", ".join(ENDS)
         raise ValueError(f"{error}, and the hop {text!r} none of {ends} either") from None
     port, vlan = parse_interface(name) if at else (None, 0)
     return HopConfig(gateway, port, vlan, weight if star else 1)
+
+
+def via_of(hops: Sequence[HopConfig], interfaces: Iterable[InterfaceConfig]) -> Via:
+    """Return hops as the routes know them. Raises ValueError when an interface is not there."""
+    if hops[0].kind != "gateway":
+        return hops[0].kind
+    numbers = {each.key: each.number for each in interfaces}
+    found = []
+    for hop in hops:
+        number = None if hop.port is None else numbers.get((hop.port, hop.vlan))
+        if hop.port is not None and number is None:
+            raise ValueError(f"there is no interface {interface_name(hop.port, hop.vlan)} for the hop {hop}")
+        found.append(Hop(hop.address, number, hop.weight))
+    return tuple(found)
 
 
 class HopChecker:

@@ -39,6 +39,9 @@ class NeighborTable:
             del self._macs[next(iter(self._macs))]
         return news
 
+    def __contains__(self, place: object) -> bool:
+        return place in self._macs
+
     def remove(self, places: Iterable[Place]) -> None:
         """Forget neighbors, as far as they are known."""
         for place in places:

@@ -16,7 +16,7 @@ import msgpack
 
 from halo_mp.shm.identity import boot_id, is_alive
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,9 @@ class State:
     generation: int = 0
     """Of the regions; each run makes its own."""
     desired: Any = None
-    """The configuration as `desired.to_plain` has it."""
+    """The configuration as `plain.to_plain` has it."""
+    running: Any = None
+    """What has become of it at run time, `running.Running`, likewise."""
     kept: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """What dead drivers' ports had counted; see `Statistics.kept`."""
 
@@ -62,6 +64,7 @@ def save(path: Path, state: State) -> None:
             "regions": list(state.regions),
             "generation": state.generation,
             "desired": state.desired,
+            "running": state.running,
             "kept": {name: dict(counters) for name, counters in state.kept.items()},
         }
     )
@@ -92,6 +95,7 @@ def load(path: Path) -> State:
             regions=tuple(str(name) for name in found["regions"]),
             generation=int(found["generation"]),
             desired=found["desired"],
+            running=found["running"],
             kept={str(name): dict(counters) for name, counters in found["kept"].items()},
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError, msgpack.UnpackException):

@@ -13,20 +13,23 @@ import asyncio
 import contextlib
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from halo_mp import logs
-from halo_mp.control.messages import Privileges, ReadyPort, WorkerUser
+from halo_mp.control.messages import Privileges, WorkerUser
+from halo_mp.control.public import SOCKET
 from halo_mp.errors import EXIT_FORCED, EXIT_STOPPED, HaloError, RuntimeFailure
 from halo_mp.shm.fib import FibWriter
 from halo_mp.shm.identity import own_start_ticks
-from halo_mp.shm.tables import Interface, TablesWriter, read_interfaces
+from halo_mp.shm.tables import TablesWriter, read_interfaces
 from halo_mp.supervisor import tap
 from halo_mp.supervisor.adoption import Adopted
 from halo_mp.supervisor.announce import announce
 from halo_mp.supervisor.boxes import Boxes
-from halo_mp.supervisor.config import Config, PortConfig, SlotConfig
+from halo_mp.supervisor.config import Config, SlotConfig
+from halo_mp.supervisor.config_routes import RouteList
+from halo_mp.supervisor.control import ControlServer
 from halo_mp.supervisor.greeter import Greeter
 from halo_mp.supervisor.hang import INTERVAL_S
 from halo_mp.supervisor.instance import Instance
@@ -35,10 +38,10 @@ from halo_mp.supervisor.keeper_driver import DriverKeeper
 from halo_mp.supervisor.keeper_worker import WorkerKeeper
 from halo_mp.supervisor.life import Life
 from halo_mp.supervisor.mending import Mending
-from halo_mp.supervisor.neighbors import NeighborTable
-from halo_mp.supervisor.news import News
+from halo_mp.supervisor.operations import PublishedOperations
 from halo_mp.supervisor.plain import to_plain
 from halo_mp.supervisor.process import OOM_SCORES, Child, set_oom_score
+from halo_mp.supervisor.published import Published
 from halo_mp.supervisor.regions import Regions
 from halo_mp.supervisor.reports import Reports
 from halo_mp.supervisor.routes import Routes
@@ -47,9 +50,8 @@ from halo_mp.supervisor.spares import Spares
 from halo_mp.supervisor.state import Member, State
 from halo_mp.supervisor.statistics import Statistics
 from halo_mp.supervisor.status_file import StatusFile
-from halo_mp.supervisor.wiring import interfaces, worker_configure
+from halo_mp.supervisor.wiring import worker_configure
 
-TABLES_POLL_S = 0.005
 SPARE_TIMEOUT_S = 10.0
 """To replace a worker without one leaves its port longer to its ring."""
 
@@ -66,6 +68,8 @@ class Supervisor:
         signals: StopSignals,
         *,
         privileges: tuple[Privileges, WorkerUser | None] = ("keep", None),
+        control_group: int | None = None,
+        routes: RouteList | None = None,
         launch: Launch | None = None,
         on_up: Callable[[str], None] | None = None,
         adopted: Adopted | None = None,
@@ -75,15 +79,15 @@ class Supervisor:
         self._instance = instance
         self._signals = signals
         self._privileges = privileges
+        self._control_group = os.getegid() if control_group is None else control_group
+        self._routes_to_load = routes
         self._launch = launch or Launch()
         self._on_up = on_up or (lambda _text: None)
-        self._neighbors = NeighborTable()
-        self._interfaces: dict[int, Interface] = {}
-        self._publishing = asyncio.Lock()
         self._workers: dict[int, WorkerKeeper] = {}
         self._boxes = Boxes(instance.directory / "last")
         self._reports = Reports(instance.directory)
         self._status: StatusFile | None = None
+        self._control: ControlServer | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     async def run(self) -> int:
@@ -106,8 +110,7 @@ class Supervisor:
             self._greeter = self._adopted.greeter if self._adopted else self._listen()
             fib = FibWriter(self._regions.fib, self._regions.routes)
             try:
-                self._routes = Routes(fib, self._tables, self._reader_epochs)
-                self._news = News(self._neighbors, self._routes, self._workers, lambda: self._interfaces)
+                self._publish_for(fib)
                 await self._start_and_wait()
             finally:
                 await self._stop()
@@ -119,6 +122,18 @@ class Supervisor:
         return EXIT_FORCED if forced else EXIT_STOPPED
 
     # ---- start
+
+    def _publish_for(self, fib: FibWriter) -> None:
+        """Make what tells workers of interfaces, routes and neighbors."""
+        self._published = Published(
+            self._config,
+            self._tables,
+            Routes(fib, self._tables, lambda: [worker.epoch for worker in self._workers.values()]),
+            self._workers,
+            self._greeter.reserve.lent,
+            self._record_soon,
+            self._routes_to_load,
+        )
 
     def _listen(self) -> Greeter:
         _, user = self._privileges
@@ -132,10 +147,11 @@ class Supervisor:
             self._greeter,
             self._launch,
             lambda: self._spawn("driver", self._launch.driver, self._config.main_cores),
-            on_ready=self._on_driver_ready,
+            on_ready=self._published.on_driver_ready,
             on_ended=self._statistics.driver_died,
-            on_returned=self._on_port_returned,
+            on_returned=self._published.on_port_returned,
         )
+        self._published.driver = self._driver
         self._spares = Spares(
             self._config.spares, self._greeter, self._spawn_spare, self._is_calm, self._launch.start_grace_s
         )
@@ -159,6 +175,12 @@ class Supervisor:
             self._resume(self._adopted)
         jobs = [keeper.start() for keeper in self._keepers()]
         self._status.update()
+        self._control = ControlServer(
+            self._instance.directory / SOCKET,
+            PublishedOperations(self._published),
+            instance=self._config.instance,
+            group=self._control_group,
+        )
         self._tasks = [
             asyncio.create_task(job)
             for job in (self._watch(), self._announce(), self._log_statistics(), self._replace_workers())
@@ -176,7 +198,7 @@ class Supervisor:
     def _resume(self, adopted: Adopted) -> None:
         """Let everything begin where the dead supervisor left it."""
         self._tables.resume()
-        self._interfaces = read_interfaces(self._regions.tables)
+        self._published.resume(adopted.running, read_interfaces(self._regions.tables))
         self._statistics.keep(adopted.left.kept)
         self._reports.take_over(adopted.left.members)
         self._boxes.sweep(adopted.left.members)
@@ -210,10 +232,10 @@ class Supervisor:
                 f"worker.{slot.number}", (*self._launch.worker, "--slot", str(slot.number)), [slot.core]
             ),
             worker_configure(self._config, slot, privileges, user),
-            neighbors=self._neighbors,
+            neighbors=self._published.neighbors,
             on_taken=self._record_soon,
             on_ready=lambda life: self._on_worker_ready(slot, life),
-            on_news=lambda life, message: self._news.receive(life, message),
+            on_news=self._published.news.receive,
         )
 
     def _spawn(self, name: str, command: Sequence[str], cores: Iterable[int]) -> Child:
@@ -252,6 +274,7 @@ class Supervisor:
             regions=self._regions.names,
             generation=self._regions.generation,
             desired=to_plain(self._config),
+            running=to_plain(self._published.running),
             kept=self._statistics.kept(),
         )
         try:
@@ -262,77 +285,9 @@ class Supervisor:
 
     # ---- what happens while it runs
 
-    async def _on_driver_ready(self, ready: Mapping[int, ReadyPort]) -> None:
-        """Do what workers need before they may get frames."""
-        lost = self._driver.lost
-        # What the tables say of a lost port stays: it will most likely be true again, and stacks go on undisturbed.
-        async with self._publishing:
-            kept = {
-                number: entry
-                for number, entry in self._interfaces.items()
-                if entry.port in lost and entry.port not in ready
-            }
-            await self._publish(kept | interfaces(self._config, ready))
-        for port in self._config.ports:
-            if port.number not in lost:
-                await self._configure_tap(port, may_fail=self._driver.was_useful)
-        self._tell_to_announce(number for number in ready if number not in lost)
-
-    async def _on_port_returned(self, number: int) -> None:
-        """Do the same for a port whose device went away and came back. It may go away again meanwhile."""
-        async with self._publishing:  # several ports may return together
-            everything = interfaces(self._config, self._driver.ports)
-            news = {place: entry for place, entry in everything.items() if entry.port == number}
-            await self._publish(self._interfaces | news)
-        for port in self._config.ports:
-            if port.number == number:
-                await self._configure_tap(port, may_fail=True)
-        self._tell_to_announce([number])
-
-    async def _configure_tap(self, port: PortConfig, *, may_fail: bool) -> None:
-        """Give the kernel's side of a port its address, if there is one and it is ours.
-
-        A TAP that was running may be deleted this very moment. The driver notices, and makes it anew: no reason to end
-        anything, or to keep another TAP from its address. Raises EnvironmentProblem unless it `may_fail`.
-        """
-        if port.tap is None:
-            return
-        try:
-            with self._greeter.reserve.lent():
-                await tap.configure([port.tap])
-        except HaloError as error:
-            if not may_fail:
-                raise
-            log.warning("port.not_configured", port=port.number, reason=str(error))
-
-    async def _publish(self, wanted: dict[int, Interface]) -> None:
-        """Write the tables, when nobody reads the block any more that is written to."""
-        if wanted == self._interfaces:
-            return
-        while not self._tables.can_write(self._reader_epochs()):  # noqa: ASYNC110 - in shm
-            await asyncio.sleep(TABLES_POLL_S)  # not for long: who hangs is killed
-        epoch = self._tables.write(wanted)
-        self._interfaces = wanted
-        self._routes.set_interfaces(wanted)
-        log.info("tables.written", epoch=epoch, interfaces=len(wanted))
-        for worker in self._workers.values():
-            if worker.life is not None:
-                worker.life.tell({"type": "interfaces"})
-
-    def _reader_epochs(self) -> list[int]:
-        return [worker.epoch for worker in self._workers.values()]
-
-    def _tell_to_announce(self, ports: Iterable[int]) -> None:
-        """Ports are back: have those on the link told who is there, whatever they asked for meanwhile was lost."""
-        message = {"type": "announce", "ports": list(ports)}
-        for worker in self._workers.values():
-            if worker.life is not None and worker.is_useful:
-                worker.life.tell(message)
-
     def _on_worker_ready(self, slot: SlotConfig, life: Life) -> None:
         self._record()  # it may have been a spare, or another supervisor's
-        if told := self._news.tell_all(life):
-            log.info("neighbors.told", slot=slot.number, neighbors=told)
+        self._published.on_worker_ready(slot.number, life)
 
     async def _watch(self) -> None:
         loop = asyncio.get_running_loop()
@@ -345,8 +300,8 @@ class Supervisor:
     def _look_around(self, now: float) -> None:
         for slot in self._mending.check():  # first: what is looked at below must be there
             self._workers[slot].end_scribbled()
-        self._routes.collect()
-        self._news.watch_gateways()
+        self._published.routes.collect()
+        self._published.news.watch_gateways()
         self._driver.check_progress(now)
         for worker in self._workers.values():
             worker.check_progress(now)
@@ -396,6 +351,8 @@ class Supervisor:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._control is not None:
+            await _step("control", self._control.close())
         await _step("spares", self._spares.stop())
         await _step("workers", asyncio.gather(*(worker.stop() for worker in self._workers.values())))
         await _step("driver", self._driver.stop())

@@ -31,6 +31,8 @@ from halo_mp.control.inbox import Inbox, close_all
 
 FRAME_TIMEOUT_S = 5.0  # from a frame's first octet to its last
 MAX_QUEUED_OCTETS = 1 << 20  # for a peer that does not read
+_SO_PEERGROUPS = 59  # of Linux since 4.13, unknown to the socket module
+_MOST_GROUPS = 256  # getsockopt takes at most 1024 octets
 _READ_OCTETS = 64 << 10
 _ANCILLARY_OCTETS = socket.CMSG_SPACE(253 * array.array("i").itemsize)  # SCM_MAX_FD
 
@@ -60,6 +62,8 @@ class Peer:
     pid: int
     uid: int
     gid: int
+    groups: frozenset[int] = frozenset()
+    """All of them, `gid` included."""
 
 
 @dataclass(slots=True, eq=False)
@@ -86,7 +90,7 @@ class Channel:
         self._next_id = 1
         self._closed: ChannelError | None = None
         pid, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        self.peer = Peer(pid, uid, gid)
+        self.peer = Peer(pid, uid, gid, frozenset((gid, *_groups(sock))))
 
     @property
     def closed(self) -> bool:
@@ -306,6 +310,15 @@ async def connect(path: Path) -> Channel:
     except OSError as error:
         sock.close()
         raise ChannelClosed(f"nobody answers at {path}: {error.strerror}") from None
+
+
+def _groups(sock: socket.socket) -> tuple[int, ...]:
+    """Return the peer's supplementary groups; none when it has more than there is room for."""
+    try:
+        octets = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 4 * _MOST_GROUPS)
+    except OSError:
+        return ()
+    return struct.unpack(f"{len(octets) // 4}I", octets)
 
 
 def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:

@@ -39,6 +39,7 @@ class Listener:
         *,
         reserve: Reserve | None = None,
         is_wanted: Callable[[Peer], bool] = lambda _peer: True,
+        group: int | None = None,
     ) -> None:
         """Listen at `path`, replacing what is there: the caller holds the lock of its directory.
 
@@ -58,6 +59,8 @@ class Listener:
             path.unlink(missing_ok=True)
             os.fchmod(self._socket.fileno(), 0o600)  # what bind gives the path: never open wider than `mode`
             self._socket.bind(str(path))
+            if group is not None and group != path.stat().st_gid:
+                os.chown(path, -1, group)
             path.chmod(mode)
             self._socket.listen(BACKLOG)
         except OSError as error:

@@ -237,6 +237,20 @@ class Places(TypedDict):
     neighbors: list[Place]
 
 
+class Static(TypedDict):
+    """Supervisor → worker: these neighbors are neither asked for nor forgotten, whatever was learned of them."""
+
+    type: Literal["static"]
+    neighbors: list[Neighbor]
+
+
+class Forget(TypedDict):
+    """Supervisor → worker: nothing is known of these neighbors any more, static or learned."""
+
+    type: Literal["forget"]
+    neighbors: list[Place]
+
+
 N = TypeVar("N", bound=tuple[object, ...])
 T = TypeVar("T", int, str, bytes, bool, list[Any])
 

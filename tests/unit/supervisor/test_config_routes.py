@@ -37,6 +37,7 @@ def routes(*lines: str) -> tuple[RouteConfig, ...]:
         ("10.0.0.0/8=blackhole", RouteConfig(10 << 24, 8, (HopConfig(kind="blackhole"),))),
         ("10.0.0.0/9=unreachable", RouteConfig(10 << 24, 9, (HopConfig(kind="unreachable"),))),
         ("10.0.0.9=prohibit", RouteConfig((10 << 24) + 9, 32, (HopConfig(kind="prohibit"),))),
+        ("10.9.0.0/16=@0.7", RouteConfig(0x0A090000, 16, (HopConfig(0, 0, 7),))),
         (
             "10.0.0.0/8=10.77.0.2*3,192.0.2.1@0.7,10.77.1.1@1*256",
             RouteConfig(
@@ -81,7 +82,12 @@ def test_route_is_prefix_and_hops(line: str, route: RouteConfig) -> None:
         (["10.0.0.0/8=blackhole,prohibit"], "blackhole stands alone"),
         (["10.0.0.0/8=10.77.0.2,10.77.0.2*2"], "the hop 10.77.0.2 is named twice; give it a weight"),
         (["default=10.77.0.2", "0.0.0.0/0=10.77.0.3"], "0.0.0.0/0 is named twice; write its hops in one"),
-        ([f"default={','.join(f'10.77.0.{i + 2}' for i in range(MAX_HOPS + 1))}"], "65 hops are too many"),
+        (
+            [f"default={','.join(f'10.8.{i >> 8}.{i & 255}@0' for i in range(MAX_HOPS + 1))}"],
+            "513 hops are too many",
+        ),
+        (["10.0.0.0/8=@0.9"], "on interface 0.9, which is not there"),
+        (["10.0.0.0/8=@"], "'' is neither a port nor a port and a VLAN"),
     ],
 )
 def test_route_refusal_is_one_sentence(lines: list[str], words: str) -> None:

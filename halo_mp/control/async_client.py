@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The client of the control socket for asyncio; `halo_mp.control.client` has both, and says what the methods do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+from typing import Self, TypeVar
+
+from halo_mp.control import calls, frame
+from halo_mp.control.calls import Call, ControlError, Hops, NotReachableError, Results
+from halo_mp.control.frame import LENGTH_OCTETS, FrameError, Message
+from halo_mp.control.public import (
+    InstanceInfo,
+    InterfaceInfo,
+    LookupInfo,
+    NeighborInfo,
+    RouteInfo,
+    socket_path,
+)
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """The same for asyncio. Calls of several tasks are made one after the other."""
+
+    def __init__(
+        self, instance: str = "default", *, path: Path | None = None, timeout_s: float = 10.0
+    ) -> None:
+        """Of an instance by name, or of the socket at `path`; `async with`, or `connect`, connects."""
+        self._path = path or socket_path(instance)
+        self._timeout_s = timeout_s
+        self._turn = asyncio.Lock()
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self.hello: Message = {}
+        self.interfaces = AsyncInterfaces(self)
+        self.addresses = AsyncAddresses(self)
+        self.neighbors = AsyncNeighbors(self)
+        self.routes = AsyncRoutes(self)
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def connect(self) -> None:
+        """Connect. Raises ControlError."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                self._reader, self._writer = await asyncio.open_unix_connection(self._path)
+                self._writer.write(frame.emit(calls.HELLO))
+                self.hello = await self._receive()
+            calls.check_hello(self.hello)
+        except OSError as error:  # TimeoutError is one
+            await self.close()
+            raise calls.not_reachable(self._path, error) from None
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Close the connection. May be called twice."""
+        writer, self._writer, self._reader = self._writer, None, None
+        if writer is not None:
+            writer.close()
+            try:
+                await writer.wait_closed()
+            except OSError:
+                pass  # it was gone already
+
+    async def version(self) -> tuple[str, int]:
+        """See `Client`."""
+        return await self.run(calls.version())
+
+    async def show(self) -> InstanceInfo:
+        """See `Client`."""
+        return await self.run(calls.show())
+
+    async def run(self, call: Call[T]) -> T:
+        """Make a call. Raises ControlError."""
+        try:
+            request = next(call)
+            while True:
+                request = call.send(await self._ask(request))
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    async def _ask(self, request: Message) -> Message:
+        async with self._turn:
+            if self._writer is None:
+                raise NotReachableError(f"{self._path}: this client is not connected.")
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    self._writer.write(frame.emit({**request, "id": 0}))
+                    await self._writer.drain()
+                    reply = await self._receive()
+            except BaseException as error:  # in the middle of a frame, perhaps: nothing can be read behind it
+                await self.close()
+                if isinstance(error, OSError):
+                    raise calls.not_reachable(self._path, error) from None
+                raise
+        return calls.check_reply(reply)
+
+    async def _receive(self) -> Message:
+        assert self._reader is not None
+        try:
+            length = frame.parse_length(await self._reader.readexactly(LENGTH_OCTETS))
+            return frame.parse_body(await self._reader.readexactly(length))
+        except FrameError as error:
+            raise ControlError(f"{self._path} sent {error}; it is no halo-mp.") from None
+        except asyncio.IncompleteReadError:
+            raise NotReachableError(f"{self._path}: the instance closed the connection.") from None
+
+
+class AsyncInterfaces:
+    """See `Interfaces`."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._run = client.run
+
+    async def list(self) -> list[InterfaceInfo]:
+        return await self._run(calls.interfaces())
+
+    async def set(
+        self,
+        interface: str,
+        *,
+        up: bool | None = None,
+        mtu: int | None = None,
+        forward: bool | None = None,
+        proxy_arp: bool | None = None,
+        directed_broadcast: bool | None = None,
+        redirects: bool | None = None,
+    ) -> None:
+        settings = {"up": up, "mtu": mtu, "forward": forward, "proxy_arp": proxy_arp}
+        more = {"directed_broadcast": directed_broadcast, "redirects": redirects}
+        await self._run(calls.done("interfaces.set", interface=interface, **settings, **more))
+
+
+class AsyncAddresses:
+    """See `Addresses`."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._run = client.run
+
+    async def add(self, interface: str, address: str, *, primary: bool = False) -> None:
+        await self._run(calls.done("addresses.add", interface=interface, address=address, primary=primary))
+
+    async def delete(self, interface: str, address: str) -> None:
+        await self._run(calls.done("addresses.delete", interface=interface, address=address))
+
+
+class AsyncNeighbors:
+    """See `Neighbors`."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._run = client.run
+
+    async def list(self, interface: str | None = None) -> list[NeighborInfo]:
+        return await self._run(calls.neighbors(interface))
+
+    async def add(self, interface: str, address: str, mac: str) -> None:
+        await self._run(calls.done("neighbors.add", interface=interface, address=address, mac=mac))
+
+    async def delete(self, interface: str, address: str) -> None:
+        await self._run(calls.done("neighbors.delete", interface=interface, address=address))
+
+    async def flush(self, interface: str | None = None) -> int:
+        return await self._run(calls.flush(interface))
+
+
+class AsyncRoutes:
+    """See `Routes`."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._run = client.run
+
+    async def iterate(self, within: str | None = None) -> AsyncIterator[RouteInfo]:
+        start: int | None = 0
+        while start is not None:
+            page, start = await self._run(calls.routes_page(within, start))
+            for each in page:
+                yield each
+
+    async def list(self, within: str | None = None) -> list[RouteInfo]:
+        return [each async for each in self.iterate(within)]
+
+    async def add(self, prefix: str, via: Hops) -> None:
+        await self._run(calls.change_route("routes.add", calls.route(prefix, via)))
+
+    async def replace(self, prefix: str, via: Hops) -> None:
+        await self._run(calls.change_route("routes.replace", calls.route(prefix, via)))
+
+    async def delete(self, prefix: str) -> None:
+        await self._run(calls.change_route("routes.delete", prefix))
+
+    async def add_all(self, routes: Iterable[tuple[str, Hops]]) -> Results:
+        return await self._run(calls.change_routes("routes.add", (calls.route(*each) for each in routes)))
+
+    async def replace_all(self, routes: Iterable[tuple[str, Hops]]) -> Results:
+        return await self._run(calls.change_routes("routes.replace", (calls.route(*each) for each in routes)))
+
+    async def delete_all(self, prefixes: Iterable[str]) -> Results:
+        return await self._run(calls.change_routes("routes.delete", prefixes))
+
+    async def lookup(
+        self,
+        address: str,
+        *,
+        src: str | None = None,
+        protocol: int | None = None,
+        src_port: int | None = None,
+        dst_port: int | None = None,
+    ) -> LookupInfo | None:
+        return await self._run(calls.lookup(address, src, protocol, src_port, dst_port))

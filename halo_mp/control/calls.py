@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What clients of the control socket ask, and how they read the answers. No I/O: `Client` and `AsyncClient` share this.
+
+A call is a generator: it yields the requests to send one after the other, is sent each reply, and returns its result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgpack
+
+from halo_mp.control.frame import MAX_FRAME_OCTETS, Message
+from halo_mp.control.public import (
+    MAX_CHANGES,
+    PUBLIC_VERSION,
+    InstanceInfo,
+    InterfaceInfo,
+    LookupInfo,
+    NeighborInfo,
+    RouteInfo,
+)
+from halo_mp.errors import HaloError
+
+T = TypeVar("T")
+Call = Generator[Message, Message, T]
+Results = list[str | None]
+"""Of several changes: None, or the sentence that says why it was refused."""
+Hops = str | Sequence[str]
+"""One hop, or several: `10.1.2.254`, `10.9.9.9@0.100*2`, `@1`, `blackhole`, `unreachable`, `prohibit`."""
+
+HELLO: Message = {"type": "hello", "version": PUBLIC_VERSION}
+_ENVELOPE_OCTETS = 128  # of a request, around its changes
+
+
+class ControlError(HaloError):
+    """The instance could not be asked, or did not do what it was asked; `str()` is the sentence that says why."""
+
+
+class NotReachableError(ControlError):
+    """Nobody answers: there is no such instance, it may not be asked by us, or the connection broke."""
+
+
+class RefusedError(ControlError):
+    """The instance has answered that it can not."""
+
+
+def check_hello(reply: Message) -> None:
+    """Raise ControlError unless the server speaks our version."""
+    if (version := reply.get("version")) != PUBLIC_VERSION:
+        package = reply.get("package", "?")
+        raise ControlError(
+            f"the instance runs halo-mp {package}, whose control protocol is version {version}; this client "
+            f"speaks version {PUBLIC_VERSION}. Use the client of that halo-mp."
+        )
+
+
+def check_reply(reply: Message) -> Message:
+    """Return a reply; raise RefusedError with its sentence if it is a refusal."""
+    if reply.get("ok") is not True:
+        raise RefusedError(str(reply.get("error", "no reason was given.")))
+    return reply
+
+
+def not_reachable(path: Path, error: OSError) -> NotReachableError:
+    """Say what a person can do about it."""
+    if isinstance(error, BrokenPipeError | ConnectionResetError):
+        return NotReachableError(f"{path}: the instance closed the connection.")
+    if isinstance(error, PermissionError):
+        hint = "ask as root, or as a member of the instance's --control-group"
+    elif isinstance(error, FileNotFoundError | ConnectionRefusedError):
+        hint = "is the instance running, and is that its name?"
+        return NotReachableError(f"nobody answers at {path}: {hint}")
+    else:
+        hint = "the instance may be busy or gone"
+    return NotReachableError(f"{path}: {error.strerror or 'no answer in time'}; {hint}.")
+
+
+def version() -> Call[tuple[str, int]]:
+    reply = yield {"type": "version"}
+    return str(reply["version"]), int(reply["protocol"])
+
+
+def show() -> Call[InstanceInfo]:
+    reply = yield {"type": "instance.show"}
+    return InstanceInfo(**reply["instance"])
+
+
+def interfaces() -> Call[list[InterfaceInfo]]:
+    found = yield from _all("interfaces")
+    return [InterfaceInfo(**{**entry, "addresses": tuple(entry["addresses"])}) for entry in found]
+
+
+def neighbors(interface: str | None) -> Call[list[NeighborInfo]]:
+    found = yield from _all("neighbors", **_given(interface=interface))
+    return [NeighborInfo(**entry) for entry in found]
+
+
+def done(kind: str, **fields: object) -> Call[None]:
+    """Ask for something whose reply says no more than that it is done; None is left out."""
+    yield {"type": kind, **_given(**fields)}
+
+
+def flush(interface: str | None) -> Call[int]:
+    reply = yield {"type": "neighbors.flush", **_given(interface=interface)}
+    return int(reply["count"])
+
+
+def change_routes(kind: str, changes: Iterable[Any]) -> Call[list[str | None]]:
+    """Ask for any number of changes, in as many requests as that takes."""
+    results: list[str | None] = []
+    for chunk in _chunks(changes):
+        reply = yield {"type": kind, "prefixes" if kind == "routes.delete" else "routes": chunk}
+        results += reply["results"]
+    return results
+
+
+def change_route(kind: str, change: Any) -> Call[None]:
+    """Ask for one change. Raises RefusedError."""
+    (refusal,) = yield from change_routes(kind, [change])
+    if refusal is not None:
+        raise RefusedError(refusal)
+
+
+def routes_page(within: str | None, start: int) -> Call[tuple[list[RouteInfo], int | None]]:
+    reply = yield {"type": "routes.list", "start": start, **_given(within=within)}
+    return [_route(entry) for entry in reply["routes"]], reply["next"]
+
+
+def lookup(
+    address: str, src: str | None, protocol: int | None, src_port: int | None, dst_port: int | None
+) -> Call[LookupInfo | None]:
+    flow = _given(src=src, protocol=protocol, src_port=src_port, dst_port=dst_port)
+    reply = yield {"type": "routes.lookup", "address": address, **flow}
+    found = reply["found"]
+    return None if found is None else LookupInfo(route=_route(found["route"]), hop=found["hop"])
+
+
+def route(prefix: str, via: Hops) -> list[Any]:
+    """Return a route as requests have it."""
+    return [prefix, [via] if isinstance(via, str) else list(via)]
+
+
+def _route(entry: Message) -> RouteInfo:
+    return RouteInfo(**{**entry, "hops": tuple(entry["hops"])})
+
+
+def _all(name: str, **fields: object) -> Call[list[Message]]:
+    """Ask for one page after the other."""
+    found: list[Message] = []
+    start: int | None = 0
+    while start is not None:
+        reply = yield {"type": f"{name}.list", "start": start, **fields}
+        found += reply[name]
+        start = reply["next"]
+    return found
+
+
+def _chunks(changes: Iterable[Any]) -> Iterator[list[Any]]:
+    """Yield changes in lists of which each fits into a request."""
+    chunk: list[Any] = []
+    octets = _ENVELOPE_OCTETS
+    for change in changes:
+        size = len(msgpack.packb(change))
+        if chunk and (len(chunk) == MAX_CHANGES or octets + size > MAX_FRAME_OCTETS):
+            yield chunk
+            chunk, octets = [], _ENVELOPE_OCTETS
+        chunk.append(change)
+        octets += size
+    if chunk:
+        yield chunk
+
+
+def _given(**fields: object) -> dict[str, object]:
+    return {name: value for name, value in fields.items() if value is not None}

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A client of the control socket, for programs that block and for those that run an event loop.
+
+    with Client("default") as client:
+        client.routes.add("10.0.0.0/8", via="10.77.0.2")
+
+    async with AsyncClient("default") as client:
+        await client.routes.add("10.0.0.0/8", via="10.77.0.2")
+
+Both have the same methods. Addresses, prefixes, interfaces and hops are texts, as on the command line. What can not
+be done raises RefusedError with a sentence, what can not be asked NotReachableError; both are ControlErrors.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Self, TypeVar
+
+from halo_mp.control import calls, frame
+from halo_mp.control.async_client import AsyncClient
+from halo_mp.control.calls import Call, ControlError, Hops, NotReachableError, RefusedError, Results
+from halo_mp.control.frame import LENGTH_OCTETS, FrameError, Message
+from halo_mp.control.public import (
+    InstanceInfo,
+    InterfaceInfo,
+    LookupInfo,
+    NeighborInfo,
+    RouteInfo,
+    socket_path,
+)
+
+__all__ = ["AsyncClient", "Client", "ControlError", "NotReachableError", "RefusedError"]
+
+T = TypeVar("T")
+
+
+class Client:
+    """A connection that blocks. One thread at a time may use it."""
+
+    def __init__(
+        self, instance: str = "default", *, path: Path | None = None, timeout_s: float = 10.0
+    ) -> None:
+        """Connect to an instance by name, or to the socket at `path`. Raises ControlError."""
+        self._path = path or socket_path(instance)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self._socket.settimeout(timeout_s)
+        try:
+            self._socket.connect(str(self._path))
+            self._socket.sendall(frame.emit(calls.HELLO))
+            self.hello = self._receive()
+            """What the instance has answered: its name as `instance`, and whether we are `admin`."""
+            calls.check_hello(self.hello)
+        except OSError as error:
+            self.close()
+            raise calls.not_reachable(self._path, error) from None
+        except BaseException:
+            self.close()
+            raise
+        self.interfaces = Interfaces(self)
+        self.addresses = Addresses(self)
+        self.neighbors = Neighbors(self)
+        self.routes = Routes(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection. May be called twice."""
+        self._socket.close()
+
+    def version(self) -> tuple[str, int]:
+        """Return the instance's version of halo-mp, and of the protocol."""
+        return self.run(calls.version())
+
+    def show(self) -> InstanceInfo:
+        """Return the instance as a whole."""
+        return self.run(calls.show())
+
+    def run(self, call: Call[T]) -> T:
+        """Make a call. Raises ControlError."""
+        try:
+            request = next(call)
+            while True:
+                request = call.send(self._ask(request))
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    def _ask(self, request: Message) -> Message:
+        try:
+            self._socket.sendall(frame.emit({**request, "id": 0}))
+            reply = self._receive()
+        except OSError as error:
+            self.close()  # in the middle of a frame, perhaps: nothing can be read behind it
+            raise calls.not_reachable(self._path, error) from None
+        return calls.check_reply(reply)
+
+    def _receive(self) -> Message:
+        try:
+            length = frame.parse_length(self._read(LENGTH_OCTETS))
+            return frame.parse_body(self._read(length))
+        except FrameError as error:
+            raise ControlError(f"{self._path} sent {error}; it is no halo-mp.") from None
+
+    def _read(self, count: int) -> bytes:
+        octets = bytearray()
+        while len(octets) < count:
+            more = self._socket.recv(count - len(octets))
+            if not more:
+                raise NotReachableError(f"{self._path}: the instance closed the connection.")
+            octets += more
+        return bytes(octets)
+
+
+class Interfaces:
+    """`client.interfaces`."""
+
+    def __init__(self, client: Client) -> None:
+        self._run = client.run
+
+    def list(self) -> list[InterfaceInfo]:
+        """Return all of them."""
+        return self._run(calls.interfaces())
+
+    def set(
+        self,
+        interface: str,
+        *,
+        up: bool | None = None,
+        mtu: int | None = None,
+        forward: bool | None = None,
+        proxy_arp: bool | None = None,
+        directed_broadcast: bool | None = None,
+        redirects: bool | None = None,
+    ) -> None:
+        """Change what is given, and leave the rest."""
+        settings = {"up": up, "mtu": mtu, "forward": forward, "proxy_arp": proxy_arp}
+        more = {"directed_broadcast": directed_broadcast, "redirects": redirects}
+        self._run(calls.done("interfaces.set", interface=interface, **settings, **more))
+
+
+class Addresses:
+    """`client.addresses`."""
+
+    def __init__(self, client: Client) -> None:
+        self._run = client.run
+
+    def add(self, interface: str, address: str, *, primary: bool = False) -> None:
+        """Add `ADDRESS/LENGTH` to an interface; a VLAN that has none yet becomes an interface."""
+        self._run(calls.done("addresses.add", interface=interface, address=address, primary=primary))
+
+    def delete(self, interface: str, address: str) -> None:
+        """Take `ADDRESS/LENGTH` away."""
+        self._run(calls.done("addresses.delete", interface=interface, address=address))
+
+
+class Neighbors:
+    """`client.neighbors`."""
+
+    def __init__(self, client: Client) -> None:
+        self._run = client.run
+
+    def list(self, interface: str | None = None) -> list[NeighborInfo]:
+        """Return those of an interface, or all."""
+        return self._run(calls.neighbors(interface))
+
+    def add(self, interface: str, address: str, mac: str) -> None:
+        """Add a static one, or change its MAC address."""
+        self._run(calls.done("neighbors.add", interface=interface, address=address, mac=mac))
+
+    def delete(self, interface: str, address: str) -> None:
+        """Forget one, static or learned."""
+        self._run(calls.done("neighbors.delete", interface=interface, address=address))
+
+    def flush(self, interface: str | None = None) -> int:
+        """Forget what was learned, on an interface or on all; return how many neighbors that were."""
+        return self._run(calls.flush(interface))
+
+
+class Routes:
+    """`client.routes`. The methods in the plural make very many changes, in large requests."""
+
+    def __init__(self, client: Client) -> None:
+        self._run = client.run
+
+    def iterate(self, within: str | None = None) -> Iterator[RouteInfo]:
+        """Yield the routes, or those within a prefix, as they come. What changes meanwhile may be there or not."""
+        start: int | None = 0
+        while start is not None:
+            page, start = self._run(calls.routes_page(within, start))
+            yield from page
+
+    def list(self, within: str | None = None) -> list[RouteInfo]:
+        """Return the same as a list."""
+        return [*self.iterate(within)]
+
+    def add(self, prefix: str, via: Hops) -> None:
+        """Add a route that is not there yet."""
+        self._run(calls.change_route("routes.add", calls.route(prefix, via)))
+
+    def replace(self, prefix: str, via: Hops) -> None:
+        """Add a route, or put it in the place of the one that is there."""
+        self._run(calls.change_route("routes.replace", calls.route(prefix, via)))
+
+    def delete(self, prefix: str) -> None:
+        """Take a route away."""
+        self._run(calls.change_route("routes.delete", prefix))
+
+    def add_all(self, routes: Iterable[tuple[str, Hops]]) -> Results:
+        """Add routes; return for each None, or the sentence that says why it was refused."""
+        return self._run(calls.change_routes("routes.add", (calls.route(*each) for each in routes)))
+
+    def replace_all(self, routes: Iterable[tuple[str, Hops]]) -> Results:
+        """Add or replace routes, likewise."""
+        return self._run(calls.change_routes("routes.replace", (calls.route(*each) for each in routes)))
+
+    def delete_all(self, prefixes: Iterable[str]) -> Results:
+        """Take routes away, likewise."""
+        return self._run(calls.change_routes("routes.delete", prefixes))
+
+    def lookup(
+        self,
+        address: str,
+        *,
+        src: str | None = None,
+        protocol: int | None = None,
+        src_port: int | None = None,
+        dst_port: int | None = None,
+    ) -> LookupInfo | None:
+        """Return where a flow to this address goes, None where no route leads there."""
+        return self._run(calls.lookup(address, src, protocol, src_port, dst_port))

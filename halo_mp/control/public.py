@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The public protocol, version 1: what may be asked at `control.sock`, and the values of the answers.
+
+Frames are those of `halo_mp.control.frame`. A client says `hello`, the server answers with its own; then each message
+of the client is a request with an `id`, and is answered by a `reply` with that `id`. Interfaces, addresses, prefixes
+and hops are written as on the command line: `0.100`, `10.1.2.3/24`, `default`, `10.1.2.254@0.100*2`.
+docs/control-protocol.md is the page for who writes a client in another language.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PUBLIC_VERSION = 1
+SOCKET = "control.sock"
+ROOT_BASE = Path("/run/halo-mp")
+MAX_CHANGES = 1024
+"""In one request; a frame has to hold them too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request: its fields with their types, and what the reply has besides `id` and `ok`."""
+
+    fields: Mapping[str, type]
+    reply: tuple[str, ...] = ()
+    optional: frozenset[str] = field(default_factory=frozenset)
+    changes: bool = False
+    """Whether only admins may ask for it."""
+
+
+def _optional(*names: str) -> frozenset[str]:
+    return frozenset(names)
+
+
+_FLAGS = ("up", "forward", "proxy_arp", "directed_broadcast", "redirects")
+_ADDRESS = {"interface": str, "address": str}
+
+REQUESTS: dict[str, Request] = {
+    "version": Request({}, ("version", "protocol")),
+    "instance.show": Request({}, ("instance",)),
+    "interfaces.list": Request({"start": int}, ("interfaces", "next"), _optional("start")),
+    "interfaces.set": Request(
+        {"interface": str, "mtu": int, **dict.fromkeys(_FLAGS, bool)},
+        optional=_optional("mtu", *_FLAGS),
+        changes=True,
+    ),
+    "addresses.add": Request({**_ADDRESS, "primary": bool}, optional=_optional("primary"), changes=True),
+    "addresses.delete": Request(_ADDRESS, changes=True),
+    "neighbors.list": Request(
+        {"interface": str, "start": int}, ("neighbors", "next"), _optional("interface", "start")
+    ),
+    "neighbors.add": Request({**_ADDRESS, "mac": str}, changes=True),
+    "neighbors.delete": Request(_ADDRESS, changes=True),
+    "neighbors.flush": Request({"interface": str}, ("count",), _optional("interface"), changes=True),
+    "routes.list": Request({"within": str, "start": int}, ("routes", "next"), _optional("within", "start")),
+    "routes.add": Request({"routes": list}, ("results",), changes=True),
+    "routes.replace": Request({"routes": list}, ("results",), changes=True),
+    "routes.delete": Request({"prefixes": list}, ("results",), changes=True),
+    "routes.lookup": Request(
+        {"address": str, "src": str, "protocol": int, "src_port": int, "dst_port": int},
+        ("found",),
+        _optional("src", "protocol", "src_port", "dst_port"),
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceInfo:
+    """An instance as a whole."""
+
+    name: str
+    version: str
+    supervisor_pid: int
+    since: float
+    """When this supervisor started; seconds since 1970."""
+    ports: int
+    workers: int
+    routes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InterfaceInfo:
+    """An interface as it is at present."""
+
+    name: str
+    number: int
+    mac: str
+    """Empty while its port has never had a device."""
+    mtu: int
+    addresses: tuple[str, ...]
+    """The first is the primary one."""
+    up: bool
+    forward: bool
+    proxy_arp: bool
+    directed_broadcast: bool
+    redirects: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NeighborInfo:
+    """A neighbor whose MAC address is known."""
+
+    interface: str
+    address: str
+    mac: str
+    static: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteInfo:
+    """A route. Of what follows from the interfaces' addresses the hop is the link itself, as `@0.100`."""
+
+    prefix: str
+    hops: tuple[str, ...]
+    origin: str
+    """`static`, `connected`, or `local`: an address of ours, or a broadcast address."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookupInfo:
+    """Where packets for an address go."""
+
+    route: RouteInfo
+    hop: str
+    """The one of its hops that this flow takes."""
+
+
+def socket_path(instance: str) -> Path:
+    """Return where an instance listens, or would: root's instances first, then those of our own runtime directory."""
+    found = [ROOT_BASE / instance / SOCKET]
+    if directory := os.environ.get("XDG_RUNTIME_DIR"):
+        found.append(Path(directory) / "halo-mp" / instance / SOCKET)
+    return next((path for path in found if os.access(path.parent, os.X_OK) and path.exists()), found[0])

@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The control socket's server: who is let in, which requests there are, and one task for each client.
+
+It knows nothing of tables and workers: what is asked for is done by `Operations`. A request that is wrong is answered
+with a sentence, a frame that is wrong closes its client, and a client that does not read what it asked for is
+dropped; nobody else waits for any of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import halo_mp
+from halo_mp import logs
+from halo_mp.control.channel import Channel, ChannelError, Peer, ProtocolError
+from halo_mp.control.frame import Message
+from halo_mp.control.inbox import close_all
+from halo_mp.control.listener import Listener
+from halo_mp.control.public import MAX_CHANGES, PUBLIC_VERSION, REQUESTS, Request
+from halo_mp.supervisor.running import RefusedError
+
+HELLO_TIMEOUT_S = 5.0
+SEND_TIMEOUT_S = 5.0
+"""For a client to read an answer; it holds up nobody but itself until then."""
+MAX_CLIENTS = 64
+
+_ENVELOPE = {"type", "id"}
+
+log = logs.get("supervisor")
+
+Fields = Mapping[str, Any]
+
+
+class Operations(Protocol):
+    """What can be asked for. Each raises RefusedError with a sentence, and returns the fields of its reply."""
+
+    def show(self) -> Fields:
+        """`instance.show`."""
+
+    def list_interfaces(self, start: int) -> Fields:
+        """`interfaces.list`."""
+
+    async def set_interface(self, interface: str, settings: Fields) -> None:
+        """`interfaces.set`."""
+
+    async def add_address(self, interface: str, address: str, *, primary: bool) -> None:
+        """`addresses.add`."""
+
+    async def delete_address(self, interface: str, address: str) -> None:
+        """`addresses.delete`."""
+
+    def list_neighbors(self, interface: str | None, start: int) -> Fields:
+        """`neighbors.list`."""
+
+    def add_neighbor(self, interface: str, address: str, mac: str) -> None:
+        """`neighbors.add`."""
+
+    def delete_neighbor(self, interface: str, address: str) -> None:
+        """`neighbors.delete`."""
+
+    def flush_neighbors(self, interface: str | None) -> int:
+        """`neighbors.flush`: forget what was learned; return how many that were."""
+
+    def list_routes(self, within: str | None, start: int) -> Fields:
+        """`routes.list`."""
+
+    def change_routes(self, kind: str, changes: Sequence[tuple[str, Sequence[str]]]) -> list[str | None]:
+        """`routes.add`, `routes.replace`, `routes.delete`: of each change None, or why it was refused."""
+
+    def lookup(self, address: str, flow: Fields) -> Fields | None:
+        """`routes.lookup`."""
+
+
+class ControlServer:
+    """Listens until closed."""
+
+    def __init__(self, path: Path, operations: Operations, *, instance: str, group: int) -> None:
+        """Members of `group` are let in, with root and our own user. Raises EnvironmentProblem."""
+        self._instance = instance
+        self._group = group
+        self._requests = Requests(operations)
+        self._clients: dict[Channel, asyncio.Task[None]] = {}
+        self._listener = Listener(path, 0o660, self._on_channel, group=group)
+
+    async def close(self) -> None:
+        """Stop listening and drop every client. May be called twice."""
+        self._listener.close()
+        tasks = list(self._clients.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _on_channel(self, channel: Channel) -> None:
+        if len(self._clients) >= MAX_CLIENTS:
+            log.warning("control.refused", pid=channel.peer.pid, uid=channel.peer.uid, clients=MAX_CLIENTS)
+            channel.close()
+            return
+        self._clients[channel] = asyncio.create_task(self._serve(channel))
+
+    async def _serve(self, channel: Channel) -> None:
+        try:
+            admin = is_admin(channel.peer, self._group)
+            await self._greet(channel, admin=admin)
+            while True:
+                message, fds = await channel.receive()
+                close_all(fds)
+                async with asyncio.timeout(None) as limit:
+                    await self._answer(channel, message, limit, admin=admin)
+        except (ChannelError, TimeoutError) as error:
+            if isinstance(error, ProtocolError | TimeoutError):
+                reason = str(error) or "does not read what it asked for, or says nothing"
+                log.warning("control.dropped", pid=channel.peer.pid, uid=channel.peer.uid, reason=reason)
+        except Exception:  # a mistake of ours: it costs this client and no more
+            log.exception("control.error", pid=channel.peer.pid)
+        finally:
+            channel.close()
+            del self._clients[channel]
+
+    async def _greet(self, channel: Channel, *, admin: bool) -> None:
+        async with asyncio.timeout(HELLO_TIMEOUT_S):
+            message, fds = await channel.receive()
+            close_all(fds)
+            version = message.get("version")
+            if message["type"] != "hello" or type(version) is not int:
+                raise ProtocolError(f"sent {message['type']!r:.40} before its hello with a version")
+            await channel.send(
+                {
+                    "type": "hello",
+                    "version": PUBLIC_VERSION,
+                    "instance": self._instance,
+                    "package": halo_mp.__version__,
+                    "admin": admin,
+                }
+            )
+            if version != PUBLIC_VERSION:
+                raise ProtocolError(f"speaks version {version} of the protocol, not {PUBLIC_VERSION}")
+
+    async def _answer(
+        self, channel: Channel, message: Message, limit: asyncio.Timeout, *, admin: bool
+    ) -> None:
+        """Do what a message asks for, for as long as that takes, and have the answer read within a time."""
+        if type(message.get("id")) is not int:
+            raise ProtocolError(f"sent {message['type']!r:.40} without an id")
+        try:
+            fields = await self._requests.do(message, admin=admin)
+        except RefusedError as error:
+            fields, refusal = {}, str(error)
+        else:
+            refusal = ""
+        limit.reschedule(asyncio.get_running_loop().time() + SEND_TIMEOUT_S)
+        if refusal:
+            await channel.refuse(message, refusal)
+        else:
+            await channel.reply(message, **fields)
+
+
+class Requests:
+    """From a message to an operation, and back to the fields of the reply."""
+
+    def __init__(self, operations: Operations) -> None:
+        self._operations = operations
+        self._handlers: dict[str, Callable[[Message], Awaitable[Fields]]] = {
+            "version": self._version,
+            "instance.show": self._show,
+            "interfaces.list": self._interfaces_list,
+            "interfaces.set": self._interfaces_set,
+            "addresses.add": self._addresses_add,
+            "addresses.delete": self._addresses_delete,
+            "neighbors.list": self._neighbors_list,
+            "neighbors.add": self._neighbors_add,
+            "neighbors.delete": self._neighbors_delete,
+            "neighbors.flush": self._neighbors_flush,
+            "routes.list": self._routes_list,
+            "routes.add": self._routes_change,
+            "routes.replace": self._routes_change,
+            "routes.delete": self._routes_delete,
+            "routes.lookup": self._routes_lookup,
+        }
+
+    async def do(self, message: Message, *, admin: bool) -> Fields:
+        """Do what a message asks for. Raises RefusedError."""
+        check_request(message, admin=admin)
+        return await self._handlers[message["type"]](message)
+
+    async def _version(self, _message: Message) -> Fields:
+        return {"version": halo_mp.__version__, "protocol": PUBLIC_VERSION}
+
+    async def _show(self, _message: Message) -> Fields:
+        return self._operations.show()
+
+    async def _interfaces_list(self, message: Message) -> Fields:
+        return self._operations.list_interfaces(_start(message))
+
+    async def _interfaces_set(self, message: Message) -> Fields:
+        settings = {name: value for name, value in message.items() if name not in {*_ENVELOPE, "interface"}}
+        if not settings:
+            raise RefusedError(
+                "interfaces.set names nothing to set; it has up, mtu, forward and other flags."
+            )
+        await self._operations.set_interface(message["interface"], settings)
+        return {}
+
+    async def _addresses_add(self, message: Message) -> Fields:
+        primary = message.get("primary", False)
+        await self._operations.add_address(message["interface"], message["address"], primary=primary)
+        return {}
+
+    async def _addresses_delete(self, message: Message) -> Fields:
+        await self._operations.delete_address(message["interface"], message["address"])
+        return {}
+
+    async def _neighbors_list(self, message: Message) -> Fields:
+        return self._operations.list_neighbors(message.get("interface"), _start(message))
+
+    async def _neighbors_add(self, message: Message) -> Fields:
+        self._operations.add_neighbor(message["interface"], message["address"], message["mac"])
+        return {}
+
+    async def _neighbors_delete(self, message: Message) -> Fields:
+        self._operations.delete_neighbor(message["interface"], message["address"])
+        return {}
+
+    async def _neighbors_flush(self, message: Message) -> Fields:
+        return {"count": self._operations.flush_neighbors(message.get("interface"))}
+
+    async def _routes_list(self, message: Message) -> Fields:
+        return self._operations.list_routes(message.get("within"), _start(message))
+
+    async def _routes_change(self, message: Message) -> Fields:
+        changes = [_change(entry) for entry in _bounded(message, "routes")]
+        kind = message["type"].removeprefix("routes.")
+        return {"results": self._operations.change_routes(kind, changes)}
+
+    async def _routes_delete(self, message: Message) -> Fields:
+        changes = [(_text(entry), ()) for entry in _bounded(message, "prefixes")]
+        return {"results": self._operations.change_routes("delete", changes)}
+
+    async def _routes_lookup(self, message: Message) -> Fields:
+        flow = {name: value for name, value in message.items() if name not in {*_ENVELOPE, "address"}}
+        return {"found": self._operations.lookup(message["address"], flow)}
+
+
+def check_request(message: Message, *, admin: bool) -> None:
+    """Raise RefusedError unless a message is one of the requests, with its fields, from somebody who may."""
+    name = message["type"]
+    request = REQUESTS.get(name)
+    if request is None:
+        raise RefusedError(f"there is no request {name!r:.80}; {_nearest(name, list(REQUESTS))}.")
+    for key, value in message.items():
+        if key not in _ENVELOPE:
+            _check_field(name, request, key, value)
+    for key in request.fields:
+        if key not in message and key not in request.optional:
+            raise RefusedError(f"{name} needs a field {key!r}.")
+    if request.changes and not admin:
+        raise RefusedError(
+            f"{name} changes something, and this user may only look; ask as root, or as one of the group."
+        )
+
+
+def _check_field(name: str, request: Request, key: str, value: object) -> None:
+    kind = request.fields.get(key)
+    if kind is None:
+        hint = _nearest(key, list(request.fields)) if request.fields else "it has none"
+        raise RefusedError(f"{name} has no field {key!r:.80}; {hint}.")
+    if type(value) is not kind:
+        raise RefusedError(f"{name} needs {key} to be {_KINDS[kind]}, not {value!r:.80}.")
+
+
+_KINDS = {str: "a text", int: "a whole number", bool: "true or false", list: "a list"}
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"the nearest is {near[0]!r}" if near else f"there are {', '.join(known)}"
+
+
+def _start(message: Message) -> int:
+    start: int = message.get("start", 0)
+    if not 0 <= start < 1 << 32:
+        raise RefusedError(
+            f"{message['type']} can not start at {start}; start is what `next` said, or left out."
+        )
+    return start
+
+
+def _bounded(message: Message, name: str) -> list[Any]:
+    entries: list[Any] = message[name]
+    if len(entries) > MAX_CHANGES:
+        raise RefusedError(f"{len(entries)} changes are too many for one request, at most {MAX_CHANGES}.")
+    return entries
+
+
+def _change(entry: object) -> tuple[str, Sequence[str]]:
+    match entry:
+        case [str(prefix), [*hops]] if all(isinstance(hop, str) for hop in hops):
+            return prefix, [str(hop) for hop in hops]
+    raise RefusedError(
+        f"{entry!r:.80} is no route: a list of a prefix and a list of hops, all of them texts."
+    )
+
+
+def _text(entry: object) -> str:
+    if not isinstance(entry, str):
+        raise RefusedError(f"{entry!r:.80} is no prefix: a text such as 10.0.0.0/8.")
+    return entry
+
+
+def is_admin(peer: Peer, group: int) -> bool:
+    """Tell whether who has connected may change something: others come in only past the socket's mode."""
+    return peer.uid in (0, os.geteuid()) or group in peer.groups

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the control socket's requests do: from texts to values, to what is published, and back.
+
+Answers are pages: each list says where the `next` begins, so that no request takes long or grows beyond a frame.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from ipaddress import IPv4Address
+from typing import Any, Literal, TypeVar, cast
+
+import msgpack
+
+import halo_mp
+from halo_mp.control.public import InstanceInfo, InterfaceInfo, LookupInfo, NeighborInfo, RouteInfo
+from halo_mp.shm.fib import Origin
+from halo_mp.supervisor import running
+from halo_mp.supervisor.config_model import HopConfig, InterfaceConfig, NeighborConfig, interface_name
+from halo_mp.supervisor.config_routes import parse_hops, parse_prefix, via_of
+from halo_mp.supervisor.config_values import parse_address, parse_host, parse_interface, parse_mac
+from halo_mp.supervisor.plain import to_plain
+from halo_mp.supervisor.published import Published
+from halo_mp.supervisor.routes import Hop, Route, Via
+from halo_mp.supervisor.running import RefusedError
+
+PAGE_OCTETS = 32 << 10
+"""After which a page ends: a route with as many hops as it can have still fits into the frame."""
+SCANNED = 2048
+"""Routes that one request looks at: a filter may leave out nearly all of them."""
+_BATCH = 256
+
+T = TypeVar("T")
+Fields = dict[str, Any]
+
+
+class PublishedOperations:
+    """Operations on what one supervisor publishes."""
+
+    def __init__(self, published: Published) -> None:
+        self._published = published
+        self._since = time.time()
+
+    def show(self) -> Fields:
+        """Return the instance as a whole."""
+        config = self._published.config
+        found = InstanceInfo(
+            name=config.instance,
+            version=halo_mp.__version__,
+            supervisor_pid=os.getpid(),
+            since=self._since,
+            ports=len(config.ports),
+            workers=len(config.slots),
+            routes=self._published.routes.usage().routes,
+        )
+        return {"instance": to_plain(found)}
+
+    # ---- interfaces and their addresses
+
+    def list_interfaces(self, start: int) -> Fields:
+        """Return a page of interfaces."""
+        return _page("interfaces", self._published.running.interfaces, start, self._interface)
+
+    async def set_interface(self, interface: str, settings: Mapping[str, Any]) -> None:
+        """Change settings of an interface."""
+        key = _parsed(parse_interface, interface)
+        most = self._most_mtu(key)
+        await self._published.change(lambda now: running.with_settings(now, key, most, **settings))
+
+    async def add_address(self, interface: str, address: str, *, primary: bool) -> None:
+        """Add an address, and the interface if it is a VLAN without one."""
+        key, entry = _parsed(parse_interface, interface), _parsed(parse_address, address)
+        await self._published.change(partial(running.with_address, key=key, address=entry, primary=primary))
+
+    async def delete_address(self, interface: str, address: str) -> None:
+        """Take an address away."""
+        key, entry = _parsed(parse_interface, interface), _parsed(parse_address, address)
+        await self._published.change(partial(running.without_address, key=key, address=entry))
+
+    def _most_mtu(self, key: tuple[int, int]) -> int:
+        """Return the MTU that an interface's device was started for; a VLAN has no more than its port at present."""
+        number, vlan = key
+        if vlan:
+            return self._published.running.interface((number, 0)).mtu
+        return next((port.mtu for port in self._published.config.ports if port.number == number), 0)
+
+    def _interface(self, wanted: InterfaceConfig) -> InterfaceInfo:
+        entry = self._published.interfaces.get(wanted.number)
+        return InterfaceInfo(
+            name=wanted.name,
+            number=wanted.number,
+            mac=entry.mac.hex(":") if entry else "",
+            mtu=entry.mtu if entry else wanted.mtu,
+            addresses=tuple(map(str, wanted.addresses)),
+            up=wanted.up,
+            forward=wanted.forward,
+            proxy_arp=wanted.proxy_arp,
+            directed_broadcast=wanted.directed_broadcast,
+            redirects=wanted.redirects,
+        )
+
+    # ---- neighbors
+
+    def list_neighbors(self, interface: str | None, start: int) -> Fields:
+        """Return a page of neighbors, static ones first."""
+        key = None if interface is None else self._key(interface)
+        static = [
+            (each.port, each.vlan, each.address, each.mac, True) for each in self._published.running.neighbors
+        ]
+        learned = [(*each, False) for each in self._published.neighbors.all()]
+        found = [each for each in (*static, *learned) if key in (None, each[:2])]
+        return _page("neighbors", found, start, _neighbor)
+
+    def add_neighbor(self, interface: str, address: str, mac: str) -> None:
+        """Make a neighbor static."""
+        key = self._key(interface)
+        neighbor = NeighborConfig(*key, _parsed(parse_host, address), _parsed(parse_mac, mac))
+        self._published.set_static(neighbor, running.with_neighbor(self._published.running, neighbor))
+
+    def delete_neighbor(self, interface: str, address: str) -> None:
+        """Forget a neighbor, static or learned."""
+        place = (*self._key(interface), _parsed(parse_host, address))
+        now = self._published.running
+        wanted = running.without_neighbors(now, [place])
+        if wanted == now and place not in self._published.neighbors:
+            raise RefusedError(f"interface {interface} knows no neighbor {address}.")
+        self._published.forget([place], wanted)
+
+    def flush_neighbors(self, interface: str | None) -> int:
+        """Forget everything that was learned, on one interface or on all; return how many neighbors that are."""
+        key = None if interface is None else self._key(interface)
+        places = [each[:3] for each in self._published.neighbors.all() if key in (None, each[:2])]
+        self._published.forget(places, self._published.running)
+        return len(places)
+
+    def _key(self, interface: str) -> tuple[int, int]:
+        """Return the key of an interface that is there."""
+        return self._published.running.interface(_parsed(parse_interface, interface)).key
+
+    # ---- routes
+
+    def list_routes(self, within: str | None, start: int) -> Fields:
+        """Return a page of routes, or of those within a prefix. It may be empty and not the last."""
+        prefix, length = (0, 0) if within is None else _parsed(parse_prefix, within)
+        shift = 32 - length
+        found: list[Any] = []
+        place: int | None = start
+        octets = 0
+        for _ in range(SCANNED // _BATCH):
+            if place is None or octets > PAGE_OCTETS:
+                break
+            routes, place = self._published.routes.routes(place, _BATCH)
+            for route in routes:
+                if route.length >= length and route.prefix >> shift == prefix >> shift:
+                    found.append(to_plain(self._route(route)))
+                    octets += len(msgpack.packb(found[-1]))
+        return {"routes": found, "next": place}
+
+    def change_routes(self, kind: str, changes: Sequence[tuple[str, Sequence[str]]]) -> list[str | None]:
+        """Make changes in order; return of each why it was refused, or None."""
+        results: list[str | None] = [None] * len(changes)
+        wanted: list[tuple[int, tuple[Any, int, int, Via]]] = []
+        vias: dict[tuple[str, ...], Via] = {}
+        for position, (prefix, hops) in enumerate(changes):
+            try:
+                place = _parsed(parse_prefix, prefix)
+                via: Via = () if kind == "delete" else vias.get(tuple(hops)) or self._via(hops)
+            except RefusedError as error:
+                results[position] = str(error)
+                continue
+            vias[tuple(hops)] = via
+            wanted.append((position, (cast("Literal['add']", kind), *place, via)))
+        outcomes = self._published.routes.change([change for _, change in wanted])
+        for (position, _), outcome in zip(wanted, outcomes, strict=True):
+            results[position] = outcome
+        return results
+
+    def lookup(self, address: str, flow: Mapping[str, Any]) -> Fields | None:
+        """Return the route of an address, and the hop that a flow takes."""
+        destination = _parsed(_any_address, address)
+        route = self._published.routes.lookup(destination)
+        if route is None:
+            return None
+        found = self._route(route)
+        return cast("Fields", to_plain(LookupInfo(route=found, hop=found.hops[0])))
+
+    def _via(self, hops: Sequence[str]) -> Via:
+        known = self._published.running.interfaces
+        return _parsed(lambda texts: via_of(parse_hops(texts), known), hops)
+
+    def _route(self, route: Route) -> RouteInfo:
+        origin = "local" if route.local else "static" if route.origin is Origin.STATIC else "connected"
+        hops = (route.via,) if isinstance(route.via, str) else tuple(map(self._hop, route.via))
+        return RouteInfo(prefix=str(route), hops=hops, origin=origin)
+
+    def _hop(self, hop: Hop) -> str:
+        entry = None if hop.interface is None else self._published.interfaces.get(hop.interface)
+        port, vlan = entry.key if entry else (None, 0)
+        return str(HopConfig(hop.address, port, vlan, hop.weight))
+
+
+def _any_address(text: str) -> int:
+    try:
+        return int(IPv4Address(text))
+    except ValueError:
+        raise ValueError(f"{text!r} is not an IPv4 address") from None
+
+
+def _neighbor(entry: tuple[int, int, int, bytes, bool]) -> NeighborInfo:
+    port, vlan, address, mac, static = entry
+    return NeighborInfo(
+        interface=interface_name(port, vlan),
+        address=str(IPv4Address(address)),
+        mac=mac.hex(":"),
+        static=static,
+    )
+
+
+def _parsed(parser: Callable[[Any], T], text: object) -> T:
+    """Return what a parser makes of a text that a client sent. Raises RefusedError with its reason."""
+    try:
+        return parser(text)
+    except ValueError as error:
+        raise RefusedError(f"{error}.") from None
+
+
+def _page(name: str, entries: Sequence[T], start: int, show: Callable[[T], object]) -> Fields:
+    """Return the entries from `start` on that fit into a page, and where the next one begins."""
+    found: list[Any] = []
+    octets = 0
+    for entry in entries[start:]:
+        if octets > PAGE_OCTETS:
+            return {name: found, "next": start + len(found)}
+        found.append(to_plain(show(entry)))
+        octets += len(msgpack.packb(found[-1]))
+    return {name: found, "next": None}

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the workers of an instance are told: interfaces and routes through tables, neighbors and news by messages.
+
+Owned by the supervisor. What is wanted is a value (`running`); this brings the tables, the routes, the kernel's side of
+our TAPs and the workers to it, one change after the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+
+from halo_mp import logs
+from halo_mp.control.messages import Neighbor, ReadyPort, chunks
+from halo_mp.errors import HaloError
+from halo_mp.shm.tables import Interface, TablesWriter
+from halo_mp.supervisor import tap
+from halo_mp.supervisor.config import Config, PortConfig, TapConfig
+from halo_mp.supervisor.config_interfaces import kernel_side
+from halo_mp.supervisor.config_model import AddressConfig, HopConfig, NeighborConfig
+from halo_mp.supervisor.config_routes import RouteList, via_of
+from halo_mp.supervisor.keeper_driver import DriverKeeper
+from halo_mp.supervisor.keeper_worker import WorkerKeeper
+from halo_mp.supervisor.life import Life
+from halo_mp.supervisor.neighbors import NeighborTable
+from halo_mp.supervisor.news import News
+from halo_mp.supervisor.routes import RouteError, Routes, Via
+from halo_mp.supervisor.running import RefusedError, Running
+from halo_mp.supervisor.wiring import interface_flags, interfaces
+
+TABLES_POLL_S = 0.005
+_REFUSALS_TOLD = 10  # by a line of their own; the others are counted
+
+log = logs.get("supervisor")
+
+Place = tuple[int, int, int]
+"""Port, VLAN and address of a neighbor."""
+
+
+class Published:
+    """What is told to the workers of one run; `workers` may still be filled, `driver` is set once there is one."""
+
+    driver: DriverKeeper
+
+    def __init__(
+        self,
+        config: Config,
+        tables: TablesWriter,
+        routes: Routes,
+        workers: Mapping[int, WorkerKeeper],
+        lent: Callable[[], AbstractContextManager[None]],
+        on_changed: Callable[[], None],
+        static: RouteList | None = None,
+    ) -> None:
+        """`static` is loaded once there are interfaces.
+
+        `lent` lends descriptors for a moment; `on_changed` is called when a successor should know what is wanted.
+        """
+        self.config = config
+        self.running = Running.of(config)
+        self.routes = routes
+        self.neighbors = NeighborTable()
+        self.news = News(self.neighbors, routes, workers, lambda: self.interfaces)
+        self.interfaces: dict[int, Interface] = {}
+        self._tables = tables
+        self._workers = workers
+        self._lent = lent
+        self._on_changed = on_changed
+        self._static = static
+        self._publishing = asyncio.Lock()
+        self._kernel_side = {port.number: port.tap.addresses for port in config.ports if port.tap}
+
+    def resume(self, running: Running, found: dict[int, Interface]) -> None:
+        """Go on from what a predecessor wanted, and from what stands in the tables."""
+        self.running = running
+        self.interfaces = found
+        self._kernel_side = {number: self._wanted_side(number) for number in self._kernel_side}
+
+    # ---- what the driver brings about
+
+    async def on_driver_ready(self, ready: Mapping[int, ReadyPort]) -> None:
+        """Do what workers need before they may get frames."""
+        lost = self.driver.lost
+        # What the tables say of a lost port stays: it will most likely be true again, and stacks go on undisturbed.
+        async with self._publishing:
+            await self._publish(self._interfaces(ready))
+            if self._static is not None:  # gateways are known now, and no worker has a frame yet
+                self._load(self._static)
+                self._static = None
+        for port in self.config.ports:
+            if port.number not in lost:
+                await self._configure_tap(port, may_fail=self.driver.was_useful)
+        self._tell_to_announce(number for number in ready if number not in lost)
+
+    async def on_port_returned(self, number: int) -> None:
+        """Do the same for a port whose device went away and came back. It may go away again meanwhile."""
+        async with self._publishing:  # several ports may return together
+            await self._publish(self._interfaces(self.driver.ports))
+        for port in self.config.ports:
+            if port.number == number:
+                await self._configure_tap(port, may_fail=True)
+        self._tell_to_announce([number])
+
+    def _interfaces(self, ready: Mapping[int, ReadyPort]) -> dict[int, Interface]:
+        """Return what is to stand in the tables, of ports without a device what stood there last."""
+        found = interfaces(self.config, ready, self.running.interfaces)
+        for each in self.running.interfaces:
+            before = self.interfaces.get(each.number)
+            if before is not None and each.port in self.driver.lost and each.port not in ready:
+                found[each.number] = dataclasses.replace(
+                    before,
+                    mtu=min(before.mtu, each.mtu),
+                    addresses=tuple((entry.address, entry.prefix_length) for entry in each.addresses),
+                    flags=interface_flags(each),
+                )
+        return found
+
+    async def _publish(self, wanted: dict[int, Interface]) -> None:
+        """Write the tables, when nobody reads the block any more that is written to."""
+        if wanted == self.interfaces:
+            return
+        while not self._tables.can_write(self.reader_epochs()):  # noqa: ASYNC110 - in shm
+            await asyncio.sleep(TABLES_POLL_S)  # not for long: who hangs is killed
+        epoch = self._tables.write(wanted)
+        self.interfaces = wanted
+        self.routes.set_interfaces(wanted)
+        log.info("tables.written", epoch=epoch, interfaces=len(wanted))
+        self._tell({"type": "interfaces"})
+
+    def reader_epochs(self) -> list[int]:
+        """Return the epoch that each worker reads the tables in; 0 for who reads none."""
+        return [worker.epoch for worker in self._workers.values()]
+
+    def _load(self, static: RouteList) -> None:
+        """Add the routes that the instance starts with; those that are refused are logged."""
+        known = self.running.interfaces
+        vias: dict[tuple[HopConfig, ...], Via] = {}
+
+        def routes() -> Iterator[tuple[int, int, Via]]:
+            for prefix, length, hops in static:
+                if (via := vias.get(hops)) is None:
+                    via = vias[hops] = via_of(hops, known)
+                yield prefix, length, via
+
+        refused = self.routes.load(routes())
+        for _, sentence in refused[:_REFUSALS_TOLD]:
+            log.warning("route.refused", reason=sentence)
+        if static:
+            log.info("routes.loaded", routes=len(static) - len(refused), refused=len(refused))
+
+    # ---- what is asked for at run time
+
+    async def change(self, make: Callable[[Running], Running]) -> None:
+        """Bring about what `make` returns; what it raises is raised, with nothing changed."""
+        async with self._publishing:
+            wanted = make(self.running)
+            if wanted == self.running:
+                return
+            before, self.running = self.running, wanted
+            self._on_changed()
+            try:
+                await self._publish(self._interfaces(self.driver.ports))
+            except RouteError as error:
+                raise RefusedError(str(error)) from None
+        gone = {_place(each) for each in before.neighbors} - {_place(each) for each in wanted.neighbors}
+        if gone:
+            self._tell_forget(gone)
+        await self._change_kernel_side()
+
+    async def _change_kernel_side(self) -> None:
+        for port in self.config.ports:
+            if port.tap is None:
+                continue
+            before, wanted = self._kernel_side[port.number], self._wanted_side(port.number)
+            self._kernel_side[port.number] = wanted
+            if before == wanted:
+                continue
+            await self._take_away(port.tap, [each for each in before if each not in wanted])
+            await self._configure_tap(port, may_fail=True)
+
+    def _wanted_side(self, number: int) -> tuple[AddressConfig, ...]:
+        return kernel_side(self.running.interface((number, 0)).addresses)
+
+    async def _take_away(self, side: TapConfig, gone: list[AddressConfig]) -> None:
+        try:
+            with self._lent():
+                await tap.take_away(side.interface, gone)
+        except HaloError as error:
+            log.warning("port.not_configured", interface=side.interface, reason=str(error))
+
+    async def _configure_tap(self, port: PortConfig, *, may_fail: bool) -> None:
+        """Give the kernel's side of a port its addresses, if there is one and it is ours.
+
+        A TAP that was running may be deleted this very moment. The driver notices, and makes it anew: no reason to end
+        anything, or to keep another TAP from its address. Raises EnvironmentProblem unless it `may_fail`.
+        """
+        if port.tap is None:
+            return
+        try:
+            with self._lent():
+                await tap.configure([dataclasses.replace(port.tap, addresses=self._kernel_side[port.number])])
+        except HaloError as error:
+            if not may_fail:
+                raise
+            log.warning("port.not_configured", port=port.number, reason=str(error))
+
+    # ---- neighbors
+
+    def on_worker_ready(self, slot: int, life: Life) -> None:
+        """Tell a worker that starts what the others know."""
+        if told := self.news.tell_all(life):
+            log.info("neighbors.told", slot=slot, neighbors=told)
+        for chunk in chunks(map(_neighbor, self.running.neighbors)):
+            life.tell({"type": "static", "neighbors": chunk})
+
+    def set_static(self, neighbor: NeighborConfig, running: Running) -> None:
+        """Make a neighbor static; `running` is what is wanted then."""
+        self.running = running
+        self.neighbors.remove([_place(neighbor)])
+        self._on_changed()
+        self._tell({"type": "static", "neighbors": [_neighbor(neighbor)]})
+
+    def forget(self, places: Iterable[Place], running: Running) -> None:
+        """Have every worker forget neighbors; `running` is what is wanted then."""
+        gone = set(places)
+        if running != self.running:
+            self.running = running
+            self._on_changed()
+        self.neighbors.remove(gone)
+        self._tell_forget(gone)
+
+    def _tell_forget(self, places: Iterable[Place]) -> None:
+        for chunk in chunks(places):
+            self._tell({"type": "forget", "neighbors": chunk})
+
+    # ---- messages
+
+    def _tell_to_announce(self, ports: Iterable[int]) -> None:
+        """Ports are back: have those on the link told who is there, whatever they asked for meanwhile was lost."""
+        message = {"type": "announce", "ports": list(ports)}
+        for worker in self._workers.values():
+            if worker.life is not None and worker.is_useful:
+                worker.life.tell(message)
+
+    def _tell(self, message: dict[str, object]) -> None:
+        for worker in self._workers.values():
+            if worker.life is not None:
+                worker.life.tell(message)
+
+
+def _place(neighbor: NeighborConfig) -> Place:
+    return neighbor.port, neighbor.vlan, neighbor.address
+
+
+def _neighbor(neighbor: NeighborConfig) -> Neighbor:
+    return neighbor.port, neighbor.vlan, neighbor.address, neighbor.mac

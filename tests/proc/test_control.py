@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The control socket of an instance that runs: what is asked for happens under traffic, and stays for the next one."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+from pathlib import Path
+
+import pytest
+
+from halo_mp.control.client import AsyncClient, Client, NotReachableError, RefusedError
+from tests.proc.conftest import ADDRESSES, assert_answered, everybody, kill_supervisor, start_again
+from tests.support.instance import Instance, run_supervisor
+from tests.support.namespace import Namespace
+from tests.support.pinger import Pinger
+
+
+def client_of(instance: Instance) -> Client:
+    return Client(path=instance.runtime / "control.sock", timeout_s=30.0)
+
+
+def kernel_addresses(instance: Instance, port: int) -> set[str]:
+    """Return the addresses of the kernel's side of a port."""
+    words = instance.namespace.run("ip", "-4", "-brief", "address", "show", f"{instance.name}.{port}").stdout
+    return {word for word in words.split() if "/" in word}
+
+
+def test_addresses_come_and_go_under_traffic(pair: Instance) -> None:
+    namespace = pair.namespace
+    with Pinger(namespace, ADDRESSES[0]) as pinger, client_of(pair) as client:
+        pinger.wait_for_more()
+        client.addresses.add("0", "10.88.0.1/24")
+        assert kernel_addresses(pair, 0) == {"10.77.0.2/24", "10.88.0.2/24"}
+        client.addresses.add("0", "10.88.0.2/24")  # which the kernel's side has to leave
+        assert kernel_addresses(pair, 0) == {"10.77.0.2/24", "10.88.0.3/24"}
+        assert [each.addresses for each in client.interfaces.list()] == [
+            ("10.77.0.1/24", "10.88.0.1/24", "10.88.0.2/24"),
+            ("10.77.1.1/24",),
+        ]
+        for address in ("10.88.0.1/24", "10.88.0.2/24"):
+            client.addresses.delete("0", address)
+        assert kernel_addresses(pair, 0) == {"10.77.0.2/24"}
+        with pytest.raises(RefusedError, match=r"10\.77\.1\.1 is an address of interface 1 already"):
+            client.addresses.add("0", "10.77.1.1/24")
+        pinger.wait_for_more()
+        assert pinger.lost == set()
+
+
+def test_routes_come_and_go_under_traffic(pair: Instance) -> None:
+    with Pinger(pair.namespace, ADDRESSES[0]) as pinger, client_of(pair) as client:
+        pinger.wait_for_more()
+        client.routes.add("10.0.0.0/8", via="10.77.0.2")
+        with pytest.raises(RefusedError, match=r"there is a route to 10\.0\.0\.0/8 already"):
+            client.routes.add("10.0.0.0/8", via="10.77.0.2")
+        client.routes.replace("default", via=["10.77.0.2*3", "10.77.1.2"])
+        many = [(f"11.{i >> 8}.{i & 255}.0/24", "10.77.1.2") for i in range(5000)]
+        assert set(client.routes.add_all(many)) == {None}
+        found = {each.prefix: each for each in client.routes.iterate()}
+        assert len(found) == 5002 + 2 * 4  # each network, our address in it, and its two broadcast addresses
+        assert found["0.0.0.0/0"].hops == ("10.77.0.2@0*3", "10.77.1.2@1")
+        assert (found["10.77.1.0/24"].origin, found["10.77.1.0/24"].hops) == ("connected", ("@1",))
+        assert found["10.77.0.1/32"].origin == "local"
+        assert len(client.routes.list(within="11.2.0.0/16")) == 256
+        found_route = client.routes.lookup("11.0.7.9")
+        assert found_route is not None
+        assert (found_route.route.prefix, found_route.hop) == ("11.0.7.0/24", "10.77.1.2@1")
+        results = client.routes.delete_all([*(prefix for prefix, _ in many), "12.0.0.0/8", "x"])
+        assert set(results[:-2]) == {None}
+        assert results[-2:] == [
+            "there is no route to 12.0.0.0/8.",
+            "'x' is not a prefix, such as 10.0.0.0/8 or default.",
+        ]
+        pinger.wait_for_more()
+        assert pinger.lost == set()
+
+
+def test_flags_and_changes_are_known_to_the_next_supervisor(namespace: Namespace) -> None:
+    flags = ("--vlan", "1.9", "--route", "default=10.77.0.2", "--neighbor", "1=10.77.1.7,02:00:00:00:00:07")
+    with Instance(namespace, "--ports", "0,1", *flags) as instance:
+        assert_answered(namespace, *ADDRESSES, count=1)
+        children = everybody(instance)
+        with client_of(instance) as client:
+            client.addresses.add("0", "10.88.0.1/24")
+            client.addresses.add("0.7", "10.99.0.1/31")
+            client.interfaces.set("0.7", mtu=1400, proxy_arp=True)
+            client.interfaces.set("1", redirects=True)
+            client.neighbors.add("0", "10.77.0.9", "02:00:00:00:00:09")
+            client.neighbors.delete("1", "10.77.1.7")
+            client.routes.add("192.0.2.0/24", via=["10.88.0.9", "10.99.0.0"])
+            interfaces, routes = client.interfaces.list(), client.routes.list()
+            static = [each for each in client.neighbors.list() if each.static]
+            seed = client.show()
+        assert [each.name for each in interfaces] == ["0", "1", "1.9", "0.7"]
+        assert [(each.address, each.interface) for each in static] == [("10.77.0.9", "0")]
+        with Pinger(namespace, ADDRESSES[1]) as pinger:
+            pinger.wait_for_more()
+            kill_supervisor(instance)
+            with start_again(instance, *flags) as successor, client_of(successor) as client:
+                assert everybody(successor) == children
+                assert client.interfaces.list() == interfaces
+                assert client.routes.list() == routes
+                assert [each for each in client.neighbors.list() if each.static] == static
+                assert client.show().supervisor_pid != seed.supervisor_pid
+                client.addresses.delete("0", "10.88.0.1/24")
+                client.addresses.add("0.7", "10.99.1.1/24", primary=True)
+                [changed] = [each for each in client.interfaces.list() if each.name == "0.7"]
+                assert (changed.number, changed.addresses) == (3, ("10.99.1.1/24", "10.99.0.1/31"))
+                assert kernel_addresses(successor, 0) == {"10.77.0.2/24"}
+                pinger.wait_for_more()
+                assert pinger.lost == set()
+                pinger.stop()
+                assert successor.stop() == 0
+
+
+def test_routes_file_is_loaded_once(namespace: Namespace, tmp_path: Path) -> None:
+    file = tmp_path / "routes.txt"
+    file.write_text("".join(f"20.{i >> 8}.{i & 255}.0/24 10.77.0.{2 + i % 3}\n" for i in range(20_000)))
+    with Instance(namespace, "--ports", "0,1", "--routes-file", str(file)) as instance:
+        [loaded] = instance.events("routes.loaded")
+        assert (loaded["routes"], loaded["refused"]) == (20_000, 0)
+        with client_of(instance) as client:
+            client.routes.delete("20.0.0.0/24")
+            assert client.show().routes == 19_999 + 2 * 4
+        kill_supervisor(instance)
+        with start_again(instance, "--routes-file", str(file)) as successor, client_of(successor) as client:
+            assert client.show().routes == 19_999 + 2 * 4
+            assert not successor.events("routes.loaded")
+            assert successor.stop() == 0
+
+
+def test_socket_is_for_its_group_and_goes_with_the_instance(namespace: Namespace) -> None:
+    with Instance(namespace) as instance:
+        path = instance.runtime / "control.sock"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        assert path.stat().st_gid == 0
+
+        async def ask() -> None:
+            async with AsyncClient(path=path) as client:
+                assert client.hello["admin"]
+                assert (await client.show()).name == instance.name
+                assert [each.name for each in await client.interfaces.list()] == ["0"]
+
+        asyncio.run(ask())
+        with client_of(instance) as client:
+            assert instance.stop() == 0
+            with pytest.raises(NotReachableError, match="closed the connection"):
+                client.show()
+        with pytest.raises(NotReachableError, match="is the instance running"):
+            client_of(instance)
+
+
+def test_group_that_is_not_there_is_a_sentence(namespace: Namespace) -> None:
+    ended = run_supervisor(namespace, ("--control-group", "no-such-group"))
+    assert ended.returncode == 3
+    assert "--control-group no-such-group: there is no such group." in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("10.0.0.0/8 10.77.0.2\n10.0.0.0/8 10.77.0.3\n", "line 2: 10.0.0.0/8 was there before"),
+        (None, "it can not be read: No such file or directory"),
+    ],
+)
+def test_routes_file_that_makes_no_sense_ends_the_start(
+    namespace: Namespace, tmp_path: Path, text: str | None, sentence: str
+) -> None:
+    file = tmp_path / "routes.txt"
+    if text is not None:
+        file.write_text(text)
+    ended = run_supervisor(namespace, ("--routes-file", str(file)))
+    assert ended.returncode == 2
+    assert sentence in ended.stderr
