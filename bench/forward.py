@@ -32,6 +32,8 @@ from halo_mp.shm.region import Region, region_name
 
 FRAMES = 65536
 OCTETS = 60
+BUFFERS = 2 * FRAMES
+"""net_pcap keeps the frames of the file in buffers of the pool."""
 ROUTES = 1_000_000
 PATHS = 64
 GO_MPPS = 7.9
@@ -88,7 +90,7 @@ def _compare(directory: Path, rounds: int) -> list[Row]:
                 time.sleep(SETTLE_S)
                 rates[variant.name].append(instance.tx_rate(MEASURE_S))
         for burst, found in theirs.items():
-            found.append(testpmd.tx_rate(vdevs, mode="macswap", burst=burst, huge=True))
+            found.append(testpmd.tx_rate(vdevs, mode="macswap", burst=burst, huge=True, mbufs=BUFFERS))
     return [*_rate_rows(rates, theirs), *_load_rows(loads)]
 
 
@@ -137,7 +139,16 @@ def router(vdevs: Sequence[str], flags: Sequence[str]) -> Iterator[Instance]:
         "0",
     ]
     arguments += ["--driver-cores", str(driver_core), "--cores", f"{worker_core},{worker_core}"]
-    arguments += ["--address", "0=10.0.0.1/24", "--address", "1=10.1.0.1/24", "--mac", f"0={_ROUTER_MAC}"]
+    arguments += [
+        "--pool-size",
+        str(BUFFERS),
+        "--address",
+        "0=10.0.0.1/24",
+        "--address",
+        "1=10.1.0.1/24",
+        "--mac",
+        f"0={_ROUTER_MAC}",
+    ]
     arguments += [word for device in vdevs for word in ("--vdev", device)]
     for number in range(PATHS):
         arguments += ["--neighbor", f"1=10.1.0.{2 + number},{_MAC.format(2 + number)}"]

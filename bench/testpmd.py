@@ -16,6 +16,7 @@ from bench.machine import pick_cores, wait_until
 
 PROGRAM = "dpdk-testpmd"
 MEMORY_MB = 512
+MBUFS = 8192
 START_TIMEOUT_S = 20.0
 _RATE = re.compile(r"Tx-pps:\s+(\d+)")
 
@@ -25,7 +26,9 @@ def is_there() -> bool:
     return shutil.which(PROGRAM) is not None
 
 
-def command(vdevs: Sequence[str], *, mode: str, burst: int, huge: bool, period_s: int = 1) -> list[str]:
+def command(
+    vdevs: Sequence[str], *, mode: str, burst: int, huge: bool, mbufs: int = MBUFS, period_s: int = 1
+) -> list[str]:
     """Return the command line: main lcore on our second core, forwarding on our first."""
     forwarding, main = pick_cores(2)
     memory = ["--in-memory"] if huge else ["--no-huge", "-m", str(MEMORY_MB)]
@@ -33,16 +36,18 @@ def command(vdevs: Sequence[str], *, mode: str, burst: int, huge: bool, period_s
         PROGRAM,
         *("--lcores", f"0@{main},1@{forwarding}", "--main-lcore", "0", *memory, "--no-pci", "--no-telemetry"),
         *(f"--vdev={device}" for device in vdevs),
-        *("--", f"--forward-mode={mode}", f"--burst={burst}", "--nb-cores=1", "--total-num-mbufs=8192"),
+        *("--", f"--forward-mode={mode}", f"--burst={burst}", "--nb-cores=1", f"--total-num-mbufs={mbufs}"),
         f"--stats-period={period_s}",
     ]
 
 
-def tx_rate(vdevs: Sequence[str], *, mode: str, burst: int, huge: bool, periods: int = 3) -> float:
+def tx_rate(
+    vdevs: Sequence[str], *, mode: str, burst: int, huge: bool, mbufs: int = MBUFS, periods: int = 3
+) -> float:
     """Run it and return the median of the frames per second that it prints, its first period left out."""
     with tempfile.NamedTemporaryFile("w") as output:
         process = subprocess.Popen(
-            command(vdevs, mode=mode, burst=burst, huge=huge),
+            command(vdevs, mode=mode, burst=burst, huge=huge, mbufs=mbufs),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

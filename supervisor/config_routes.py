@@ -12,6 +12,7 @@ A file may have as many lines as the FIB has room for, so its loop does little f
 from __future__ import annotations
 
 import socket
+import time
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Address
@@ -47,6 +48,7 @@ class RouteList:
     """Routes in little memory: 9 octets for each, and one copy of each different list of hops."""
 
     def __init__(self) -> None:
+        self.read_s = 0.0  # that reading them took
         self._prefixes = array("I")
         self._lengths = array("B")
         self._which = array("I")
@@ -249,13 +251,16 @@ def load_routes(
     path: str, interfaces: Iterable[InterfaceConfig], taken: Iterable[RouteConfig] = ()
 ) -> RouteList:
     """Return the routes of a file. Raises UsageError with file and line; `taken` are routes that may not come again."""
+    begin = time.monotonic()
     try:
         with Path(path).open(encoding="utf-8", errors="replace") as lines:
-            return _read_routes(
+            found = _read_routes(
                 path, lines, HopChecker(interfaces), {(each.prefix, each.length) for each in taken}
             )
     except OSError as error:
         raise UsageError(f"--routes-file {path}: it can not be read: {error.strerror}.") from None
+    found.read_s = time.monotonic() - begin
+    return found
 
 
 def _read_routes(

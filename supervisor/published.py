@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 
@@ -144,11 +145,14 @@ class Published:
                     via = vias[hops] = via_of(hops, known)
                 yield prefix, length, via
 
+        begin = time.monotonic()
         refused = self.routes.load(routes())
+        seconds = static.read_s + time.monotonic() - begin
         for _, sentence in refused[:_REFUSALS_TOLD]:
             log.warning("route.refused", reason=sentence)
         if static:
-            log.info("routes.loaded", routes=len(static) - len(refused), refused=len(refused))
+            loaded = len(static) - len(refused)
+            log.info("routes.loaded", routes=loaded, refused=len(refused), seconds=round(seconds, 3))
 
     # ---- what is asked for at run time
 
