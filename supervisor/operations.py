@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Address
 from typing import Any, Literal, TypeVar, cast
@@ -184,8 +185,13 @@ class PublishedOperations:
         route = self._published.routes.lookup(destination)
         if route is None:
             return None
-        found = self._route(route)
-        return cast("Fields", to_plain(LookupInfo(route=found, hop=found.hops[0])))
+        source = _parsed(_any_address, flow.get("src", "0.0.0.0"))
+        numbers = [flow.get(name, 0) for name in ("protocol", "src_port", "dst_port")]
+        if not all(0 <= number <= most for number, most in zip(numbers, (0xFF, 0xFFFF, 0xFFFF), strict=True)):
+            raise RefusedError("a protocol is a number from 0 to 255, and a port one from 0 to 65535.")
+        via = self._published.routes.choose(source, destination, *numbers)
+        hop = via if isinstance(via, str) else self._hop(replace(via[0], weight=1))
+        return cast("Fields", to_plain(LookupInfo(route=self._route(route), hop=hop)))
 
     def _via(self, hops: Sequence[str]) -> Via:
         known = self._published.running.interfaces

@@ -207,6 +207,10 @@ class Routes:
         entry = self._fib.covering(address)
         return None if entry is None else self._route(entry)
 
+    def choose(self, src: int, dst: int, protocol: int, src_port: int = 0, dst_port: int = 0) -> Via:
+        """Return what a flow meets, of several hops the one that it is sent to; ports are 0 where there are none."""
+        return self._via(self._fib.flow_target(src, dst, protocol, src_port, dst_port))
+
     def gateways(self) -> Iterator[tuple[int, int]]:
         """Return the (interface, address) of each gateway that is one of several: worth watching."""
         for number in self._groups_of:
