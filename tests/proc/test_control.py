@@ -12,7 +12,7 @@ import pytest
 from halo_mp.control.client import AsyncClient, Client, NotReachableError, RefusedError
 from tests.proc.conftest import ADDRESSES, assert_answered, everybody, kill_supervisor, start_again
 from tests.support.instance import Instance, run_supervisor
-from tests.support.namespace import Namespace
+from tests.support.namespace import Namespace, wait_until
 from tests.support.pinger import Pinger
 
 
@@ -73,6 +73,37 @@ def test_routes_come_and_go_under_traffic(pair: Instance) -> None:
         ]
         pinger.wait_for_more()
         assert pinger.lost == set()
+
+
+def test_interface_that_is_down_is_silent_until_it_is_up(pair: Instance) -> None:
+    with Pinger(pair.namespace, ADDRESSES[1]) as other, client_of(pair) as client:
+        other.wait_for_more()
+        client.interfaces.set("0", up=False)
+        assert pair.namespace.ping(ADDRESSES[0], count=2, options=("-W", "0.2")) == 0
+        assert client.routes.lookup("10.77.0.9") is None
+        client.interfaces.set("0", up=True)
+        assert_answered(pair.namespace, ADDRESSES[0])
+        other.wait_for_more()
+        assert other.lost == set()
+
+
+def test_neighbors_are_static_or_learned_and_forgotten(pair: Instance) -> None:
+    namespace = pair.namespace
+    with client_of(pair) as client:
+        namespace.run("ip", "neigh", "flush", "all")
+        assert_answered(namespace, *ADDRESSES)  # the kernel has asked who we are, and so said who it is
+        wait_until(lambda: len(client.neighbors.list()) == 2, what="what both workers have learned")
+        learned = {each.interface: each for each in client.neighbors.list()}
+        assert [learned[name].address for name in ("0", "1")] == ["10.77.0.2", "10.77.1.2"]
+        assert not any(each.static for each in learned.values())
+        client.neighbors.add("0", "10.77.0.2", learned["0"].mac)
+        assert [each.static for each in client.neighbors.list(interface="0")] == [True]
+        assert client.neighbors.flush() == 1
+        assert [each.address for each in client.neighbors.list()] == ["10.77.0.2"]
+        client.neighbors.delete("0", "10.77.0.2")
+        with pytest.raises(RefusedError, match=r"interface 0 knows no neighbor 10\.77\.0\.2\."):
+            client.neighbors.delete("0", "10.77.0.2")
+        assert_answered(namespace, *ADDRESSES)
 
 
 def test_flags_and_changes_are_known_to_the_next_supervisor(namespace: Namespace) -> None:
