@@ -197,6 +197,14 @@ class Routes:
             found.append(self._route(entry))
         return found, None
 
+    def entries(self, start: int) -> Iterator[tuple[int, RouteEntry]]:
+        """Yield routes as they stand in the table, each with its place, which is where to go on; see `describe`."""
+        return self._fib.routes(start)
+
+    def describe(self, entry: RouteEntry) -> Route:
+        """Return a route as people see it."""
+        return self._route(entry)
+
     def find(self, prefix: int, length: int) -> Route | None:
         """Return the route of exactly this prefix."""
         entry = self._fib.find(prefix, length)

@@ -4,16 +4,26 @@
 from __future__ import annotations
 
 import asyncio
+import grp
+import pwd
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from halo_mp.control.client import AsyncClient, Client, NotReachableError, RefusedError
+from halo_mp.supervisor.checks_privileges import in_first_user_namespace
+from halo_mp.wire import ipv4
 from tests.proc.conftest import ADDRESSES, assert_answered, everybody, kill_supervisor, start_again
+from tests.support import frames
 from tests.support.instance import Instance, run_supervisor
 from tests.support.namespace import Namespace, wait_until
 from tests.support.pinger import Pinger
+from tests.support.station import Station
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples/routes.py"
 
 
 def client_of(instance: Instance) -> Client:
@@ -73,6 +83,20 @@ def test_routes_come_and_go_under_traffic(pair: Instance) -> None:
         ]
         pinger.wait_for_more()
         assert pinger.lost == set()
+
+
+def test_routes_with_as_many_hops_as_there_can_be_come_in_pages(pair: Instance) -> None:
+    """Each of them is a third of a page, and all are long: what a page has room for is counted in octets."""
+    hops = [f"192.168.{i >> 8}.{i & 255}@1*250" for i in range(2, 514)]
+    prefixes = {f"10.{i}.0.0/16" for i in range(30)}
+    with client_of(pair) as client:
+        assert set(client.routes.add_all([(prefix, hops) for prefix in prefixes])) == {None}
+        found = {each.prefix: each.hops for each in client.routes.iterate(within="10.0.0.0/11")}
+        assert found.keys() == prefixes
+        assert all(sorted(each) == sorted(hops) for each in found.values())
+        with pytest.raises(RefusedError, match="513 hops are too many for one route"):
+            client.routes.add("11.0.0.0/8", [*hops, "10.77.1.2"])
+        assert set(client.routes.delete_all(prefixes)) == {None}
 
 
 def test_interface_that_is_down_is_silent_until_it_is_up(pair: Instance) -> None:
@@ -179,6 +203,57 @@ def test_socket_is_for_its_group_and_goes_with_the_instance(namespace: Namespace
                 client.show()
         with pytest.raises(NotReachableError, match="is the instance running"):
             client_of(instance)
+
+
+def test_members_of_the_group_may_ask_and_nobody_else(namespace: Namespace) -> None:
+    daemon, nobody = grp.getgrnam("daemon").gr_gid, pwd.getpwnam("nobody")
+    if not in_first_user_namespace():  # with one user there is no group but ours
+        ended = run_supervisor(namespace, ("--control-group", "daemon"))
+        assert "can not be listened at: Invalid argument" in ended.stderr
+        return
+    with Instance(namespace, "--control-group", "daemon") as instance:
+        asked = [sys.executable, str(EXAMPLE), "--name", instance.name, "add", "10.0.0.0/8", "10.77.0.2"]
+        for groups, sentence in (([], "--control-group"), ([daemon], "")):
+            done = subprocess.run(
+                asked,
+                user=nobody.pw_uid,
+                group=nobody.pw_gid,
+                extra_groups=groups,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert (done.returncode == 0) == (sentence == "")
+            assert sentence in done.stderr
+        with client_of(instance) as client:
+            assert client.routes.lookup("10.1.1.1") is not None
+
+
+def test_vlan_answers_at_its_addresses_and_at_those_that_come(namespace: Namespace) -> None:
+    flags = ("--address", "0.100=10.1.100.1/24", "--address", "0.100=10.1.101.1/32")
+    tag = frames.tag(100)
+    with Instance(namespace, *flags) as instance, client_of(instance) as client:
+        assert kernel_addresses(instance, 0) == set(), "on VLANs the kernel's side is the operator's"
+        [_, ours] = client.interfaces.list()
+        with Station(namespace, f"{instance.name}.0") as station:
+
+            def answers(address: str) -> None:
+                ends = {"dst": bytes.fromhex(ours.mac.replace(":", "")), "src": station.mac}
+                request = frames.packet(src="10.1.100.2", dst=address, payload=frames.echo_request())
+                station.send(frames.frame(**ends, tags=tag, payload=request))
+                own = ipv4.parse_address(address).to_bytes(4, "big")
+                station.listen(
+                    lambda heard: heard.octets[12:16] == tag and heard.octets[30:34] == own, what=address
+                )
+
+            answers("10.1.100.1")
+            answers("10.1.101.1")
+            client.addresses.add("0.100", "10.1.102.1/31")
+            answers("10.1.102.1")
+            client.addresses.delete("0.100", "10.1.101.1/32")
+            [_, changed] = client.interfaces.list()
+            assert changed.addresses == ("10.1.100.1/24", "10.1.102.1/31")
+        assert instance.stop() == 0
 
 
 def test_group_that_is_not_there_is_a_sentence(namespace: Namespace) -> None:
