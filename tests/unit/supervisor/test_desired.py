@@ -98,7 +98,8 @@ def test_hugepages_that_the_instance_itself_has_taken_are_no_difference() -> Non
 
 
 def test_what_concerns_the_supervisor_alone_may_change() -> None:
-    flags = "--hang-timeout 2 --restart-limit 1/1 --stats-log 1 --orphan-timeout 5 --spare 3 --no-adopt --control-group adm"
+    flags = "--hang-timeout 2 --restart-limit 1/1 --stats-log 1 --orphan-timeout 5 --spare 3 --no-adopt "
+    flags += "--control-group adm"
     running, wanted = build(), build(*flags.split())
     assert differences(running, wanted) == []
     changed = with_changes(running, wanted)
