@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from halo_mp.control.client import AsyncClient, Client, NotReachableError, RefusedError
+from halo_mp.shm.layout import RegionKind
 from halo_mp.supervisor.checks_privileges import in_first_user_namespace
 from halo_mp.wire import ipv4
 from tests.proc.conftest import ADDRESSES, assert_answered, everybody, kill_supervisor, start_again
@@ -75,6 +76,13 @@ def test_routes_come_and_go_under_traffic(pair: Instance) -> None:
         found_route = client.routes.lookup("11.0.7.9")
         assert found_route is not None
         assert (found_route.route.prefix, found_route.hop) == ("11.0.7.0/24", "10.77.1.2@1")
+        flows = [
+            client.routes.lookup("8.8.8.8", src="10.77.0.2", protocol=17, src_port=port, dst_port=53)
+            for port in range(64)
+        ]
+        assert {flow.hop for flow in flows if flow} == {"10.77.0.2@0", "10.77.1.2@1"}
+        with pytest.raises(RefusedError, match="a port one from 0 to 65535"):
+            client.routes.lookup("8.8.8.8", dst_port=65536)
         results = client.routes.delete_all([*(prefix for prefix, _ in many), "12.0.0.0/8", "x"])
         assert set(results[:-2]) == {None}
         assert results[-2:] == [
@@ -132,8 +140,10 @@ def test_neighbors_are_static_or_learned_and_forgotten(pair: Instance) -> None:
 
 def test_flags_and_changes_are_known_to_the_next_supervisor(namespace: Namespace) -> None:
     flags = ("--vlan", "1.9", "--route", "default=10.77.0.2", "--neighbor", "1=10.77.1.7,02:00:00:00:00:07")
-    with Instance(namespace, "--ports", "0,1", *flags) as instance:
+    with Instance(namespace, "--ports", "0,1", *flags, "--ecmp-seed", "7") as instance:
         assert_answered(namespace, *ADDRESSES, count=1)
+        with instance.region("fib", RegionKind.FIB) as fib:
+            assert fib.pointer.hash_seed == 7
         children = everybody(instance)
         with client_of(instance) as client:
             client.addresses.add("0", "10.88.0.1/24")
@@ -151,7 +161,10 @@ def test_flags_and_changes_are_known_to_the_next_supervisor(namespace: Namespace
         with Pinger(namespace, ADDRESSES[1]) as pinger:
             pinger.wait_for_more()
             kill_supervisor(instance)
-            with start_again(instance, *flags) as successor, client_of(successor) as client:
+            with (
+                start_again(instance, *flags, "--ecmp-seed", "7") as successor,
+                client_of(successor) as client,
+            ):
                 assert everybody(successor) == children
                 assert client.interfaces.list() == interfaces
                 assert client.routes.list() == routes
