@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from halo_mp.errors import UsageError
 from halo_mp.supervisor import arguments_flags
+from halo_mp.supervisor.config_file import FileReader
 
 PROGRAM = "python -m halo_mp.supervisor"
 
@@ -76,8 +77,20 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     known = parser()
     words, problems = _joined(known, sys.argv[1:] if argv is None else argv)
     flags = known.parse_args(words)
+    if flags.config is not None:
+        file = FileReader(flags.config)
+        problems += file.problems
+        flags = known.parse_args(words, _from_file(known, file, words))
     flags.problems = problems
     return flags
+
+
+def _from_file(known: argparse.ArgumentParser, file: FileReader, words: Sequence[str]) -> argparse.Namespace:
+    """Return what a file says, but for the flags among `words`: these count in its place."""
+    given = {known._option_string_actions[word.partition("=")[0]].dest for word in words if word[:1] == "-"}
+    if file.implies_ports and given & {"pci", "vdev"}:
+        given.add("ports")
+    return argparse.Namespace(**{name: value for name, value in file.values.items() if name not in given})
 
 
 def page() -> str:

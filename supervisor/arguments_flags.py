@@ -276,6 +276,12 @@ def add_packets(known: argparse.ArgumentParser) -> None:
 def add_supervision(known: argparse.ArgumentParser) -> None:
     group = known.add_argument_group("supervision")
     group.add_argument(
+        "--config",
+        metavar="FILE",
+        help="take what stands in this TOML file for flags, as docs/configuration.md has them; a flag that is given "
+        "too counts in place of all that the file says for it",
+    )
+    group.add_argument(
         "--name",
         metavar="NAME",
         default="default",

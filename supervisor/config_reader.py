@@ -6,13 +6,25 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from halo_mp.errors import UsageError
 from halo_mp.supervisor import config_values as values
 
 T = TypeVar("T")
 D = TypeVar("D")
+
+
+class FileText(str):
+    """The value of a flag that a file stands for, and where it was written, as `router.toml, ports.0.mac`."""
+
+    place: str
+
+    def __new__(cls, text: str, place: str) -> Self:
+        """Make one."""
+        made = super().__new__(cls, text)
+        made.place = place
+        return made
 
 
 class FlagReader:
@@ -51,8 +63,19 @@ class FlagReader:
 
     def refuse(self, flag: str, sentence: str) -> None:
         """Note what is wrong with a flag: nothing shall be concluded from its value."""
-        self._problems.append(sentence)
+        self._note(flag, sentence, self._place(flag))
+
+    def _note(self, flag: str, sentence: str, place: str) -> None:
+        self._problems.append(f"{place}: {sentence}" if place else sentence)
         self._unusable.add(flag)
+
+    def _place(self, flag: str) -> str:
+        """Return where a flag was written, if that was in a file: the key, or of several only the file."""
+        raw = self._raw(flag)
+        places = {
+            text.place for text in (raw if isinstance(raw, list) else [raw]) if isinstance(text, FileText)
+        }
+        return places.pop() if len(places) == 1 else places.pop().partition(",")[0] if places else ""
 
     def sound(self, *flags: str) -> bool:
         """Tell whether nothing is wrong with these flags, as far as is known yet."""
@@ -72,5 +95,5 @@ class FlagReader:
             try:
                 parsed.append(parser(flag, text))
             except ValueError as error:
-                self.refuse(flag, str(error))
+                self._note(flag, str(error), text.place if isinstance(text, FileText) else "")
         return parsed

@@ -22,6 +22,7 @@ from halo_mp.supervisor.plain import to_plain
 CHANGEABLE = frozenset(
     {
         "adopt",
+        "control_group",
         "hang_timeout_s",
         "hugepages_auto",
         "log_format",
@@ -56,7 +57,6 @@ _PORT_FLAGS = {
 }
 _INTERFACE_FLAGS = {
     "addresses": "--address",
-    "forward": "--no-forward",
 }
 
 
@@ -105,7 +105,9 @@ def _interface_differences(
     for key in mine.keys() & asked.keys():
         for field in dataclasses.fields(InterfaceConfig):
             ours, theirs = getattr(mine[key], field.name), getattr(asked[key], field.name)
-            if ours != theirs and field.name != "number":
+            if ours != theirs and field.name == "forward":
+                yield _phrase("--no-forward", not ours, not theirs)
+            elif ours != theirs and field.name != "number":
                 flag = _INTERFACE_FLAGS.get(field.name) or _flag(field.name)
                 yield _phrase(f"{flag} of port {mine[key].name}", ours, theirs)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Address
 from typing import Any, Literal, TypeVar, cast
@@ -17,7 +18,7 @@ import msgpack
 
 import halo_mp
 from halo_mp.control.public import InstanceInfo, InterfaceInfo, LookupInfo, NeighborInfo, RouteInfo
-from halo_mp.shm.fib import Origin
+from halo_mp.shm.fib import Origin, RouteEntry
 from halo_mp.supervisor import running
 from halo_mp.supervisor.config_model import HopConfig, InterfaceConfig, NeighborConfig, interface_name
 from halo_mp.supervisor.config_routes import parse_hops, parse_prefix, via_of
@@ -31,7 +32,7 @@ PAGE_OCTETS = 32 << 10
 """After which a page ends: a route with as many hops as it can have still fits into the frame."""
 SCANNED = 2048
 """Routes that one request looks at: a filter may leave out nearly all of them."""
-_BATCH = 256
+_LONGEST_PREFIX = len("255.255.255.255/32")
 
 T = TypeVar("T")
 Fields = dict[str, Any]
@@ -147,17 +148,23 @@ class PublishedOperations:
         prefix, length = (0, 0) if within is None else _parsed(parse_prefix, within)
         shift = 32 - length
         found: list[Any] = []
-        place: int | None = start
+        described: dict[
+            tuple[int, Origin], tuple[Fields, int]
+        ] = {}  # by target: with a few many routes agree
         octets = 0
-        for _ in range(SCANNED // _BATCH):
-            if place is None or octets > PAGE_OCTETS:
-                break
-            routes, place = self._published.routes.routes(place, _BATCH)
-            for route in routes:
-                if route.length >= length and route.prefix >> shift == prefix >> shift:
-                    found.append(to_plain(self._route(route)))
-                    octets += len(msgpack.packb(found[-1]))
-        return {"routes": found, "next": place}
+        for looked_at, (place, entry) in enumerate(self._published.routes.entries(start)):
+            if looked_at == SCANNED or octets > PAGE_OCTETS:
+                return {"routes": found, "next": place}
+            if entry.length < length or entry.prefix >> shift != prefix >> shift:
+                continue
+            which = entry.target, entry.origin
+            if which not in described:
+                plain = to_plain(self._route(self._published.routes.describe(entry)))
+                described[which] = plain, len(msgpack.packb(plain)) + _LONGEST_PREFIX
+            plain, size = described[which]
+            found.append({**plain, "prefix": _prefix_text(entry)})
+            octets += size
+        return {"routes": found, "next": None}
 
     def change_routes(self, kind: str, changes: Sequence[tuple[str, Sequence[str]]]) -> list[str | None]:
         """Make changes in order; return of each why it was refused, or None."""
@@ -184,8 +191,13 @@ class PublishedOperations:
         route = self._published.routes.lookup(destination)
         if route is None:
             return None
-        found = self._route(route)
-        return cast("Fields", to_plain(LookupInfo(route=found, hop=found.hops[0])))
+        source = _parsed(_any_address, flow.get("src", "0.0.0.0"))
+        numbers = [flow.get(name, 0) for name in ("protocol", "src_port", "dst_port")]
+        if not all(0 <= number <= most for number, most in zip(numbers, (0xFF, 0xFFFF, 0xFFFF), strict=True)):
+            raise RefusedError("a protocol is a number from 0 to 255, and a port one from 0 to 65535.")
+        via = self._published.routes.choose(source, destination, *numbers)
+        hop = via if isinstance(via, str) else self._hop(replace(via[0], weight=1))
+        return cast("Fields", to_plain(LookupInfo(route=self._route(route), hop=hop)))
 
     def _via(self, hops: Sequence[str]) -> Via:
         known = self._published.running.interfaces
@@ -200,6 +212,11 @@ class PublishedOperations:
         entry = None if hop.interface is None else self._published.interfaces.get(hop.interface)
         port, vlan = entry.key if entry else (None, 0)
         return str(HopConfig(hop.address, port, vlan, hop.weight))
+
+
+def _prefix_text(entry: RouteEntry) -> str:
+    prefix = entry.prefix
+    return f"{prefix >> 24}.{prefix >> 16 & 255}.{prefix >> 8 & 255}.{prefix & 255}/{entry.length}"
 
 
 def _any_address(text: str) -> int:

@@ -71,7 +71,7 @@ class Regions:
             regions.owners = regions._keep(create_owners(name, geometry, generation=generation))
             regions.ports = regions._keep(create_ports(name, generation=generation))
             regions.tables = regions._keep(create_tables(name, generation=generation))
-            seed = secrets.randbits(32)
+            seed = secrets.randbits(32) if config.ecmp_seed is None else config.ecmp_seed
             regions.fib = regions._keep(create_fib(name, generation=generation, hash_seed=seed))
             regions.routes = regions._keep(create_routes(name, generation=generation))
             regions._open_tables()

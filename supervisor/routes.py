@@ -197,6 +197,14 @@ class Routes:
             found.append(self._route(entry))
         return found, None
 
+    def entries(self, start: int) -> Iterator[tuple[int, RouteEntry]]:
+        """Yield routes as they stand in the table, each with its place, which is where to go on; see `describe`."""
+        return self._fib.routes(start)
+
+    def describe(self, entry: RouteEntry) -> Route:
+        """Return a route as people see it."""
+        return self._route(entry)
+
     def find(self, prefix: int, length: int) -> Route | None:
         """Return the route of exactly this prefix."""
         entry = self._fib.find(prefix, length)
@@ -206,6 +214,10 @@ class Routes:
         """Return the longest route that covers an address."""
         entry = self._fib.covering(address)
         return None if entry is None else self._route(entry)
+
+    def choose(self, src: int, dst: int, protocol: int, src_port: int = 0, dst_port: int = 0) -> Via:
+        """Return what a flow meets, of several hops the one that it is sent to; ports are 0 where there are none."""
+        return self._via(self._fib.flow_target(src, dst, protocol, src_port, dst_port))
 
     def gateways(self) -> Iterator[tuple[int, int]]:
         """Return the (interface, address) of each gateway that is one of several: worth watching."""

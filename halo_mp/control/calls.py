@@ -144,7 +144,7 @@ def route(prefix: str, via: Hops) -> list[Any]:
 
 
 def _route(entry: Message) -> RouteInfo:
-    return RouteInfo(**{**entry, "hops": tuple(entry["hops"])})
+    return RouteInfo(prefix=entry["prefix"], hops=tuple(entry["hops"]), origin=entry["origin"])
 
 
 def _all(name: str, **fields: object) -> Call[list[Message]]:

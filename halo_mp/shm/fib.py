@@ -274,6 +274,12 @@ class FibWriter:
         """Return the longest route that covers an address."""
         return self._entry(lib.halo_fib_table_covering(self._table, address))
 
+    def flow_target(self, src: int, dst: int, protocol: int, src_port: int, dst_port: int) -> int:
+        """Return the target that a flow meets, of a group the member that its hash chooses."""
+        flow = lib.halo_flow_hash(self._fib.hash_seed, src, dst, protocol, src_port, dst_port)
+        found: int = lib.halo_fib_lookup_flow(self._fib, dst, flow)
+        return found
+
     def routes(self, start: int = 0, origin: Origin | None = None) -> Iterator[tuple[int, RouteEntry]]:
         """Return routes, or those of an origin, with their places, from one on. A place stays as long as its route."""
         place = lib.halo_fib_table_next(self._table, start, origin or 0)

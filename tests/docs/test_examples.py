@@ -9,16 +9,19 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from halo_mp.control.client import Client
+from halo_mp.control.public import InterfaceInfo, RouteInfo
 from halo_mp.wire import arp, ethernet, icmpv4, ipv4, udp
 from tests.support.instance import Instance
 from tests.support.namespace import Namespace
 
 ROOT = Path(__file__).resolve().parents[2]
-EXAMPLES = sorted(path for path in (ROOT / "examples").iterdir() if path.is_file())
+EXAMPLES = sorted(path for path in (ROOT / "examples").iterdir() if path.suffix in (".py", ".sh"))
 MACS = bytes.fromhex("020000000001"), bytes.fromhex("020000000002")
 SRC, DST = ipv4.parse_address("192.0.2.1"), ipv4.parse_address("192.0.2.2")
 
@@ -70,6 +73,58 @@ def test_counters_of_no_instance_say_so() -> None:
         refused.stderr
         == "counters: there is no shared memory /halo-mp.not-there.ports: is the instance running?\n"
     )
+
+
+def test_routes_are_listed_added_and_deleted(instance: Instance) -> None:
+    def routes(*words: str) -> subprocess.CompletedProcess[str]:
+        return run("routes.py", "--name", instance.name, *words)
+
+    assert routes("add", "10.0.0.0/8", "10.77.0.2", "10.77.0.3*2").returncode == 0
+    assert routes("replace", "default", "10.77.0.2").returncode == 0
+    listed = [line.split() for line in routes("list", "--static").stdout.splitlines()]
+    assert sorted(listed) == [
+        ["0.0.0.0/0", "static", "10.77.0.2@0"],
+        ["10.0.0.0/8", "static", "10.77.0.2@0", "10.77.0.3@0*2"],
+    ]
+    assert routes("where", "11.2.3.4").stdout == "0.0.0.0/0 10.77.0.2@0\n"
+    assert routes("where", "10.77.0.9").stdout == "10.77.0.0/24 @0\n"
+    assert "10.77.0.1/32" in routes("list", "--within", "10.77.0.0/16").stdout
+    twice = routes("add", "10.0.0.0/8", "10.77.0.2")
+    assert twice.returncode == 1
+    assert twice.stderr.startswith("routes: there is a route to 10.0.0.0/8 already; ")
+    for prefix in ("10.0.0.0/8", "default"):
+        assert routes("delete", prefix).returncode == 0
+    assert routes("list", "--static").stdout == ""
+    assert (routes("where", "11.2.3.4").returncode, routes("where", "11.2.3.4").stdout) == (1, "no route\n")
+
+
+def test_routes_of_no_instance_say_so() -> None:
+    refused = run("routes.py", "--name", "not-there", "list")
+    assert refused.returncode == 1
+    assert "is the instance running, and is that its name?" in refused.stderr
+
+
+def shown(instance: Instance) -> tuple[list[InterfaceInfo], list[RouteInfo]]:
+    """Return what a router says of itself, but for what belongs to its name."""
+    with Client(path=instance.runtime / "control.sock") as client:
+        interfaces = [replace(each, mac="") for each in client.interfaces.list()]
+        return interfaces, sorted(client.routes.list(), key=lambda route: route.prefix)
+
+
+def test_router_is_the_same_as_a_program_and_as_a_file(namespace: Namespace) -> None:
+    with Instance(namespace, "--config", str(ROOT / "examples/router.toml")) as router:
+        of_file = shown(router)
+        assert router.stop() == 0
+    with Instance(namespace, program=command("router.py")) as router:
+        of_program = shown(router)
+        assert namespace.ping("10.77.0.1") == 3
+        assert router.stop() == 0
+    assert of_program == of_file
+    interfaces, routes = of_file
+    assert {each.name: len(each.addresses) for each in interfaces} == {"0": 1, "1": 2, "0.100": 1}
+    assert [route.hops for route in routes if route.prefix == "0.0.0.0/0"] == [
+        ("10.77.0.2@0*2", "10.77.1.2@1")
+    ]
 
 
 def test_ping_report_pings_both_ports(namespace: Namespace) -> None:

@@ -4,16 +4,27 @@
 from __future__ import annotations
 
 import asyncio
+import grp
+import pwd
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from halo_mp.control.client import AsyncClient, Client, NotReachableError, RefusedError
+from halo_mp.shm.layout import RegionKind
+from halo_mp.supervisor.checks_privileges import in_first_user_namespace
+from halo_mp.wire import ipv4
 from tests.proc.conftest import ADDRESSES, assert_answered, everybody, kill_supervisor, start_again
+from tests.support import frames
 from tests.support.instance import Instance, run_supervisor
-from tests.support.namespace import Namespace
+from tests.support.namespace import Namespace, wait_until
 from tests.support.pinger import Pinger
+from tests.support.station import Station
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples/routes.py"
 
 
 def client_of(instance: Instance) -> Client:
@@ -65,6 +76,13 @@ def test_routes_come_and_go_under_traffic(pair: Instance) -> None:
         found_route = client.routes.lookup("11.0.7.9")
         assert found_route is not None
         assert (found_route.route.prefix, found_route.hop) == ("11.0.7.0/24", "10.77.1.2@1")
+        flows = [
+            client.routes.lookup("8.8.8.8", src="10.77.0.2", protocol=17, src_port=port, dst_port=53)
+            for port in range(64)
+        ]
+        assert {flow.hop for flow in flows if flow} == {"10.77.0.2@0", "10.77.1.2@1"}
+        with pytest.raises(RefusedError, match="a port one from 0 to 65535"):
+            client.routes.lookup("8.8.8.8", dst_port=65536)
         results = client.routes.delete_all([*(prefix for prefix, _ in many), "12.0.0.0/8", "x"])
         assert set(results[:-2]) == {None}
         assert results[-2:] == [
@@ -75,10 +93,57 @@ def test_routes_come_and_go_under_traffic(pair: Instance) -> None:
         assert pinger.lost == set()
 
 
+def test_routes_with_as_many_hops_as_there_can_be_come_in_pages(pair: Instance) -> None:
+    """Each of them is a third of a page, and all are long: what a page has room for is counted in octets."""
+    hops = [f"192.168.{i >> 8}.{i & 255}@1*250" for i in range(2, 514)]
+    prefixes = {f"10.{i}.0.0/16" for i in range(30)}
+    with client_of(pair) as client:
+        assert set(client.routes.add_all([(prefix, hops) for prefix in prefixes])) == {None}
+        found = {each.prefix: each.hops for each in client.routes.iterate(within="10.0.0.0/11")}
+        assert found.keys() == prefixes
+        assert all(sorted(each) == sorted(hops) for each in found.values())
+        with pytest.raises(RefusedError, match="513 hops are too many for one route"):
+            client.routes.add("11.0.0.0/8", [*hops, "10.77.1.2"])
+        assert set(client.routes.delete_all(prefixes)) == {None}
+
+
+def test_interface_that_is_down_is_silent_until_it_is_up(pair: Instance) -> None:
+    with Pinger(pair.namespace, ADDRESSES[1]) as other, client_of(pair) as client:
+        other.wait_for_more()
+        client.interfaces.set("0", up=False)
+        assert pair.namespace.ping(ADDRESSES[0], count=2, options=("-W", "0.2")) == 0
+        assert client.routes.lookup("10.77.0.9") is None
+        client.interfaces.set("0", up=True)
+        assert_answered(pair.namespace, ADDRESSES[0])
+        other.wait_for_more()
+        assert other.lost == set()
+
+
+def test_neighbors_are_static_or_learned_and_forgotten(pair: Instance) -> None:
+    namespace = pair.namespace
+    with client_of(pair) as client:
+        namespace.run("ip", "neigh", "flush", "all")
+        assert_answered(namespace, *ADDRESSES)  # the kernel has asked who we are, and so said who it is
+        wait_until(lambda: len(client.neighbors.list()) == 2, what="what both workers have learned")
+        learned = {each.interface: each for each in client.neighbors.list()}
+        assert [learned[name].address for name in ("0", "1")] == ["10.77.0.2", "10.77.1.2"]
+        assert not any(each.static for each in learned.values())
+        client.neighbors.add("0", "10.77.0.2", learned["0"].mac)
+        assert [each.static for each in client.neighbors.list(interface="0")] == [True]
+        assert client.neighbors.flush() == 1
+        assert [each.address for each in client.neighbors.list()] == ["10.77.0.2"]
+        client.neighbors.delete("0", "10.77.0.2")
+        with pytest.raises(RefusedError, match=r"interface 0 knows no neighbor 10\.77\.0\.2\."):
+            client.neighbors.delete("0", "10.77.0.2")
+        assert_answered(namespace, *ADDRESSES)
+
+
 def test_flags_and_changes_are_known_to_the_next_supervisor(namespace: Namespace) -> None:
     flags = ("--vlan", "1.9", "--route", "default=10.77.0.2", "--neighbor", "1=10.77.1.7,02:00:00:00:00:07")
-    with Instance(namespace, "--ports", "0,1", *flags) as instance:
+    with Instance(namespace, "--ports", "0,1", *flags, "--ecmp-seed", "7") as instance:
         assert_answered(namespace, *ADDRESSES, count=1)
+        with instance.region("fib", RegionKind.FIB) as fib:
+            assert fib.pointer.hash_seed == 7
         children = everybody(instance)
         with client_of(instance) as client:
             client.addresses.add("0", "10.88.0.1/24")
@@ -96,7 +161,10 @@ def test_flags_and_changes_are_known_to_the_next_supervisor(namespace: Namespace
         with Pinger(namespace, ADDRESSES[1]) as pinger:
             pinger.wait_for_more()
             kill_supervisor(instance)
-            with start_again(instance, *flags) as successor, client_of(successor) as client:
+            with (
+                start_again(instance, *flags, "--ecmp-seed", "7") as successor,
+                client_of(successor) as client,
+            ):
                 assert everybody(successor) == children
                 assert client.interfaces.list() == interfaces
                 assert client.routes.list() == routes
@@ -148,6 +216,57 @@ def test_socket_is_for_its_group_and_goes_with_the_instance(namespace: Namespace
                 client.show()
         with pytest.raises(NotReachableError, match="is the instance running"):
             client_of(instance)
+
+
+def test_members_of_the_group_may_ask_and_nobody_else(namespace: Namespace) -> None:
+    daemon, nobody = grp.getgrnam("daemon").gr_gid, pwd.getpwnam("nobody")
+    if not in_first_user_namespace():  # with one user there is no group but ours
+        ended = run_supervisor(namespace, ("--control-group", "daemon"))
+        assert "can not be listened at: Invalid argument" in ended.stderr
+        return
+    with Instance(namespace, "--control-group", "daemon") as instance:
+        asked = [sys.executable, str(EXAMPLE), "--name", instance.name, "add", "10.0.0.0/8", "10.77.0.2"]
+        for groups, sentence in (([], "--control-group"), ([daemon], "")):
+            done = subprocess.run(
+                asked,
+                user=nobody.pw_uid,
+                group=nobody.pw_gid,
+                extra_groups=groups,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert (done.returncode == 0) == (sentence == "")
+            assert sentence in done.stderr
+        with client_of(instance) as client:
+            assert client.routes.lookup("10.1.1.1") is not None
+
+
+def test_vlan_answers_at_its_addresses_and_at_those_that_come(namespace: Namespace) -> None:
+    flags = ("--address", "0.100=10.1.100.1/24", "--address", "0.100=10.1.101.1/32")
+    tag = frames.tag(100)
+    with Instance(namespace, *flags) as instance, client_of(instance) as client:
+        assert kernel_addresses(instance, 0) == set(), "on VLANs the kernel's side is the operator's"
+        [_, ours] = client.interfaces.list()
+        with Station(namespace, f"{instance.name}.0") as station:
+
+            def answers(address: str) -> None:
+                ends = {"dst": bytes.fromhex(ours.mac.replace(":", "")), "src": station.mac}
+                request = frames.packet(src="10.1.100.2", dst=address, payload=frames.echo_request())
+                station.send(frames.frame(**ends, tags=tag, payload=request))
+                own = ipv4.parse_address(address).to_bytes(4, "big")
+                station.listen(
+                    lambda heard: heard.octets[12:16] == tag and heard.octets[30:34] == own, what=address
+                )
+
+            answers("10.1.100.1")
+            answers("10.1.101.1")
+            client.addresses.add("0.100", "10.1.102.1/31")
+            answers("10.1.102.1")
+            client.addresses.delete("0.100", "10.1.101.1/32")
+            [_, changed] = client.interfaces.list()
+            assert changed.addresses == ("10.1.100.1/24", "10.1.102.1/31")
+        assert instance.stop() == 0
 
 
 def test_group_that_is_not_there_is_a_sentence(namespace: Namespace) -> None:

@@ -35,9 +35,12 @@ class Instance:
         name: str | None = None,
         wait: bool = True,
         via: Sequence[str] = (),
+        program: Sequence[str] = (sys.executable, "-m", "halo_mp.supervisor"),
         **options: Any,
     ) -> None:
         """`via` is a command that starts the supervisor in its own place, as taskset(1); options are Popen's.
+
+        `program` is the supervisor, or what becomes one.
 
         There is no spare worker unless a flag says so: it would come some time after the instance is up.
         """
@@ -46,6 +49,7 @@ class Instance:
         self._flags = flags
         self._wait = wait
         self._via = via
+        self._program = program
         self._options = options
         self._log = tempfile.NamedTemporaryFile(prefix="halo-mp-test-", suffix=".log")  # noqa: SIM115
         self._text = ""  # the log, once the instance has ended
@@ -58,7 +62,7 @@ class Instance:
         flags = ["--name", self.name, "--log-format", "json", *spare, *self._flags]
         # Whoever runs the tests may ignore a signal (nohup does), and children inherit that.
         clean = ("env", "--default-signal")
-        command = [*clean, *self._via, sys.executable, "-m", "halo_mp.supervisor", *flags]
+        command = [*clean, *self._via, *self._program, *flags]
         options = {"stdout": self._log, "stderr": self._log, **self._options}
         self.process = self.namespace.popen(*command, **options)
         if self._wait:

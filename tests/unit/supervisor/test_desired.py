@@ -17,6 +17,7 @@ from halo_mp.supervisor.plain import from_plain, to_plain
 MACHINE = Machine(cores=(0, 1, 2, 3), free_pages={})
 RICH = (
     "--vdev net_tap0 --vdev net_null1 --address 0=10.0.0.1/24 --mtu 1400 --mac 1=02:00:00:00:00:01 --macswap 0=1 "
+    "--route default=10.0.0.2*2,10.0.0.3 --neighbor 0=10.0.0.9,02:00:00:00:00:09 --vlan 1.5 --mtu 1.5=1300 "
     "--macswap 1=0 --slot 0=0 --slot 1=1 --cores 1,2 --driver-cores 0,3 --stats-log 0.5 --user nobody --eal -v"
 )
 
@@ -64,6 +65,13 @@ def test_missing_key_is_refused() -> None:
         ("--ring-size 1024 --pool-size 46080", "--ring-size: it runs with 16384, this asks for 1024"),
         ("--address 0=10.1.1.1/24", "--address of port 0: it runs with"),
         ("--mtu 1400", "--mtu of port 0: it runs with 1500, this asks for 1400"),
+        ("--address 1.7=10.1.1.1/24", "--vlan 1.7: it runs with False, this asks for True"),
+        ("--proxy-arp 0", "--proxy-arp of port 0: it runs with False, this asks for True"),
+        ("--no-forward", "--no-forward: it runs with False, this asks for True"),
+        ("--route default=10.77.0.2", "--route: it runs with none, this asks for 0.0.0.0/0"),
+        ("--routes-file r", "--routes-file: it runs with none, this asks for /"),
+        ("--neighbor 0=10.77.0.9,02:00:00:00:00:09", "--neighbor: it runs with none, this asks for [{"),
+        ("--ecmp-seed 4", "--ecmp-seed: it runs with none, this asks for 4"),
         ("--tx-only", "--tx-only: it runs with False, this asks for True"),
         ("--idle poll", "--idle: it runs with adaptive, this asks for poll"),
         ("--user nobody", "--user: it runs with none, this asks for nobody"),
@@ -90,7 +98,8 @@ def test_hugepages_that_the_instance_itself_has_taken_are_no_difference() -> Non
 
 
 def test_what_concerns_the_supervisor_alone_may_change() -> None:
-    flags = "--hang-timeout 2 --restart-limit 1/1 --stats-log 1 --orphan-timeout 5 --spare 3 --no-adopt"
+    flags = "--hang-timeout 2 --restart-limit 1/1 --stats-log 1 --orphan-timeout 5 --spare 3 --no-adopt "
+    flags += "--control-group adm"
     running, wanted = build(), build(*flags.split())
     assert differences(running, wanted) == []
     changed = with_changes(running, wanted)

@@ -1,0 +1,423 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The control socket's server, with real sockets: who is let in, what is refused, and that nobody waits for anybody."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from halo_mp.control.channel import Channel, ChannelClosed, Peer, RequestFailed, connect
+from halo_mp.control.client import AsyncClient
+from halo_mp.control.frame import MAX_FRAME_OCTETS
+from halo_mp.control.public import MAX_CHANGES, REQUESTS
+from halo_mp.supervisor import control
+from halo_mp.supervisor.control import MAX_CLIENTS, ControlServer, is_admin
+from halo_mp.supervisor.running import RefusedError
+from tests.unit.supervisor.tree import until
+
+HELLO = {"type": "hello", "version": 1}
+
+
+class Recorder:
+    """Operations that write down what they were asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+        self.page = 1
+        self.clients: Callable[[], int] = lambda: 0
+
+    def _note(self, *what: Any) -> dict[str, Any]:
+        self.asked.append(what)
+        return {}
+
+    def show(self) -> Mapping[str, Any]:
+        return self._note("show") | {"instance": {"name": "x"}}
+
+    def list_interfaces(self, start: int) -> Mapping[str, Any]:
+        return self._note("interfaces", start) | {"interfaces": [], "next": None}
+
+    async def set_interface(self, interface: str, settings: Mapping[str, Any]) -> None:
+        self._note("set", interface, settings)
+
+    async def add_address(self, interface: str, address: str, *, primary: bool) -> None:
+        self._note("add", interface, address, primary)
+        await asyncio.sleep(0)
+
+    async def delete_address(self, interface: str, address: str) -> None:
+        self._note("delete", interface, address)
+        raise RefusedError("no such address.")
+
+    def list_neighbors(self, interface: str | None, start: int) -> Mapping[str, Any]:
+        return self._note("neighbors", interface, start) | {"neighbors": [], "next": None}
+
+    def add_neighbor(self, interface: str, address: str, mac: str) -> None:
+        self._note("add", interface, address, mac)
+
+    def delete_neighbor(self, interface: str, address: str) -> None:
+        self._note("delete", interface, address)
+
+    def flush_neighbors(self, interface: str | None) -> int:
+        self._note("flush", interface)
+        return 7
+
+    def list_routes(self, within: str | None, start: int) -> Mapping[str, Any]:
+        page = {"prefix": "10.0.0.0/8", "hops": ["x" * 60_000], "origin": "static"}
+        return self._note("routes", within, start) | {"routes": [page] * self.page, "next": None}
+
+    def change_routes(self, kind: str, changes: Sequence[tuple[str, Sequence[str]]]) -> list[str | None]:
+        self._note(kind, [(prefix, list(hops)) for prefix, hops in changes])
+        return [None] * len(changes)
+
+    def lookup(self, address: str, flow: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        if address == "bug":
+            raise ZeroDivisionError
+        self._note("lookup", address, dict(flow))
+        return None
+
+
+Play = Callable[[Path, Recorder], Awaitable[None]]
+
+
+def serve(tmp_path: Path, play: Play) -> None:
+    """Play against a server, and assert that it leaves nothing."""
+    path = tmp_path / "control.sock"
+
+    async def scenario() -> None:
+        recorder = Recorder()
+        server = ControlServer(path, recorder, instance="x", group=os.getegid())
+        recorder.clients = lambda: len(server._clients)
+        try:
+            await asyncio.wait_for(play(path, recorder), 20)  # type: ignore[arg-type]
+        finally:
+            await server.close()
+            await server.close()
+
+    before = len(os.listdir("/proc/self/fd"))
+    asyncio.run(scenario())
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert not path.exists()
+
+
+async def greeted(path: Path) -> Channel:
+    """Return a channel on which hellos were exchanged."""
+    channel = await connect(path)
+    await channel.send(HELLO)
+    answer, _ = await channel.receive()
+    assert answer["type"] == "hello"
+    return channel
+
+
+async def ask(channel: Channel, kind: str, **fields: Any) -> dict[str, Any]:
+    """Return the reply to a request."""
+    reading = asyncio.create_task(channel.receive())
+    try:
+        return await channel.request({"type": kind, **fields})
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+
+
+async def is_closed(channel: Channel) -> None:
+    with pytest.raises(ChannelClosed):
+        await channel.receive()
+    channel.close()
+
+
+def test_hello_says_who_is_there(tmp_path: Path) -> None:
+    async def play(path: Path, _recorder: Recorder) -> None:
+        channel = await connect(path)
+        await channel.send(HELLO)
+        answer, _ = await channel.receive()
+        assert answer.pop("package")
+        assert answer == {"type": "hello", "version": 1, "instance": "x", "admin": True}
+        channel.close()
+
+    serve(tmp_path, play)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        {"type": "version", "id": 1},
+        {"type": "hello"},
+        {"type": "hello", "version": "1"},
+        {"type": "hello", "version": True},
+    ],
+)
+def test_without_a_hello_it_is_closed(tmp_path: Path, first: dict[str, Any]) -> None:
+    async def play(path: Path, recorder: Recorder) -> None:
+        channel = await connect(path)
+        await channel.send(first)
+        await is_closed(channel)
+        assert not recorder.asked
+
+    serve(tmp_path, play)
+
+
+def test_other_version_is_told_ours_and_closed(tmp_path: Path) -> None:
+    async def play(path: Path, _recorder: Recorder) -> None:
+        channel = await connect(path)
+        await channel.send({"type": "hello", "version": 2})
+        answer, _ = await channel.receive()
+        assert answer["version"] == 1
+        await is_closed(channel)
+
+    serve(tmp_path, play)
+
+
+def test_silent_client_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "HELLO_TIMEOUT_S", 0.05)
+
+    async def play(path: Path, _recorder: Recorder) -> None:
+        await is_closed(await connect(path))
+
+    serve(tmp_path, play)
+
+
+ROUTE = ["10.0.0.0/8", ["10.0.0.2"]]
+SOUND = [
+    ("instance.show", {}, ("show",)),
+    ("interfaces.list", {}, ("interfaces", 0)),
+    ("interfaces.list", {"start": 9}, ("interfaces", 9)),
+    ("interfaces.set", {"interface": "0", "up": False, "mtu": 9}, ("set", "0", {"up": False, "mtu": 9})),
+    ("addresses.add", {"interface": "0", "address": "a"}, ("add", "0", "a", False)),
+    ("addresses.add", {"interface": "0", "address": "a", "primary": True}, ("add", "0", "a", True)),
+    ("neighbors.list", {}, ("neighbors", None, 0)),
+    ("neighbors.list", {"interface": "1.2", "start": 4}, ("neighbors", "1.2", 4)),
+    ("neighbors.add", {"interface": "0", "address": "a", "mac": "m"}, ("add", "0", "a", "m")),
+    ("neighbors.delete", {"interface": "0", "address": "a"}, ("delete", "0", "a")),
+    ("neighbors.flush", {}, ("flush", None)),
+    ("routes.list", {"within": "p", "start": 4}, ("routes", "p", 4)),
+    ("routes.add", {"routes": [ROUTE]}, ("add", [("10.0.0.0/8", ["10.0.0.2"])])),
+    ("routes.replace", {"routes": []}, ("replace", [])),
+    ("routes.delete", {"prefixes": ["p", "q"]}, ("delete", [("p", []), ("q", [])])),
+    (
+        "routes.lookup",
+        {"address": "a", "src": "b", "dst_port": 5},
+        ("lookup", "a", {"src": "b", "dst_port": 5}),
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "fields", "asked"), SOUND)
+def test_request_reaches_its_operation_and_is_answered_with_its_fields(
+    tmp_path: Path, kind: str, fields: dict[str, Any], asked: tuple[Any, ...]
+) -> None:
+    async def play(path: Path, recorder: Recorder) -> None:
+        channel = await greeted(path)
+        reply = await ask(channel, kind, **fields)
+        assert recorder.asked == [asked]
+        assert reply.keys() - {"type", "id", "ok"} == set(REQUESTS[kind].reply)
+        channel.close()
+
+    serve(tmp_path, play)
+
+
+def test_every_request_is_tried() -> None:
+    assert {kind for kind, _, _ in SOUND} == set(REQUESTS) - {"version", "addresses.delete"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "sentence"),
+    [
+        ("routes.ad", {}, "there is no request 'routes.ad'; the nearest is 'routes.add'."),
+        ("qq", {}, "there is no request 'qq'; there are version, instance.show, "),
+        ("hello", {"version": 1}, "there is no request 'hello'; "),
+        ("version", {"x": 1}, "version has no field 'x'; it has none."),
+        (
+            "addresses.add",
+            {"interface": "0", "adress": "a"},
+            "addresses.add has no field 'adress'; the nearest is",
+        ),
+        ("addresses.add", {"interface": "0"}, "addresses.add needs a field 'address'."),
+        (
+            "addresses.add",
+            {"interface": 0, "address": "a"},
+            "addresses.add needs interface to be a text, not 0.",
+        ),
+        ("interfaces.list", {"start": True}, "interfaces.list needs start to be a whole number, not True."),
+        ("interfaces.list", {"start": -1}, "interfaces.list can not start at -1; "),
+        ("interfaces.list", {"start": 1 << 40}, "interfaces.list can not start at"),
+        ("interfaces.set", {"interface": "0"}, "interfaces.set names nothing to set; "),
+        (
+            "interfaces.set",
+            {"interface": "0", "up": 1},
+            "interfaces.set needs up to be true or false, not 1.",
+        ),
+        ("interfaces.set", {"interface": "0", "number": 1}, "interfaces.set has no field 'number'; "),
+        ("routes.add", {"routes": {}}, "routes.add needs routes to be a list, not {}."),
+        ("routes.add", {"routes": [["p"]]}, "['p'] is no route: a list of a prefix and a list of hops"),
+        ("routes.add", {"routes": [["p", "h"]]}, "['p', 'h'] is no route"),
+        ("routes.add", {"routes": [["p", [1]]]}, "['p', [1]] is no route"),
+        ("routes.delete", {"prefixes": [1]}, "1 is no prefix: a text such as 10.0.0.0/8."),
+        (
+            "routes.delete",
+            {"prefixes": ["p"] * (MAX_CHANGES + 1)},
+            "1025 changes are too many for one request",
+        ),
+        ("addresses.delete", {"interface": "0", "address": "a"}, "no such address."),
+    ],
+)
+def test_request_that_is_wrong_is_refused_and_the_next_one_served(
+    tmp_path: Path, kind: str, fields: dict[str, Any], sentence: str
+) -> None:
+    async def play(path: Path, _recorder: Recorder) -> None:
+        channel = await greeted(path)
+        with pytest.raises(RequestFailed) as refusal:
+            await ask(channel, kind, **fields)
+        assert str(refusal.value).startswith(sentence)
+        assert str(refusal.value).endswith(".")
+        assert (await ask(channel, "version"))["protocol"] == 1
+        channel.close()
+
+    serve(tmp_path, play)
+
+
+def test_who_is_no_admin_may_look_and_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "is_admin", lambda _peer, _group: False)
+
+    async def play(path: Path, recorder: Recorder) -> None:
+        channel = await greeted(path)
+        for kind, fields, _ in SOUND:
+            if not REQUESTS[kind].changes:
+                await ask(channel, kind, **fields)
+                continue
+            with pytest.raises(RequestFailed, match="this user may only look"):
+                await ask(channel, kind, **fields)
+        assert {asked[0] for asked in recorder.asked} == {
+            "show",
+            "interfaces",
+            "neighbors",
+            "routes",
+            "lookup",
+        }
+        channel.close()
+
+    serve(tmp_path, play)
+
+
+@pytest.mark.parametrize(
+    ("uid", "groups", "admin"),
+    [(0, {0}, True), (12345, {12345, 77}, True), (12345, {12345}, False)],
+)
+def test_admins_are_root_and_members_of_the_group(uid: int, groups: set[int], admin: bool) -> None:
+    assert is_admin(Peer(1, uid, uid, frozenset(groups)), 77) == admin
+
+
+def test_peer_has_its_supplementary_groups(tmp_path: Path) -> None:
+    async def play(path: Path, _recorder: Recorder) -> None:
+        channel = await greeted(path)
+        assert channel.peer.groups == {os.getegid(), *os.getgroups()}
+        channel.close()
+
+    serve(tmp_path, play)
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"\0\0\0\0",
+        (MAX_FRAME_OCTETS + 1).to_bytes(4, "big"),
+        b"\0\0\0\1\xc1",
+        b"\0\0\0\3abc",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\0\0\0\x0f\x81\xa4type\xa7version",  # a request without id
+    ],
+)
+def test_frame_that_is_wrong_closes_its_client_and_no_other(tmp_path: Path, octets: bytes) -> None:
+    async def play(path: Path, _recorder: Recorder) -> None:
+        good, bad = await greeted(path), await greeted(path)
+        bad._socket.send(octets)
+        await is_closed(bad)
+        assert (await ask(good, "version"))["protocol"] == 1
+        good.close()
+
+    serve(tmp_path, play)
+
+
+def test_client_that_does_not_read_is_dropped_and_nobody_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "SEND_TIMEOUT_S", 0.2)
+
+    async def play(path: Path, recorder: Recorder) -> None:
+        good, lazy = await greeted(path), await greeted(path)
+        for number in range(200):  # 60 KB each: more than the kernel keeps
+            await lazy.send({"type": "routes.list", "id": number})
+        await until(lambda: len(recorder.asked) > 2)
+        assert (await ask(good, "version"))["protocol"] == 1
+        await until(lambda: recorder.clients() == 1)
+        await is_closed(lazy)
+        assert len(recorder.asked) < 200
+        assert (await ask(good, "version"))["protocol"] == 1
+        good.close()
+
+    serve(tmp_path, play)
+
+
+def test_mistake_of_ours_costs_one_client(tmp_path: Path) -> None:
+    async def play(path: Path, _recorder: Recorder) -> None:
+        good, bad = await greeted(path), await greeted(path)
+        await bad.send({"type": "routes.lookup", "address": "bug", "id": 1})
+        await is_closed(bad)
+        assert (await ask(good, "version"))["protocol"] == 1
+        good.close()
+
+    serve(tmp_path, play)
+
+
+def test_more_clients_than_there_can_be_are_closed(tmp_path: Path) -> None:
+    async def play(path: Path, recorder: Recorder) -> None:
+        channels = [await greeted(path) for _ in range(MAX_CLIENTS)]
+        await is_closed(await connect(path))
+        assert (await ask(channels[0], "version"))["protocol"] == 1
+        channels.pop().close()
+        await until(lambda: recorder.clients() < MAX_CLIENTS)
+        channels.append(await greeted(path))
+        for channel in channels:
+            channel.close()
+
+    serve(tmp_path, play)
+
+
+def test_descriptors_that_are_sent_along_are_closed(tmp_path: Path) -> None:
+    async def play(path: Path, _recorder: Recorder) -> None:
+        channel = await connect(path)
+        await channel.send(HELLO, [0, 1, 2])
+        await channel.receive()
+        await channel.send({"type": "version", "id": 1}, [0, 1])
+        channel.close()
+
+    serve(tmp_path, play)
+
+
+def test_requests_may_be_sent_before_the_first_is_answered(tmp_path: Path) -> None:
+    async def play(path: Path, recorder: Recorder) -> None:
+        channel = await greeted(path)
+        reading = asyncio.create_task(channel.receive())
+        requests = ({"type": "interfaces.list", "start": number} for number in range(50))
+        replies = await asyncio.gather(*map(channel.request, requests))
+        assert len(replies) == 50
+        assert recorder.asked == [("interfaces", number) for number in range(50)]
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        channel.close()
+
+    serve(tmp_path, play)
+
+
+def test_socket_is_for_its_group(tmp_path: Path) -> None:
+    async def play(path: Path, _recorder: Recorder) -> None:
+        found = os.stat(path)
+        assert stat.S_IMODE(found.st_mode) == 0o660
+        assert found.st_gid == os.getegid()
+        async with AsyncClient(path=path) as client:
+            assert client.hello["admin"]
+
+    serve(tmp_path, play)
