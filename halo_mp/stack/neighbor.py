@@ -134,9 +134,15 @@ class NeighborTable(NeighborStates):
         return [*self._use(entry, now), self._deliver(packet, entry.mac)]
 
     def touch(self, address: int, now: float) -> list[NeighborOutput]:
-        """Note that the fast path has sent to a neighbor that it had learned; unknown ones are ignored."""
+        """Note that the fast path has sent to a neighbor that it had learned; unknown ones are ignored.
+
+        Of another worker's neighbors it tells no more often than they are to be reported.
+        """
         entry = self._cache.get(address)
-        return [] if entry is None or entry.mac is None else self._use(entry, now)
+        if entry is None or entry.mac is None:
+            return []
+        entry.used_at = None
+        return self._use(entry, now)
 
     def adopt(self, address: int, mac: bytes, now: float) -> list[NeighborOutput]:
         """Take over what another worker has just learned on the same link; nothing is reported as learned."""

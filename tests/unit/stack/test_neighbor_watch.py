@@ -12,6 +12,7 @@ from halo_mp.stack.neighbor import NeighborTable
 from halo_mp.stack.neighbor_cache import Neighbor, NeighborState
 from halo_mp.stack.neighbor_settings import NeighborSettings
 from halo_mp.stack.outputs import (
+    Deliver,
     Drop,
     Forgotten,
     Learned,
@@ -161,8 +162,8 @@ def test_foreign_neighbor_is_used_and_its_uses_reported_now_and_then() -> None:
     assert theirs.adopt(PEER, PEER_MAC, NOW) == [NeighborUpdate(0, 0, PEER, PEER_MAC, Usability.REPORT)]
     used = [at for at in range(60) if Used(0, 0, PEER) in theirs.resolve(PEER, b"packet", NOW + at)]
     assert used == [0, 15, 30, 45]
-    assert theirs.touch(PEER, NOW + 59) == []
-    assert theirs.touch(PEER, NOW + 60) == [Used(0, 0, PEER)]
+    assert theirs.touch(PEER, NOW + 59) == [Used(0, 0, PEER)], "the fast path has its own limit"
+    assert theirs.resolve(PEER, b"packet", NOW + 60) == [Deliver(0, 0, b"packet", PEER_MAC)]
 
 
 def test_foreign_neighbor_is_neither_asked_nor_aged_but_ends_unconfirmed() -> None:
