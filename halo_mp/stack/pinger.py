@@ -115,6 +115,10 @@ class Pinger:
         self._waiting: OrderedDict[int, _Request] = OrderedDict()  # by sequence number, the oldest first
         self._ended: OrderedDict[int, _Request] = OrderedDict()
 
+    def __len__(self) -> int:
+        """Requests that are remembered: waited for, or ended of late."""
+        return len(self._waiting) + len(self._ended)
+
     @property
     def is_finished(self) -> bool:
         """Whether all requests were sent and have ended."""

@@ -15,7 +15,7 @@ from halo_mp.wire.ethernet import EthernetFrame, VlanTag
 from halo_mp.wire.icmpv4 import Icmpv4Message
 from halo_mp.wire.ipv4 import Ipv4Packet, parse_address
 from halo_mp.wire.udp import UdpDatagram
-from tests.unit.stack.harness import ADDRESS, MAC, NOW, OTHER, OTHER_MAC, PEER, PEER_MAC, of_type
+from tests.unit.stack.harness import ADDRESS, MAC, NOW, PEER, PEER_MAC, of_type
 
 WAN_MAC = bytes.fromhex("020000000002")
 WAN_ADDRESS = parse_address("198.51.100.1")
@@ -68,8 +68,7 @@ def quiet_router(*interfaces: Interface, routes: dict[str, Route] | None = None,
     made = Router(
         rng=random.Random(3),
         settings=NeighborSettings(reachable_spread=0.0),
-        lookup=Routes(ConnectedRoutes(chosen), known),
-        **{"mirrored": False, **settings},
+        **{"mirrored": False, "lookup": Routes(ConnectedRoutes(chosen), known), **settings},
     )
     made.set_interfaces(chosen, NOW - 10)
     made.poll(NOW - 5)
@@ -127,6 +126,3 @@ def told(made: Router, packet: Ipv4Packet, now: float = NOW) -> tuple[str, Icmpv
     [(port, mac, error)] = packets_in(rest)
     assert (port, mac, error.dst, error.protocol) == (0, PEER_MAC, packet.src, 1)
     return drop.reason, icmpv4.parse(error.payload)
-
-
-__all__ = ["NOW", "OTHER", "OTHER_MAC"]

@@ -9,7 +9,7 @@ from halo_mp.stack.forwarding import lower_ttl
 from halo_mp.stack.fragmentation import fragment
 from halo_mp.stack.interface import Address
 from halo_mp.stack.outputs import Drop, IcmpError, Transmit
-from halo_mp.stack.route import Route, RouteKind
+from halo_mp.stack.route import ConnectedRoutes, Route, RouteKind
 from halo_mp.wire import ethernet, icmpv4, ipv4
 from halo_mp.wire.checksum import internet_checksum
 from halo_mp.wire.ipv4 import Ipv4Packet, parse_address
@@ -26,6 +26,7 @@ from tests.unit.stack.lab import (
     VIA_GATEWAY,
     WAN,
     WAN_ADDRESS,
+    Routes,
     changed,
     datagram,
     dropped,
@@ -87,10 +88,10 @@ def test_longest_prefix_wins_and_the_default_has_the_rest() -> None:
 
 
 def test_lookup_gets_the_packet_to_choose_by_its_flow() -> None:
-    made = router()
+    routes = Routes(ConnectedRoutes((LAN, WAN)), {"10.0.0.0/8": VIA_GATEWAY})
     packet = datagram(dst=FAR)
-    forwarded(made, packet)
-    asked = made._links._lookup.asked[-1]  # type: ignore[union-attr]
+    forwarded(router(lookup=routes), packet)
+    asked = routes.asked[-1]
     assert (asked.src, asked.dst, asked.protocol, bytes(asked.payload)) == (PEER, FAR, 17, packet.payload)
 
 

@@ -9,10 +9,12 @@ import pytest
 
 from halo_mp.stack.addresses import OwnAddresses
 from halo_mp.stack.interface import Address, Interface
+from halo_mp.stack.neighbor_cache import Neighbor, NeighborState
 from halo_mp.stack.outputs import (
     AddressReady,
     Conflict,
     Drop,
+    Forgotten,
     Hand,
     NeighborUpdate,
     Output,
@@ -269,11 +271,20 @@ def test_packet_too_big_for_a_foreign_link_is_told_without_its_keeper() -> None:
     assert told(made, datagram(data=bytes(700), flags=2))[0] == "ipv4_too_big"
 
 
-def test_port_that_gets_another_keeper_begins_anew() -> None:
+def test_port_that_gets_another_keeper_keeps_what_is_known() -> None:
     made = foreign()
     made.adopt(1, HOST, HOST_MAC, NOW)
-    assert announced(made.set_interfaces((LAN, WAN), NOW)) == [WAN_ADDRESS]
-    assert made.receive(0, framed(datagram()), NOW) != [Hand(HOME)]
+    made.set_static(1, GATEWAY, HOST_MAC, NOW)
+    ours = made.set_interfaces((LAN, WAN), NOW)
+    assert announced(ours) == [WAN_ADDRESS], "whose it is now announces it"
+    assert of_type(Forgotten, ours) == []
+    assert len(packets_in(made.receive(0, framed(datagram()), NOW))) == 1
+    theirs = made.set_interfaces((LAN, WAN), NOW, homes={1: HOME})
+    assert of_type(Forgotten, theirs) == []
+    assert len(packets_in(made.receive(0, framed(datagram()), NOW))) == 1
+    wan = made.neighbors(1)
+    assert wan is not None
+    assert wan.lookup(GATEWAY) == Neighbor(GATEWAY, HOST_MAC, NeighborState.STATIC)
 
 
 # Proxy ARP
