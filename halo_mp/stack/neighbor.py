@@ -95,8 +95,10 @@ class NeighborTable(NeighborStates):
 
     def next_deadline(self) -> float | None:
         """When `poll` has something to do."""
-        deadlines = [self._deadlines.next(), self._claims.next_deadline()]
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+        neighbors, claims = self._deadlines.next(), self._claims.next_deadline()
+        if neighbors is None or claims is None:
+            return claims if neighbors is None else neighbors
+        return min(neighbors, claims)
 
     def poll(self, now: float) -> list[NeighborOutput]:
         """Do what is due, at most `POLL_LIMIT` neighbors of it."""
@@ -113,7 +115,7 @@ class NeighborTable(NeighborStates):
             raise WireError(ARP_REFUSED)
         if claim := self._claims.contested_by(packet):
             self.events["address_conflict"] += 1
-            return claim.receive(packet, now)
+            return self._claims.defend(claim, packet, now)
         to_us = self._answers_to(packet.target_address)
         outputs = self._merge(packet, now, to_us=to_us)
         if packet.operation == arp.REQUEST and (to_us or self._is_proxied(packet)):
