@@ -64,6 +64,12 @@ class Links:
         owner = self.addresses.owner(address)
         return owner is not None and self.tables[owner].is_usable(address)
 
+    def may_speak_as(self, address: int) -> bool:
+        """Whether packets of ours may come from the address: a usable one, or the router's own name."""
+        if address in self.addresses:
+            return self.is_usable(address)
+        return address == self.addresses.router_id != 0
+
     def is_host(self, address: int) -> bool:
         """Whether a host can have the address: a packet may come from it, and an error may go to it."""
         return ipv4.is_unicast(address) and not self.addresses.is_broadcast(address)

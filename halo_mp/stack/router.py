@@ -111,7 +111,6 @@ class Router:
             self._sender,
             self._identifications,
             errors or IcmpErrorSettings(),
-            drops=self.counters,
             events=self.events,
         )
         self._forwarder = Forwarder(self._links, self._sender, self._errors, enabled=forwarding)

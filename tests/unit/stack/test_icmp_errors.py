@@ -6,14 +6,28 @@ import dataclasses
 import pytest
 
 from halo_mp.stack.icmp_errors import IcmpErrorSettings
+from halo_mp.stack.interface import Address
 from halo_mp.stack.outputs import Drop
+from halo_mp.stack.route import Route, RouteKind
 from halo_mp.stack.token_bucket import TokenBucket
 from halo_mp.wire import ethernet, icmpv4, ipv4
 from halo_mp.wire.icmpv4 import Icmpv4Message
 from halo_mp.wire.ipv4 import parse_address
 from tests.unit.stack.checklist import meets
-from tests.unit.stack.harness import ADDRESS, NOW, PEER
-from tests.unit.stack.lab import NOWHERE, datagram, dropped, framed, packets_in, quiet_router, router, told
+from tests.unit.stack.harness import ADDRESS, NOW, PEER, PEER_MAC
+from tests.unit.stack.lab import (
+    LAN,
+    NOWHERE,
+    WAN,
+    changed,
+    datagram,
+    dropped,
+    framed,
+    packets_in,
+    quiet_router,
+    router,
+    told,
+)
 
 
 def icmp(type_: int, quote: bytes = datagram().emit()) -> bytes:
@@ -104,13 +118,28 @@ def test_errors_that_are_forbidden_cost_no_token() -> None:
     assert made.events["icmp_suppressed"] == 0
 
 
-def test_error_that_has_no_way_back_is_dropped_by_its_name() -> None:
+def test_error_that_has_no_way_back_is_not_made() -> None:
     made = router(routes={})
     outputs = made.receive(0, framed(datagram(src=parse_address("10.1.1.1"))), NOW)
     assert len(packets_in(outputs)) == 1, "forwarding needs no way back"
     outputs = made.receive(0, framed(datagram(src=parse_address("10.1.1.1"), ttl=1)), NOW)
-    assert [out.reason for out in outputs if isinstance(out, Drop)] == ["ipv4_ttl", "ipv4_no_route"]
-    assert made.counters == {"ipv4_ttl": 1, "ipv4_no_route": 1}
+    assert [out.reason for out in outputs if isinstance(out, Drop)] == ["ipv4_ttl"]
+    assert len(outputs) == 1
+    assert made.events["icmp_no_way"] == 1
+
+
+def test_error_never_comes_from_nobody_or_from_an_address_that_is_not_ours_yet() -> None:
+    second = Address(parse_address("203.0.113.1"), 24, probe=True)
+    made = quiet_router(changed(LAN, addresses=(second,)), WAN)
+    made.adopt(0, PEER, PEER_MAC, NOW)
+    src = parse_address("203.0.113.9")
+    assert len(made.receive(0, framed(datagram(src=src, dst=NOWHERE)), NOW)) == 1
+    nameless = quiet_router(
+        changed(LAN, addresses=()), routes={"192.0.2.0/24": Route(RouteKind.CONNECTED, 0)}
+    )
+    nameless.adopt(0, PEER, PEER_MAC, NOW)
+    assert len(nameless.receive(0, framed(datagram(dst=NOWHERE)), NOW)) == 1
+    assert made.events["icmp_no_way"] == nameless.events["icmp_no_way"] == 1
 
 
 def test_error_waits_for_its_neighbor_like_any_packet() -> None:

@@ -188,11 +188,11 @@ def test_errors_are_limited_to_the_rate() -> None:
     assert made.counters == {"reassembly_timeout": 20}
 
 
-def test_error_without_a_way_back_is_dropped() -> None:
+def test_error_without_a_way_back_is_not_made() -> None:
     made = stack()
     made.receive(0, frames_of(ping(3000, src=parse_address("10.1.2.3")))[0], NOW)
     outputs = [out for _, out in run(made, NOW + 31)]
-    assert [drop.reason for drop in of_type(Drop, outputs)] == ["reassembly_timeout", "ipv4_no_route"]
+    assert [drop.reason for drop in of_type(Drop, outputs)] == ["reassembly_timeout"]
 
 
 def test_reply_that_leaves_by_a_narrower_link_is_fragmented_for_it() -> None:
