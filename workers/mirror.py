@@ -26,6 +26,7 @@ _STATES: Final = {
     Usability.REACHABLE: NeighborState.REACHABLE,
     Usability.STALE: NeighborState.STALE,
     Usability.INCOMPLETE: NeighborState.INCOMPLETE,
+    Usability.REPORT: NeighborState.REPORT,
     Usability.FAILED: NeighborState.FAILED,
 }
 _KINDS: Final = {
@@ -73,8 +74,6 @@ class Mirror:
             self._fastpath.remove_neighbor(number, update.address)
             return
         state = _STATES[update.usability]
-        if update.mac is not None and update.port in self.homes:
-            state = NeighborState.REPORT
         if self._fastpath.set_neighbor(number, update.address, update.mac, state) or self._full:
             return
         self._full = True  # slower and no worse: packets for it are punted

@@ -6,7 +6,7 @@ monotonic clock; randomness comes from a `random.Random` that is handed in; what
 list of output values (`halo_mp.stack.outputs`), and when to call next from ``next_deadline()``. So the same
 code runs under a fake clock in tests and under the worker's event loop in life.
 
-The entry is `halo_mp.stack.stack.Stack`. It gets the frames that the native fast path could not finish: it is
+The entry is `halo_mp.stack.router.Router`. It gets the frames that the native fast path could not finish: it is
 made for thousands of them per second, not for millions.
 
 Memory: a frame handed in is copied once, and kept only while it is a fragment that waits for others; all that

@@ -21,6 +21,7 @@ class AddressClaims:
         self._rng = rng
         self._shared = shared
         self._claims: dict[Address, AddressClaim] = {}
+        self._deadline: float | None = None  # of all claims: looked at far more often than it changes
 
     def update(self, interface: Interface, now: float) -> list[NeighborOutput]:
         """Claim what is new, go on with what was there, let go of the rest."""
@@ -28,7 +29,7 @@ class AddressClaims:
         self._interface = interface
         if not interface.up:
             self._claims.clear()
-            return []
+            return self._noted([])
         before, self._claims = self._claims, {}
         outputs: list[NeighborOutput] = []
         for address in interface.addresses:
@@ -38,11 +39,11 @@ class AddressClaims:
                 outputs += claim.start(now)
             claim.interface = interface
             self._claims[address] = claim
-        return outputs + self.announce(now) if moved and before else outputs
+        return outputs + self.announce(now) if moved and before else self._noted(outputs)
 
     def announce(self, now: float) -> list[NeighborOutput]:
         """Announce what is ours once more."""
-        return [out for claim in self._claims.values() for out in claim.announce(now)]
+        return self._noted([out for claim in self._claims.values() for out in claim.announce(now)])
 
     def is_usable(self, address: int) -> bool:
         """Whether the address may be answered for and sent from."""
@@ -60,11 +61,21 @@ class AddressClaims:
         """The claim that the packet contradicts."""
         return next((claim for claim in self._claims.values() if claim.contradicts(packet)), None)
 
+    def defend(self, claim: AddressClaim, packet: arp.ArpPacket, now: float) -> list[NeighborOutput]:
+        """Act on a packet that contradicts the claim."""
+        return self._noted(claim.receive(packet, now))
+
     def poll(self, now: float) -> list[NeighborOutput]:
         """Do what is due."""
-        return [out for claim in self._claims.values() for out in claim.poll(now)]
+        if self._deadline is None or now < self._deadline:
+            return []
+        return self._noted([out for claim in self._claims.values() for out in claim.poll(now)])
 
     def next_deadline(self) -> float | None:
         """When `poll` has something to do."""
+        return self._deadline
+
+    def _noted(self, outputs: list[NeighborOutput]) -> list[NeighborOutput]:
         deadlines = (claim.next_deadline() for claim in self._claims.values())
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+        self._deadline = min((deadline for deadline in deadlines if deadline is not None), default=None)
+        return outputs

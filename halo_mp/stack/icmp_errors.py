@@ -20,7 +20,7 @@ from halo_mp.stack.arrival import Refusal
 from halo_mp.stack.identification import Identifications
 from halo_mp.stack.links import Links
 from halo_mp.stack.neighbor import NeighborTable
-from halo_mp.stack.outputs import Drop, NeighborOutput
+from halo_mp.stack.outputs import NeighborOutput
 from halo_mp.stack.reasons import ORIGINATE_TOO_LONG
 from halo_mp.stack.sending import Sender, Way
 from halo_mp.stack.token_bucket import TokenBucket
@@ -58,7 +58,10 @@ class Subject:
 
 
 class IcmpErrors:
-    """Sends errors, within the limits. ``events["icmp_suppressed"]`` counts those above the rate."""
+    """Sends errors, within the limits. ``events["icmp_suppressed"]`` counts those above the rate,
+    ``events["icmp_no_way"]`` those that no route leads back for, or that
+    we have no address yet to send from.
+    """
 
     def __init__(
         self,
@@ -67,14 +70,12 @@ class IcmpErrors:
         identifications: Identifications,
         settings: IcmpErrorSettings,
         *,
-        drops: Counter[str],
         events: Counter[str],
     ) -> None:
         self._links = links
         self._sender = sender
         self._identifications = identifications
         self._bucket = TokenBucket(settings.rate, settings.burst)
-        self._drops = drops
         self._events = events
 
     def may_be_told(self, subject: Subject) -> bool:
@@ -97,19 +98,25 @@ class IcmpErrors:
         )
         try:
             way = self._sender.own_way(_shell(subject.packet), subject.near)
-        except WireError as nowhere:
-            return [self._drop(nowhere.reason, subject, message)]
+        except WireError:
+            self._events["icmp_no_way"] += 1  # the packet is counted, and no error was made
+            return []
         if may_hand:
             self._sender.check_home(way)
+        src = self._source(subject, way)
+        if not self._links.may_speak_as(src):
+            self._events["icmp_no_way"] += 1
+            return []
         if not self._bucket.take(now):
             self._events["icmp_suppressed"] += 1
             return []
-        return self._sender.send(self._packet(message, subject, way), way, ORIGINATE_TOO_LONG, now)
+        return self._sender.send(self._packet(message, src, subject.packet.src), way, ORIGINATE_TOO_LONG, now)
 
-    def _packet(self, message: Icmpv4Message, subject: Subject, way: Way) -> Ipv4Packet:
+    def _source(self, subject: Subject, way: Way) -> int:
         interface, asked = way[0].interface, subject.packet.dst
-        src = asked if interface.is_local(asked) else self._links.addresses.source(interface, way[1])
-        dst = subject.packet.src
+        return asked if interface.is_local(asked) else self._links.addresses.source(interface, way[1])
+
+    def _packet(self, message: Icmpv4Message, src: int, dst: int) -> Ipv4Packet:
         return Ipv4Packet(
             src=src,
             dst=dst,
@@ -119,11 +126,6 @@ class IcmpErrors:
             tos=ERROR_TOS,
             identification=self._identifications.take(src, dst, PROTOCOL_ICMP),
         )
-
-    def _drop(self, reason: str, subject: Subject, message: Icmpv4Message) -> Drop:
-        self._drops[reason] += 1
-        port = subject.near.interface.port if subject.near else 0
-        return Drop(port, reason, message.emit())
 
 
 def _shell(about: Ipv4Packet) -> Ipv4Packet:

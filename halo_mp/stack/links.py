@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from halo_mp.stack.addresses import OwnAddresses
 from halo_mp.stack.interface import Interface, Key
 from halo_mp.stack.neighbor import NeighborTable
-from halo_mp.stack.outputs import NeighborOutput
+from halo_mp.stack.neighbor_cache import Neighbor, NeighborState
+from halo_mp.stack.outputs import Forgotten, NeighborOutput
 from halo_mp.stack.route import ConnectedRoutes, Lookup, Route
 from halo_mp.wire import ipv4
 from halo_mp.wire.ipv4 import Ipv4Packet
@@ -47,9 +48,11 @@ class Links:
         self.ports = frozenset(port for port, _ in wanted)
         self.addresses = OwnAddresses(wanted.values(), router_id=self._router_id)
         self._connected = ConnectedRoutes(wanted.values())
-        outputs = self._close_others(wanted)
+        outputs, moved = self._close_others(wanted)
         for key, interface in wanted.items():
             outputs += self._go_on(key, interface, now)
+        for key, neighbors in moved.items():
+            outputs += self._take_over(self.tables[key], neighbors, now)
         return outputs
 
     def lookup(self, dst: int, packet: Ipv4Packet) -> Route:
@@ -61,16 +64,44 @@ class Links:
         owner = self.addresses.owner(address)
         return owner is not None and self.tables[owner].is_usable(address)
 
+    def may_speak_as(self, address: int) -> bool:
+        """Whether packets of ours may come from the address: a usable one, or the router's own name."""
+        if address in self.addresses:
+            return self.is_usable(address)
+        return address == self.addresses.router_id != 0
+
     def is_host(self, address: int) -> bool:
         """Whether a host can have the address: a packet may come from it, and an error may go to it."""
         return ipv4.is_unicast(address) and not self.addresses.is_broadcast(address)
 
-    def _close_others(self, wanted: Mapping[Key, Interface]) -> list[NeighborOutput]:
-        """End the tables of interfaces that are gone, or whose neighbors have got another keeper."""
+    def _close_others(
+        self, wanted: Mapping[Key, Interface]
+    ) -> tuple[list[NeighborOutput], dict[Key, list[Neighbor]]]:
+        """End the tables of interfaces that are gone, or whose neighbors have got another keeper: what those know
+        is not forgotten.
+        """
         outputs: list[NeighborOutput] = []
+        moved: dict[Key, list[Neighbor]] = {}
         for key, table in list(self.tables.items()):
-            if key not in wanted or table.foreign != (key[0] in self.homes):
+            if key not in wanted:
                 outputs += self.tables.pop(key).close()
+            elif table.foreign != (key[0] in self.homes):
+                moved[key] = list(table)
+                closed = self.tables.pop(key).close()
+                outputs += [out for out in closed if not isinstance(out, Forgotten)]
+        return outputs, moved
+
+    def _take_over(
+        self, table: NeighborTable, neighbors: Iterable[Neighbor], now: float
+    ) -> list[NeighborOutput]:
+        outputs: list[NeighborOutput] = []
+        for each in neighbors:
+            if each.mac is None or not table.interface.is_neighbor(each.address):
+                continue
+            if each.state is NeighborState.STATIC:
+                outputs += table.set_static(each.address, each.mac, now)
+            else:
+                outputs += table.adopt(each.address, each.mac, now)
         return outputs
 
     def _go_on(self, key: Key, interface: Interface, now: float) -> list[NeighborOutput]:

@@ -63,9 +63,9 @@ class NeighborEntry:
     """One neighbor, as its table keeps it.
 
     ``attempts`` counts requests since the state began; ``used`` says that something was sent to it since it
-    was learned; ``told_at`` is when it was last reported as learned; ``expires_at`` is when another worker's
-    neighbor that is not confirmed again is to go. ``watched`` ones are kept known without traffic, and ``up`` is
-    what was last reported of them. ``copy`` is what the fast path was told last.
+    was learned; ``told_at`` is when it was last reported as learned, ``used_at`` when the use of another worker's
+    neighbor was. ``watched`` ones are kept known without traffic, and ``up`` is what was last reported of them.
+    ``copy`` is what the fast path was told last.
     """
 
     address: int
@@ -74,7 +74,7 @@ class NeighborEntry:
     attempts: int = 0
     used: bool = False
     told_at: float | None = None
-    expires_at: float = 0.0
+    used_at: float | None = None
     watched: bool = False
     up: bool | None = None
     copy: tuple[bytes | None, Usability] | None = None

@@ -125,6 +125,7 @@ class Usability(StrEnum):
 
     REACHABLE = "reachable"  # send
     STALE = "stale"  # send, and tell the stack of the first time
+    REPORT = "report"  # send, and tell the stack of it now and then: another worker keeps this neighbor
     INCOMPLETE = "incomplete"  # leave the packet to the stack, within the bound of what may wait
     FAILED = "failed"  # drop; the stack tells the sender
     GONE = "gone"  # not known any more: leave the packet to the stack

@@ -51,22 +51,20 @@ from halo_mp.stack.outputs import (
 )
 from halo_mp.stack.reasons import (
     ADDRESS_TENTATIVE,
-    ETHERNET_SOURCE,
     ETHERTYPE_UNKNOWN,
     INTERFACE_DOWN,
     IPV4_MARTIAN,
-    IPV4_SOURCE_ROUTE,
     L2_MULTICAST,
     NEIGHBOR_UNRESOLVED,
     NO_INTERFACE,
-    NOT_FOR_US,
     ORIGINATE_TOO_LONG,
     VLAN_UNKNOWN,
 )
 from halo_mp.stack.reassembly_settings import ReassemblySettings
+from halo_mp.stack.reception import arrival_of, check_options, check_stations, refusal_of, vlan_of
 from halo_mp.stack.route import Lookup, RouteKind
 from halo_mp.stack.sending import Sender
-from halo_mp.wire import arp, ethernet, icmpv4, ipv4, ipv4_options
+from halo_mp.wire import arp, ethernet, icmpv4, ipv4
 from halo_mp.wire.icmpv4 import Icmpv4Message
 from halo_mp.wire.ipv4 import Ipv4Packet
 from halo_mp.wire.octets import Octets, WireError
@@ -113,7 +111,6 @@ class Router:
             self._sender,
             self._identifications,
             errors or IcmpErrorSettings(),
-            drops=self.counters,
             events=self.events,
         )
         self._forwarder = Forwarder(self._links, self._sender, self._errors, enabled=forwarding)
@@ -181,7 +178,7 @@ class Router:
             parsed = ethernet.parse(octets)
             table = self._table_of(port, parsed)
             if parsed.ethertype == ethernet.ETHERTYPE_IPV4:
-                arrival = _arrival(table, parsed, octets, may_hand=not handed)
+                arrival = arrival_of(table, parsed, octets, may_hand=not handed)
                 return self._finished(self._receive_ipv4(arrival, now), now)
             if parsed.ethertype == ethernet.ETHERTYPE_ARP:
                 return self._finished(self._receive_arp(table, parsed, now, handed=handed), now)
@@ -282,12 +279,12 @@ class Router:
         """The interface that the frame is for, and whether it may have got here."""
         if port not in self._links.ports:
             raise WireError(NO_INTERFACE)
-        table = self._links.tables.get((port, _vlan_of(frame.tags)))
+        table = self._links.tables.get((port, vlan_of(frame.tags)))
         if table is None:
             raise WireError(VLAN_UNKNOWN if frame.tags else NO_INTERFACE)
         if not table.interface.up:
             raise WireError(INTERFACE_DOWN)
-        _check_stations(frame, table.interface.mac)
+        check_stations(frame, table.interface.mac)
         return table
 
     def _receive_arp(
@@ -305,10 +302,10 @@ class Router:
         if arrival.to_stations and not to_group:
             raise WireError(L2_MULTICAST)
         if is_local:
-            _check_options(packet.options)
+            check_options(packet.options)
             return self._local.receive(arrival, now, to_group=to_group)
         route = self._forwarder.route(arrival)
-        _check_options(packet.options)
+        check_options(packet.options)
         if route.kind is RouteKind.LOCAL:
             return self._local.receive(arrival, now, to_group=False)
         return self._forwarder.forward(arrival, route, now)
@@ -354,7 +351,7 @@ class Router:
         self, port: int, octets: bytes, error: WireError, arrival: Arrival | None, now: float
     ) -> list[Output]:
         """Drop the frame, and tell its sender where that is due."""
-        refusal = _refusal_of(error)
+        refusal = refusal_of(error)
         told: list[NeighborOutput] = []
         if arrival is not None and refusal is not None:
             subject = Subject(arrival.packet, arrival.quote, arrival.table, arrival.to_stations)
@@ -394,49 +391,6 @@ class Router:
     def _drop(self, port: int, reason: str, octets: bytes) -> Drop:
         self.counters[reason] += 1
         return Drop(port, reason, octets)
-
-
-def _arrival(
-    table: NeighborTable, frame: ethernet.EthernetFrame, octets: bytes, *, may_hand: bool
-) -> Arrival:
-    packet = ipv4.parse(frame.payload)
-    return Arrival(
-        table,
-        octets,
-        packet,
-        frame.payload[: packet.size_octets],
-        to_stations=ethernet.is_multicast(frame.dst),
-        may_hand=may_hand,
-    )
-
-
-def _vlan_of(tags: tuple[ethernet.VlanTag, ...]) -> int:
-    if not tags:
-        return 0
-    if len(tags) > 1 or tags[0].tpid != ethernet.TPID_C_TAG:
-        raise WireError(VLAN_UNKNOWN)
-    return tags[0].vid
-
-
-def _check_stations(frame: ethernet.EthernetFrame, own_mac: bytes) -> None:
-    if frame.dst != own_mac and not ethernet.is_multicast(frame.dst):
-        raise WireError(NOT_FOR_US)
-    if not ethernet.is_unicast(frame.src) or frame.src == own_mac:
-        raise WireError(ETHERNET_SOURCE)
-
-
-def _check_options(options: bytes) -> None:
-    if not options:
-        return
-    if any(option.kind in ipv4_options.SOURCE_ROUTES for option in ipv4_options.parse(options)):
-        raise Refusal(IPV4_SOURCE_ROUTE, icmpv4.UNREACHABLE, icmpv4.SOURCE_ROUTE_FAILED)
-
-
-def _refusal_of(error: WireError) -> Refusal | None:
-    """What the sender is to be told, if anything: bad options too (RFC 1812 section 5.2.7.1)."""
-    if isinstance(error, ipv4_options.OptionError):
-        return Refusal(error.reason, icmpv4.PARAMETER_PROBLEM, 0, error.pointer << 24)
-    return error if isinstance(error, Refusal) else None
 
 
 def _own_error(octets: bytes, refusal: Refusal) -> list[Output]:

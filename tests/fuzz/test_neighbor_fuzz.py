@@ -11,9 +11,10 @@ from collections.abc import Iterable
 import pytest
 
 from halo_mp.stack.interface import Address, Interface
-from halo_mp.stack.neighbor import REQUEST_INTERVAL_S, NeighborTable
+from halo_mp.stack.neighbor import NeighborTable
 from halo_mp.stack.neighbor_cache import NeighborState
 from halo_mp.stack.neighbor_settings import NeighborSettings
+from halo_mp.stack.neighbor_states import REQUEST_INTERVAL_S
 from halo_mp.stack.outputs import Deliver, Drop, Forgotten, Learned, NeighborOutput, Transmit
 from halo_mp.wire import arp, ethernet
 from halo_mp.wire.arp import ArpPacket

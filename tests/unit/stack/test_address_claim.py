@@ -10,6 +10,7 @@ from halo_mp.stack.neighbor import NeighborTable
 from halo_mp.stack.outputs import AddressReady, Conflict, Transmit
 from halo_mp.wire import arp, ethernet
 from halo_mp.wire.arp import ArpPacket
+from tests.unit.stack.checklist import meets
 from tests.unit.stack.harness import (
     ADDRESS,
     INTERFACE,
@@ -51,6 +52,7 @@ def announced(outputs: Any) -> int:
     return len(packets)
 
 
+@meets("acd.announce")
 def test_static_address_is_announced_twice_two_seconds_apart_and_not_probed() -> None:
     ours = fresh_table()
     outputs = ours.start(NOW)
@@ -98,6 +100,7 @@ def test_without_address_nothing_is_sent_or_answered() -> None:
     assert not ours.is_usable(ADDRESS)
 
 
+@meets("acd.probe", "acd.announce")
 @pytest.mark.parametrize("seed", range(20))
 def test_probing_three_probes_then_two_announcements_at_the_times_of_the_rfc(seed: int) -> None:
     ours = probing(seed)
@@ -127,6 +130,7 @@ def test_probing_address_is_not_answered_for_and_strangers_are_not_learned() -> 
     assert not ours.is_usable(ADDRESS)
 
 
+@meets("acd.conflict")
 @pytest.mark.parametrize("packet", [RIVAL, RIVAL_REPLY, RIVAL_PROBE])
 @pytest.mark.parametrize("after", [0.0, 1.5, 4.5])
 def test_probing_any_arp_from_or_probe_for_the_address_is_a_conflict(packet: ArpPacket, after: float) -> None:
@@ -154,6 +158,7 @@ def test_probing_conflict_goes_away_and_the_address_is_taken_later() -> None:
     assert READY in [output for _, output in outputs]
 
 
+@meets("acd.rate")
 def test_probing_after_ten_conflicts_waits_a_minute_between_tries() -> None:
     ours = probing()
     waits = []
@@ -168,6 +173,7 @@ def test_probing_after_ten_conflicts_waits_a_minute_between_tries() -> None:
     assert waits == [10.0] * 9 + [60.0] * 3
 
 
+@meets("acd.defend")
 def test_conflict_is_defended_by_one_announcement() -> None:
     ours = table()
     outputs = hear(ours, RIVAL)
@@ -178,6 +184,7 @@ def test_conflict_is_defended_by_one_announcement() -> None:
     assert len(ours) == 0
 
 
+@meets("acd.defend")
 def test_conflict_is_defended_at_most_once_in_ten_seconds_and_a_static_address_is_kept() -> None:
     ours = table()
     outputs = [(now, hear(ours, RIVAL, now)) for now in (NOW + tick / 4 for tick in range(41))]

@@ -9,6 +9,7 @@ from halo_mp.stack.fragmentation import copied_options, fragment
 from halo_mp.wire import ipv4
 from halo_mp.wire.ipv4 import Ipv4Packet
 from halo_mp.wire.octets import WireError
+from tests.unit.stack.checklist import meets
 from tests.unit.stack.harness import ADDRESS, PEER
 
 DATA = bytes(range(256)) * 256
@@ -31,6 +32,7 @@ def test_packet_that_fits_stays_as_it_is() -> None:
     assert fragment(whole, 4020) == [whole]
 
 
+@meets("fragment.offsets")
 def test_packet_longer_by_one_octet_is_cut_at_a_multiple_of_eight() -> None:
     assert shape(fragment(PACKET, 4019)) == [(0, 3992, 1), (3992, 8, 0)]
 
@@ -61,6 +63,7 @@ def test_longest_packet_on_the_smallest_link() -> None:
     assert b"".join(each.payload for each in fragments) == longest.payload
 
 
+@meets("fragment.flags")
 @pytest.mark.parametrize(("flags", "last"), [(1, 1), (0, 0), (4, 4)])
 def test_fragment_of_a_fragment_keeps_its_place_and_whether_more_follows(flags: int, last: int) -> None:
     middle = dataclasses.replace(PACKET, payload=DATA[:1480], flags=flags, fragment_offset_octets=2960)
@@ -78,6 +81,7 @@ def test_link_without_room_is_refused() -> None:
     assert len(fragment(PACKET, 28)) == 500
 
 
+@meets("fragment.options")
 def test_only_options_with_the_copied_flag_go_with_later_fragments() -> None:
     options = NOTHING + ROUTE + ALERT
     first, *later = fragment(dataclasses.replace(PACKET, options=options), 1500)

@@ -11,6 +11,7 @@ from halo_mp.stack.option_records import record
 from halo_mp.wire import WireError, icmpv4
 from halo_mp.wire.icmpv4 import Icmpv4Message
 from halo_mp.wire.ipv4 import Ipv4Packet, parse_address
+from tests.unit.stack.checklist import meets
 from tests.unit.stack.harness import ADDRESS, NOW, PEER
 
 OWN = ADDRESS.to_bytes(4, "big")
@@ -43,6 +44,7 @@ def options_of_reply(text: str) -> bytes:
     return answer(with_options(text)).options[: len(bytes.fromhex(text))]
 
 
+@meets("echo.identical", "echo.tos", "echo.source")
 def test_request_reply_swaps_addresses_and_keeps_tos_id_sequence_and_data() -> None:
     reply = answer(REQUEST)
     assert reply == Ipv4Packet(
@@ -58,6 +60,7 @@ def test_request_reply_swaps_addresses_and_keeps_tos_id_sequence_and_data() -> N
     assert (message.identifier, message.sequence) == (0x1234, 0x5678)
 
 
+@meets("echo.odd")
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 55, 1471, 1472, 65507])
 def test_request_of_even_and_odd_length_is_answered_with_a_right_checksum(length: int) -> None:
     data = random.Random(length).randbytes(length)
@@ -66,6 +69,7 @@ def test_request_of_even_and_odd_length_is_answered_with_a_right_checksum(length
     assert (reply.type, reply.payload) == (icmpv4.ECHO_REPLY, data)
 
 
+@meets("echo.broadcast")
 def test_request_to_broadcast_or_multicast_is_ignored() -> None:
     assert refused(REQUEST, to_group=True) == "icmp_broadcast_echo"
 
@@ -87,6 +91,7 @@ def test_options_unknown_and_no_operation_are_kept_where_they_stand() -> None:
     assert options_of_reply(text) == bytes.fromhex(text)
 
 
+@meets("options.records")
 def test_record_route_gets_our_address() -> None:
     assert options_of_reply("01 07 0b 04 00000000 00000000") == b"\x01\x07\x0b\x08" + OWN + bytes(4)
 
@@ -101,6 +106,7 @@ def test_record_route_full_is_kept_as_it_is() -> None:
     assert options_of_reply(text) == bytes.fromhex(text)
 
 
+@meets("options.records")
 def test_timestamp_only_gets_our_time() -> None:
     assert options_of_reply("44 08 05 00 00000000") == b"\x44\x08\x09\x00" + STAMP
 

@@ -4,6 +4,7 @@
 from halo_mp.stack.neighbor import NeighborTable
 from halo_mp.stack.neighbor_cache import Neighbor, NeighborState
 from halo_mp.stack.outputs import Deliver, Forgotten, Learned, Loss
+from tests.unit.stack.checklist import meets
 from tests.unit.stack.harness import (
     NOW,
     OTHER,
@@ -53,6 +54,7 @@ def test_reachable_confirmed_again_starts_its_time_anew() -> None:
     assert ours.next_deadline() == NOW + 50
 
 
+@meets("arp.refresh")
 def test_stale_unused_is_removed_when_it_has_aged() -> None:
     ours = reachable()
     assert run(ours, NOW + 330) == [(NOW + 330, Forgotten(0, 0, PEER, Loss.AGED))]
@@ -112,6 +114,7 @@ def test_probe_keeps_delivering_while_it_waits() -> None:
     assert ours.resolve(PEER, b"packet", NOW + 36) == [Deliver(0, 0, b"packet", PEER_MAC)]
 
 
+@meets("arp.refresh")
 def test_probe_unanswered_three_times_is_forgotten_and_the_next_packet_asks_by_broadcast() -> None:
     ours = probing()
     outputs = run(ours, NOW + 38)
@@ -147,6 +150,7 @@ def test_probe_heard_by_its_own_request_goes_on_probing() -> None:
     assert state_of(ours) is NeighborState.PROBE
 
 
+@meets("arp.refresh")
 def test_neighbor_in_use_that_answers_stays_for_ever_and_is_asked_only_by_unicast() -> None:
     ours = reachable()
     asked = []

@@ -6,6 +6,7 @@ from halo_mp.stack.neighbor import POLL_LIMIT, NeighborTable
 from halo_mp.stack.neighbor_cache import NeighborState
 from halo_mp.stack.outputs import Deliver, Forgotten, Learned, Loss, NeighborOutput
 from halo_mp.wire.ipv4 import parse_address
+from tests.unit.stack.checklist import meets
 from tests.unit.stack.harness import MAC, NOW, hear, of_type, reply, request, run, spoken, table
 
 NETWORK = parse_address("10.0.0.0")
@@ -31,6 +32,7 @@ def known(ours: NeighborTable) -> set[int]:
     return {neighbor.address - NETWORK for neighbor in ours}
 
 
+@meets("arp.capacity")
 def test_full_table_evicts_the_least_recently_learned_stranger_and_counts_it() -> None:
     ours = table(WIDE, capacity=8, pending_capacity=2)
     for number in range(1, 9):
@@ -41,6 +43,7 @@ def test_full_table_evicts_the_least_recently_learned_stranger_and_counts_it() -
     assert ours.events["neighbor_evicted"] == 1
 
 
+@meets("arp.capacity")
 def test_full_of_used_neighbors_evicts_the_least_recently_used() -> None:
     ours = table(WIDE, capacity=8, pending_capacity=2)
     for number in range(1, 9):

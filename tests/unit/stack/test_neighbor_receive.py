@@ -10,6 +10,7 @@ from halo_mp.stack.neighbor_cache import Neighbor, NeighborState
 from halo_mp.stack.outputs import Deliver, Forgotten, Learned
 from halo_mp.wire import WireError, arp
 from halo_mp.wire.ipv4 import parse_address
+from tests.unit.stack.checklist import meets
 from tests.unit.stack.harness import (
     ADDRESS,
     INTERFACE,
@@ -31,6 +32,7 @@ STALE = NeighborState.STALE
 REACHABLE = NeighborState.REACHABLE
 
 
+@meets("arp.merge")
 def test_unknown_request_for_us_is_learned_and_answered() -> None:
     ours = table()
     outputs = hear(ours, request())
@@ -40,6 +42,7 @@ def test_unknown_request_for_us_is_learned_and_answered() -> None:
     assert len(outputs) == 2
 
 
+@meets("arp.reply")
 def test_reply_is_unicast_with_fields_swapped() -> None:
     [(dst, packet)] = spoken(hear(table(), request()))
     assert dst == PEER_MAC
@@ -52,6 +55,7 @@ def test_reply_is_unicast_with_fields_swapped() -> None:
     )
 
 
+@meets("arp.merge")
 def test_unknown_request_for_somebody_else_learns_nothing_and_is_not_answered() -> None:
     ours = table()
     assert hear(ours, request(OTHER)) == []
@@ -71,6 +75,7 @@ def test_unknown_reply_for_us_is_learned_and_not_answered() -> None:
     assert ours.lookup(PEER) == Neighbor(PEER, PEER_MAC, REACHABLE)
 
 
+@meets("arp.merge")
 def test_known_sender_is_updated_whatever_the_target() -> None:
     ours = table()
     hear(ours, request())
@@ -86,6 +91,7 @@ def test_known_sender_with_the_same_mac_is_not_reported_again() -> None:
     assert ours.lookup(PEER) == Neighbor(PEER, PEER_MAC, REACHABLE)
 
 
+@meets("arp.move")
 def test_mac_change_on_reply_is_accepted() -> None:
     ours = table()
     hear(ours, reply())
@@ -125,6 +131,7 @@ def test_confirmation_is_reported_at_most_once_a_second() -> None:
     assert hear(ours, reply(), NOW + 1.0) == [Learned(0, 0, PEER, PEER_MAC)]
 
 
+@meets("arp.static")
 def test_static_entry_is_untouched_by_request_and_reply() -> None:
     ours = table()
     assert ours.set_static(PEER, PEER_MAC, NOW) == [Learned(0, 0, PEER, PEER_MAC)]
@@ -139,6 +146,7 @@ def test_static_entry_is_untouched_by_request_and_reply() -> None:
     assert ours.resolve(PEER, b"packet", NOW) == [Deliver(0, 0, b"packet", PEER_MAC)]
 
 
+@meets("arp.static")
 def test_static_over_learned_entry_never_ages() -> None:
     ours = table()
     hear(ours, reply(mac=OTHER_MAC))
@@ -161,6 +169,7 @@ def test_static_impossible_is_refused(mac: bytes) -> None:
         table().set_static(PEER, mac, NOW)
 
 
+@meets("arp.senders")
 @pytest.mark.parametrize(
     "mac", [b"\xff" * 6, bytes.fromhex("01005e000001"), bytes.fromhex("03000000000a"), bytes(6), MAC]
 )
@@ -173,6 +182,7 @@ def test_sender_mac_of_no_station_is_never_cached_nor_answered(mac: bytes) -> No
     assert list(ours) == [Neighbor(PEER, PEER_MAC, REACHABLE)]
 
 
+@meets("arp.senders")
 @pytest.mark.parametrize(
     "sender", ["255.255.255.255", "192.0.2.255", "192.0.2.0", "224.0.0.5", "240.0.0.1", "127.0.0.1", "0.0.0.9"]
 )  # fmt: skip
@@ -183,6 +193,7 @@ def test_sender_address_of_no_host_is_never_cached_nor_answered(sender: str) -> 
     assert len(ours) == 0
 
 
+@meets("acd.probes-answered")
 def test_probe_for_our_address_is_answered_but_not_cached() -> None:
     ours = table()
     [(dst, packet)] = spoken(hear(ours, request(sender=0)))
@@ -206,6 +217,7 @@ def test_neighbor_of_another_subnet_that_was_asked_for_is_learned() -> None:
     assert outputs == [Learned(0, 0, far, PEER_MAC), Deliver(0, 0, b"packet", PEER_MAC)]
 
 
+@meets("arp.mismatch")
 def test_sender_mac_other_than_frame_source_is_counted_and_believed() -> None:
     ours = table()
     outputs = ours.receive(reply(), OTHER_MAC, NOW)
@@ -231,6 +243,7 @@ def test_host_route_interface_learns_no_strangers() -> None:
     assert len(ours) == 0
 
 
+@meets("arp.sync")
 def test_adopt_learns_as_reachable_and_reports_nothing() -> None:
     ours = table()
     assert ours.adopt(PEER, PEER_MAC, NOW) == []

@@ -9,6 +9,7 @@ from halo_mp.stack.neighbor_cache import Neighbor, NeighborState
 from halo_mp.stack.outputs import Deliver, Drop, Learned, Transmit, Undelivered
 from halo_mp.wire import arp, ethernet
 from halo_mp.wire.ipv4 import parse_address
+from tests.unit.stack.checklist import meets
 from tests.unit.stack.harness import (
     ADDRESS,
     MAC,
@@ -53,6 +54,7 @@ def test_request_frame_is_padded_with_zeros() -> None:
     assert transmit.frame[42:] == bytes(18)
 
 
+@meets("arp.hold")
 def test_incomplete_reply_delivers_in_order_and_reports() -> None:
     ours = table()
     for packet in (b"one", b"two", b"three"):
@@ -81,6 +83,7 @@ def test_known_packet_is_delivered_at_once() -> None:
     assert ours.resolve(PEER, b"packet", NOW) == [Deliver(0, 0, b"packet", PEER_MAC)]
 
 
+@meets("arp.throttle", "old.arp-sweep")
 def test_requests_at_most_one_a_second_for_each_destination() -> None:
     ours = table()
     asked = [
@@ -101,6 +104,7 @@ def test_two_destinations_do_not_share_the_limit() -> None:
     assert len(spoken(ours.resolve(OTHER, b"packet", NOW))) == 1
 
 
+@meets("arp.failure")
 def test_third_request_unanswered_drops_the_queue_as_unresolved() -> None:
     ours = table()
     ours.resolve(PEER, b"one", NOW)
@@ -116,6 +120,7 @@ def test_third_request_unanswered_drops_the_queue_as_unresolved() -> None:
     assert ours.lookup(PEER) == Neighbor(PEER, None, NeighborState.FAILED)
 
 
+@meets("arp.failure")
 def test_failed_packet_is_dropped_without_a_request_until_the_negative_cache_ends() -> None:
     ours = table(failed_s=4.0)
     ours.resolve(PEER, b"one", NOW)
@@ -136,6 +141,7 @@ def test_failed_heard_is_usable_again_at_once() -> None:
     assert ours.resolve(PEER, b"two", NOW + 3.5) == [Deliver(0, 0, b"two", PEER_MAC)]
 
 
+@meets("arp.hold")
 def test_hold_queue_full_keeps_the_newest_and_reports_the_oldest() -> None:
     ours = table(held_per_neighbor=2)
     outputs = [output for packet in (b"1", b"2", b"3", b"4") for output in ours.resolve(PEER, packet, NOW)]
@@ -198,6 +204,7 @@ def test_too_many_unanswered_addresses_are_refused_and_the_first_ones_still_reso
     assert len(spoken(ours.resolve(refused, b"later", NOW))) == 1
 
 
+@meets("old.arp-sweep")
 def test_flood_of_unresolvable_destinations_is_bounded_and_leaves_nothing() -> None:
     ours = table(pending_capacity=256, capacity=1000, held_per_neighbor=2, held_in_all=300)
     network = parse_address("10.0.0.0")

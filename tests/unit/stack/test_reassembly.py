@@ -13,6 +13,7 @@ from halo_mp.stack.partial_datagram import OVERHEAD_OCTETS, Fragment
 from halo_mp.stack.reassembly import Expiry, Reassembler, Result
 from halo_mp.stack.reassembly_settings import ReassemblySettings
 from halo_mp.wire.ipv4 import Ipv4Packet
+from tests.unit.stack.checklist import meets
 from tests.unit.stack.harness import ADDRESS, NOW, OTHER, PEER
 
 DATA = bytes(range(251)) * 262
@@ -164,6 +165,7 @@ def test_duplicate_is_ignored_and_counted(again: int) -> None:
     assert_empty(made)
 
 
+@meets("reassembly.overlap")
 @pytest.mark.parametrize(
     ("bad", "kept"),
     [
@@ -232,6 +234,7 @@ def test_datagram_in_as_many_fragments_as_allowed_is_put_together() -> None:
     assert receive(made, *pieces(PACKET, 52))[-1] == Result(PACKET)
 
 
+@meets("reassembly.bounds")
 def test_too_many_datagrams_end_the_least_recently_used() -> None:
     made = Reassembler(ReassemblySettings(datagrams=3))
     first, second, third, fourth, fifth = (piece(0, 8, identification=number) for number in range(5))
@@ -245,6 +248,7 @@ def test_too_many_datagrams_end_the_least_recently_used() -> None:
     )
 
 
+@meets("reassembly.bounds")
 def test_too_many_octets_end_the_least_recently_used() -> None:
     size = piece(0, 80).charge_octets
     assert size == len(piece(0, 80).octets) + OVERHEAD_OCTETS
@@ -262,6 +266,7 @@ def test_fragment_without_room_even_alone_is_dropped() -> None:
     assert_empty(made)
 
 
+@meets("reassembly.bounds", "reassembly.timeout")
 def test_incomplete_datagram_times_out_with_its_first_fragment() -> None:
     made = Reassembler()
     parts = pieces(PACKET, 52)

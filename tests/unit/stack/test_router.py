@@ -29,6 +29,7 @@ from halo_mp.wire.ethernet import EthernetFrame, VlanTag
 from halo_mp.wire.icmpv4 import Icmpv4Message
 from halo_mp.wire.ipv4 import Ipv4Packet, parse_address
 from halo_mp.wire.udp import UdpDatagram
+from tests.unit.stack.checklist import meets
 from tests.unit.stack.harness import (
     ADDRESS,
     INTERFACE,
@@ -160,6 +161,7 @@ def test_echo_request_of_known_neighbor_is_answered() -> None:
     assert made.counters == {}
 
 
+@meets("ttl.local")
 @pytest.mark.parametrize("ttl", [0, 1, 255])
 def test_echo_request_of_any_ttl_is_delivered(ttl: int) -> None:
     made = stack()
@@ -300,6 +302,7 @@ def test_frame_from_ourselves_or_a_group_is_dropped(src: bytes) -> None:
     assert dropped(stack(), frame_of(PING.emit(), src=src)) == "ethernet_source"
 
 
+@meets("arp.fields")
 def test_arp_malformed_or_refused_is_dropped() -> None:
     octets = request().emit()
     assert dropped(stack(), frame_of(b"\0\2" + octets[2:], 0x0806)) == "arp_malformed"
@@ -307,6 +310,7 @@ def test_arp_malformed_or_refused_is_dropped() -> None:
     assert dropped(stack(), frame_of(request(mac=bytes(6)).emit(), 0x0806)) == "arp_refused"
 
 
+@meets("receive.lengths", "receive.version", "receive.checksum", "old.total-length")
 @pytest.mark.parametrize(
     ("at", "octets", "reason"),
     [
@@ -322,10 +326,12 @@ def test_ipv4_header_that_lies_is_dropped(at: int, octets: bytes, reason: str) -
     assert dropped(stack(), frame_of(bytes(packet))) == reason
 
 
+@meets("receive.lengths")
 def test_ipv4_truncated_is_dropped() -> None:
     assert dropped(stack(), frame_of(PING.emit())[: 14 + 19]) == "ipv4_truncated"
 
 
+@meets("forward.martians")
 @pytest.mark.parametrize(
     "src",
     ["0.0.0.0", "0.1.2.3", "127.0.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255", "192.0.2.255", "192.0.2.0",
@@ -354,6 +360,7 @@ def test_destination_that_is_not_ours_is_dropped(dst: str, reason: str) -> None:
     assert dropped_packet(stack(), packet) == reason
 
 
+@meets("echo.broadcast")
 @pytest.mark.parametrize("dst", ["192.0.2.255", "192.0.2.0", "255.255.255.255", "224.0.0.1"])
 def test_echo_request_to_a_group_is_not_answered(dst: str) -> None:
     packet = dataclasses.replace(PING, dst=parse_address(dst)).emit()

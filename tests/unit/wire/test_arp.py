@@ -5,6 +5,7 @@ import pytest
 
 from halo_mp.wire import arp
 from halo_mp.wire.arp import ArpPacket
+from tests.unit.stack.checklist import meets
 from tests.unit.wire.harness import emit_into_poison, reason_of
 
 OCTETS = bytes.fromhex("0001 0800 06 04 0001 02000000000a c0000202 000000000000 c0000201")
@@ -38,6 +39,7 @@ def test_truncated_at_every_length() -> None:
         assert reason_of(arp.parse, OCTETS[:length]) == "arp_malformed"
 
 
+@meets("arp.fields")
 def test_check_any_other_hrd_pro_hln_pln_is_malformed() -> None:
     for bit in range(6 * 8):
         octets = bytearray(OCTETS)

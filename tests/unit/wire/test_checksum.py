@@ -4,6 +4,7 @@ import random
 import pytest
 
 from halo_mp.wire import checksum
+from tests.unit.stack.checklist import meets
 from tests.unit.wire.harness import reference_checksum
 
 RFC_1071_EXAMPLE = bytes.fromhex("0001f203f4f5f6f7")
@@ -46,6 +47,7 @@ def test_update16_rfc_1624_example_where_rfc_1141_gives_the_other_zero() -> None
     assert checksum.update16(0xDD2F, old=0x5555, new=0x3285) == 0x0000
 
 
+@meets("ttl.checksum")
 def test_update16_every_ttl_equals_the_full_checksum() -> None:
     header = bytearray.fromhex("4500001c000040000001 0000 0a000001 0a000002")
     for ttl in range(1, 256):

@@ -5,6 +5,7 @@ import pytest
 
 from halo_mp.wire import ipv4
 from halo_mp.wire.ipv4 import Ipv4Packet
+from tests.unit.stack.checklist import meets
 from tests.unit.wire.harness import emit_into_poison, reason_of, reference_checksum
 
 # The header is the worked example of many textbooks, with its checksum b861.
@@ -66,6 +67,7 @@ def test_parse_does_not_copy_the_payload() -> None:
     assert isinstance(packet.payload, memoryview)
 
 
+@meets("receive.padding")
 def test_parse_padding_is_ignored() -> None:
     assert ipv4.parse(OCTETS + b"\xa5" * 9) == VALUE
 
@@ -79,16 +81,19 @@ def test_truncated_at_every_length(packet: Ipv4Packet) -> None:
         assert reason_of(ipv4.parse, octets[:length]) == expected
 
 
+@meets("receive.version")
 @pytest.mark.parametrize("version", [v for v in range(16) if v != 4])
 def test_check_other_versions(version: int) -> None:
     assert ipv4.check(broken(0, bytes([version << 4 | 5]))) == "ipv4_version"
 
 
+@meets("receive.version")
 @pytest.mark.parametrize("ihl", range(5))
 def test_check_header_length_that_lies_low(ihl: int) -> None:
     assert ipv4.check(broken(0, bytes([0x40 | ihl]))) == "ipv4_header_length"
 
 
+@meets("receive.lengths", "old.total-length")
 @pytest.mark.parametrize("total", [0, 1, 19, 0x74, 0x8000, 0xFFFF])
 def test_check_total_length_that_lies(total: int) -> None:
     octets = broken(2, total.to_bytes(2, "big"))
@@ -106,6 +111,7 @@ def test_parse_total_length_shorter_than_the_octets_cuts_the_payload() -> None:
     assert ipv4.parse(broken(2, b"\0\x14")).payload == b""
 
 
+@meets("receive.checksum")
 @pytest.mark.parametrize("at", range(2, 20))
 def test_check_any_flipped_bit_breaks_the_checksum(at: int) -> None:
     if at in (2, 3):  # a lower total length, so that only the checksum can object
