@@ -23,8 +23,8 @@ static bool touch(struct halo_worker *worker, const struct halo_neighbor *neighb
 		return false;
 	if (worker->touched_count == 0)
 		worker->touched_since_ns = worker->now_ns;
-	worker->touched[worker->touched_count++] =
-		(struct halo_touched){.address = neighbor->address, .interface = neighbor->interface};
+	worker->touched[worker->touched_count++] = (struct halo_touched){
+		.address = halo_neighbor_address(neighbor), .interface = halo_neighbor_interface(neighbor)};
 	halo_count(&worker->slot->worker.neighbor_touches, 1);
 	return true;
 }
@@ -75,7 +75,7 @@ static struct halo_neighbor *take_another(struct halo_worker *worker, struct hal
 
 		if (halo_target_kind(what) != HALO_TARGET_GATEWAY && halo_target_kind(what) != HALO_TARGET_CONNECTED)
 			continue;
-		neighbor = halo_neighbor_find(&worker->neighbors, interface, next_hop);
+		neighbor = halo_neighbor_find(&worker->neighbors, halo_neighbor_key(interface, next_hop));
 		if (is_dead(worker, interface, neighbor))
 			continue;
 		packet->tx_interface = interface;
@@ -205,6 +205,13 @@ static bool reshape(struct halo_worker *worker, struct halo_packet *packet, uint
 	return true;
 }
 
+/* Frame and neighbor are tagged alike, and nothing stands behind the packet but what pads a short frame. */
+static inline bool is_in_shape(const struct halo_packet *packet, const struct halo_neighbor *neighbor)
+{
+	return packet->l3_offset == neighbor->header_octets &&
+	       (packet->length == (uint32_t)packet->l3_offset + packet->ip_length || packet->length <= SHORTEST_FRAME);
+}
+
 static inline void put_header(uint8_t *frame, const struct halo_neighbor *neighbor)
 {
 	if (likely(neighbor->header_octets == ETHERNET_OCTETS))
@@ -213,39 +220,44 @@ static inline void put_header(uint8_t *frame, const struct halo_neighbor *neighb
 		memcpy(frame, neighbor->header, TAGGED_OCTETS);
 }
 
-static inline void forward_one(struct halo_worker *worker, struct halo_packet *packet)
+/* Return whether the packet was sent on; else it was decided otherwise. */
+static inline bool forward_one(struct halo_worker *worker, const struct halo_hop *hop, uint64_t now_ns, uint8_t *pool)
 {
-	struct halo_neighbor *neighbor = halo_neighbor_find(&worker->neighbors, packet->tx_interface, packet->next_hop);
+	struct halo_neighbor *neighbor = hop->home;
+	struct halo_packet *packet = hop->packet;
 	uint8_t *frame;
 
-	if (unlikely(!neighbor || worker->now_ns >= neighbor->quiet_until_ns)) {
-		neighbor = look_closer(worker, packet, neighbor);
+	if (unlikely(neighbor->key != hop->key || now_ns >= neighbor->quiet_until_ns)) {
+		neighbor = look_closer(worker, packet, halo_neighbor_find(&worker->neighbors, hop->key));
 		if (!neighbor)
-			return;
+			return false;
 	}
-	if (unlikely(packet->ip_length > neighbor->mtu))
-		return too_long(worker, packet);
+	if (unlikely(packet->ip_length > neighbor->mtu)) {
+		too_long(worker, packet);
+		return false;
+	}
 	/* Python tells the sender of the shorter way, and forwards; above the bound it is simply forwarded. */
-	if (unlikely(packet->interface == neighbor->redirect) &&
-	    halo_tokens_take(&worker->error_tokens, worker->now_ns))
-		return halo_punt(packet);
-	if (unlikely(packet->l3_offset != neighbor->header_octets ||
-		     (packet->length > SHORTEST_FRAME &&
-		      packet->length != (uint32_t)packet->l3_offset + packet->ip_length)) &&
-	    !reshape(worker, packet, neighbor->header_octets))
-		return;
-	frame = worker->pool + packet->offset;
-	put_header(frame, neighbor);
-	decrement_ttl(frame + packet->l3_offset);
-	worker->forwarded_count++;
+	if (unlikely(packet->interface == neighbor->redirect) && halo_tokens_take(&worker->error_tokens, now_ns)) {
+		halo_punt(packet);
+		return false;
+	}
+	if (unlikely(!is_in_shape(packet, neighbor)) && !reshape(worker, packet, neighbor->header_octets))
+		return false;
+	frame = pool + packet->offset;
 	halo_send(packet, neighbor->port);
+	decrement_ttl(frame + packet->l3_offset);
+	put_header(frame, neighbor);
+	return true;
 }
 
 void halo_stage_forward(struct halo_worker *worker)
 {
-	const struct halo_selection *forwarded = &worker->forwarded;
+	uint32_t count = worker->hop_count, sent = 0;
+	uint64_t now_ns = worker->now_ns;
+	uint8_t *pool = worker->pool;
 	uint32_t i;
 
-	for (i = 0; i < forwarded->count; i++)
-		forward_one(worker, &worker->burst[forwarded->index[i]]);
+	for (i = 0; i < count; i++)
+		sent += forward_one(worker, &worker->hop[i], now_ns, pool);
+	worker->forwarded_count = sent;
 }

@@ -41,11 +41,11 @@ static void add(struct halo_worker *worker, uint16_t number)
 		place = (place + 1) % (1 << VLAN_PLACE_BITS);
 	worker->vlans.place[place] = key << 9 | (number + 1u);
 	worker->port[interface->port].count++;
-	if (interface->vlan == 0)
+	if (interface->vlan == 0 && worker->port[interface->port].macswap_to == HALO_NO_PORT)
 		worker->port[interface->port].untagged = number;
 }
 
-static void compile(struct halo_worker *worker)
+void halo_interfaces_compile(struct halo_worker *worker)
 {
 	uint16_t i;
 
@@ -109,6 +109,6 @@ bool halo_interfaces_refresh(struct halo_worker *worker)
 	active = __atomic_load_n(&tables->active, __ATOMIC_ACQUIRE) & 1;
 	if (copy_block(&worker->interfaces, &tables->interfaces[active]))
 		halo_neighbors_follow(&worker->neighbors, &worker->interfaces);
-	compile(worker);
+	halo_interfaces_compile(worker);
 	return true;
 }

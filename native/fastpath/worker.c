@@ -156,6 +156,7 @@ int halo_worker_set_macswap(struct halo_worker *worker, uint32_t in, uint32_t ou
 	if (in >= HALO_MAX_PORTS || (out >= HALO_MAX_PORTS && out != HALO_NO_PORT))
 		return -EINVAL;
 	worker->port[in].macswap_to = (uint16_t)out;
+	halo_interfaces_compile(worker);
 	return 0;
 }
 
