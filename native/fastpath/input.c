@@ -16,6 +16,19 @@ enum {
 /* First octets of addresses that want a closer look: nobody's, loopback, link-local's, groups, 240/4. */
 static const uint8_t unusual[256] = {[0] = 1, [127] = 1, [169] = 1, [224 ... 255] = 1};
 
+/* An address or a TTL that wants a closer look: the packet is decided by itself. */
+static inline uint32_t is_unusual(const struct halo_worker *worker, const struct halo_packet *packet)
+{
+	return (uint32_t)(unusual[packet->src[0] >> 24] | unusual[packet->dst[0] >> 24]) | (packet->ttl <= 1) |
+	       halo_own_suspected(&worker->own, packet->src[0]);
+}
+
+static inline void select_for_routing(struct halo_worker *worker, struct halo_packet *packet)
+{
+	__builtin_prefetch(&worker->root[packet->dst[0] >> 16]);
+	worker->routed.packet[worker->routed.count++] = packet;
+}
+
 static void input_arp(struct halo_worker *worker, struct halo_packet *packet, const struct halo_interface *interface)
 {
 	packet->verdict = HALO_VERDICT_PUNT;
@@ -23,93 +36,97 @@ static void input_arp(struct halo_worker *worker, struct halo_packet *packet, co
 		halo_hand(packet, interface->home_slot);
 }
 
-/* The number of the frame's interface where it is not the port's untagged one; or HALO_NO_INTERFACE, and it was decided. */
-static uint16_t find_interface(struct halo_worker *worker, struct halo_packet *packet)
+static void input_here(struct halo_worker *worker, struct halo_packet *packet, uint16_t number, const uint8_t *frame)
 {
-	const struct halo_port_entry *port = &worker->port[packet->port];
-	uint16_t number = HALO_NO_INTERFACE;
+	const struct halo_interface *interface = &worker->interfaces.entry[number];
+	uint64_t own = load_mac(interface->mac);
+	uint64_t src = load_mac(frame + 6);
+	bool group = frame[0] & 1;
 
-	if (port->macswap_to != HALO_NO_PORT)
-		halo_macswap(worker, packet, port->macswap_to);
-	else if (packet->vlan)
-		number = halo_vlan_find(worker, packet->port, packet->vlan);
-	if (number == HALO_NO_INTERFACE && packet->verdict == HALO_VERDICT_NONE)
-		halo_drop(packet, port->count ? HALO_DROP_vlan_unknown : HALO_DROP_no_interface);
-	return number;
-}
-
-/* What is not IPv4 from one station to us, or has something about it that is to be decided by itself. */
-static void input_other(struct halo_worker *worker, struct halo_packet *packet, uint16_t number, bool group)
-{
+	if (!group && load_mac(frame) != own)
+		return halo_drop(packet, HALO_DROP_not_for_us);
+	/* A source that no other station can have: a group, nobody, or ourselves (a loop, or a forgery). */
+	if ((src & 1) || src == 0 || src == own)
+		return halo_drop(packet, HALO_DROP_ethernet_source);
 	if (packet->ip_version != 4 && packet->ethertype != ETHERTYPE_ARP)
 		return halo_drop(packet, HALO_DROP_ethertype_unknown);
 	packet->interface = number;
 	if (packet->ip_version != 4)
-		return input_arp(worker, packet, &worker->interfaces.entry[number]);
-	halo_route_alone(worker, packet, group);
+		return input_arp(worker, packet, interface);
+	if (group || is_unusual(worker, packet) || !(interface->flags & HALO_INTERFACE_FORWARD) ||
+	    packet->l4_offset != packet->l3_offset + PLAIN_HEADER)
+		return halo_route_alone(worker, packet, group);
+	select_for_routing(worker, packet);
 }
 
-/* Return whether the packet goes on to be routed with its burst. */
-static inline bool input_one(struct halo_worker *worker, struct halo_packet *packet, const uint8_t *frame)
+/* Every frame but the ones that nine of ten are. */
+static void input_other(struct halo_worker *worker, struct halo_packet *packet)
 {
-	uint32_t src_address = packet->src[0], dst_address = packet->dst[0];
-	const struct halo_interface *interface;
-	uint64_t own, src, dst;
-	uint32_t closer;
+	const struct halo_port_entry *port = &worker->port[packet->port];
 	uint16_t number;
 
-	if (unlikely(packet->port >= HALO_MAX_PORTS)) {
-		halo_drop(packet, HALO_DROP_bad_descriptor);
+	if (packet->port >= HALO_MAX_PORTS)
+		return halo_drop(packet, HALO_DROP_bad_descriptor);
+	number = packet->vlan ? halo_vlan_find(worker, packet->port, packet->vlan) : port->untagged;
+	if (number == HALO_NO_INTERFACE)
+		return halo_drop(packet, port->count ? HALO_DROP_vlan_unknown : HALO_DROP_no_interface);
+	input_here(worker, packet, number, worker->pool + packet->offset);
+}
+
+/*
+ * Nine of ten: an untagged packet without options, from another station to ours, with usual addresses and a TTL to lower. True
+ * says that it is one, and goes on to be routed with its burst.
+ */
+static inline bool is_usual(const struct halo_worker *worker, const struct halo_packet *packet)
+{
+	const uint8_t *frame = worker->pool + packet->offset;
+	uint64_t own = worker->port[packet->port].mac;
+	uint64_t src;
+
+	if (unlikely(!packet->plain || load_mac(frame) != own))
 		return false;
-	}
-	number = worker->port[packet->port].untagged;
-	if (unlikely(packet->vlan || number == HALO_NO_INTERFACE)) {
-		number = find_interface(worker, packet);
-		if (number == HALO_NO_INTERFACE)
-			return false;
-	}
-	interface = &worker->interfaces.entry[number];
-	own = load_mac(interface->mac);
-	dst = load_mac(frame);
 	src = load_mac(frame + 6);
-	if (unlikely(dst != own && !(dst & 1))) {
-		halo_drop(packet, HALO_DROP_not_for_us);
-		return false;
+	return likely(!((src & 1) | (src == 0) | (src == own) | is_unusual(worker, packet)));
+}
+
+static inline void input_one(struct halo_worker *worker, struct halo_packet *packet)
+{
+	if (likely(is_usual(worker, packet))) {
+		packet->interface = worker->port[packet->port].untagged;
+		select_for_routing(worker, packet);
+	} else if (packet->verdict == HALO_VERDICT_NONE) {
+		input_other(worker, packet);
 	}
-	/* A source that no other station can have: a group, nobody, or ourselves (a loop, or a forgery). */
-	if (unlikely((src & 1) || src == 0 || src == own)) {
-		halo_drop(packet, HALO_DROP_ethernet_source);
-		return false;
+}
+
+/* Ports in measuring mode have no interfaces. */
+static void input_measuring(struct halo_worker *worker, uint32_t count)
+{
+	uint32_t i;
+
+	for (i = 0; i < count; i++) {
+		struct halo_packet *packet = &worker->burst[i];
+
+		if (packet->verdict != HALO_VERDICT_NONE)
+			continue;
+		if (worker->port[packet->port].macswap_to != HALO_NO_PORT)
+			halo_macswap(worker, packet, worker->port[packet->port].macswap_to);
+		else
+			input_one(worker, packet);
 	}
-	closer = unusual[src_address >> 24] | unusual[dst_address >> 24];
-	closer |= halo_own_suspected(&worker->own, src_address);
-	closer |= (packet->ip_version ^ 4) | (packet->ttl <= 1) |
-		  (packet->l4_offset ^ (packet->l3_offset + PLAIN_HEADER));
-	closer |= ~interface->flags & HALO_INTERFACE_FORWARD;
-	if (unlikely(closer || dst != own)) {
-		input_other(worker, packet, number, dst != own);
-		return false;
-	}
-	packet->interface = number;
-	__builtin_prefetch(&worker->root[dst_address >> 16]);
-	return true;
 }
 
 void halo_stage_input(struct halo_worker *worker, uint32_t count)
 {
-	const uint8_t *pool = worker->pool;
-	uint32_t routed = 0;
 	uint32_t i;
 
 	worker->root = halo_fib_root(worker->fib);
+	worker->routed.count = 0;
 	worker->hop_count = 0;
 	worker->forwarded_count = 0;
 	worker->trimmed_octets = 0;
-	for (i = 0; i < count; i++) {
-		struct halo_packet *packet = &worker->burst[i];
-
-		if (likely(packet->verdict == HALO_VERDICT_NONE) && input_one(worker, packet, pool + packet->offset))
-			worker->routed.index[routed++] = i;
-	}
-	worker->routed.count = routed;
+	if (unlikely(worker->measuring))
+		return input_measuring(worker, count);
+	for (i = 0; i < count; i++)
+		input_one(worker, &worker->burst[i]);
 }

@@ -41,15 +41,19 @@ static void add(struct halo_worker *worker, uint16_t number)
 		place = (place + 1) % (1 << VLAN_PLACE_BITS);
 	worker->vlans.place[place] = key << 9 | (number + 1u);
 	worker->port[interface->port].count++;
-	if (interface->vlan == 0 && worker->port[interface->port].macswap_to == HALO_NO_PORT)
-		worker->port[interface->port].untagged = number;
+	if (interface->vlan)
+		return;
+	worker->port[interface->port].untagged = number;
+	if (interface->flags & HALO_INTERFACE_FORWARD)
+		worker->port[interface->port].mac = load_mac(interface->mac);
 }
 
 void halo_interfaces_compile(struct halo_worker *worker)
 {
 	uint16_t i;
 
-	for (i = 0; i < HALO_MAX_PORTS; i++) {
+	for (i = 0; i < PORT_ENTRIES; i++) {
+		worker->port[i].mac = UINT64_MAX;
 		worker->port[i].count = 0;
 		worker->port[i].untagged = HALO_NO_INTERFACE;
 	}

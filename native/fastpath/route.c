@@ -219,7 +219,7 @@ static bool descend(const struct halo_worker *worker, uint32_t *entry, uint32_t 
 	uint32_t i;
 
 	for (i = 0; i < routed->count; i++) {
-		uint32_t dst = worker->burst[routed->index[i]].dst[0];
+		uint32_t dst = routed->packet[i]->dst[0];
 
 		if (!(entry[i] & HALO_FIB_CHILD))
 			continue;
@@ -241,7 +241,7 @@ void halo_stage_route(struct halo_worker *worker)
 	uint32_t i;
 
 	for (i = 0; i < count; i++) {
-		uint32_t dst = worker->burst[routed->index[i]].dst[0];
+		uint32_t dst = routed->packet[i]->dst[0];
 
 		entry[i] = halo_fib_load(&root[dst >> 16]);
 		deeper |= entry[i];
@@ -250,6 +250,6 @@ void halo_stage_route(struct halo_worker *worker)
 	if ((deeper & HALO_FIB_CHILD) && descend(worker, entry, 8))
 		descend(worker, entry, 0);
 	for (i = 0; i < count; i++)
-		hops += decide(worker, &worker->burst[routed->index[i]], entry[i], &worker->hop[hops], false);
+		hops += decide(worker, routed->packet[i], entry[i], &worker->hop[hops], false);
 	worker->hop_count = hops;
 }

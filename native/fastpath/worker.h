@@ -15,9 +15,14 @@
 #include "neighbors.h"
 #include "tokens.h"
 
+enum {
+	PORT_ENTRIES = 256, /* one for whatever a descriptor may say, so that nobody has to ask */
+};
+
 /* What the fast path must know of a port, compiled from the tables when their epoch changes. */
 struct halo_port_entry {
-	uint16_t untagged;   /* number of its interface without a VLAN; HALO_NO_INTERFACE, in measuring mode too */
+	uint64_t mac;        /* of its interface without a VLAN, if that one forwards; else what no frame has */
+	uint16_t untagged;   /* number of that interface, whether or not it forwards; HALO_NO_INTERFACE */
 	uint16_t count;      /* of its interfaces that are up */
 	uint16_t macswap_to; /* HALO_NO_PORT, or measuring mode */
 };
@@ -29,10 +34,10 @@ struct halo_vlan_map {
 	uint32_t place[1 << VLAN_PLACE_BITS];
 };
 
-/* Packets of a burst that want a route. (No octets here: a store to one could be to anything, for all the compiler knows.) */
+/* Packets of a burst that want a route. */
 struct halo_selection {
 	uint32_t count;
-	uint32_t index[HALO_BURST];
+	struct halo_packet *packet[HALO_BURST];
 };
 
 /* Packets that have a route and want a neighbor. */
@@ -69,7 +74,8 @@ struct halo_worker {
 	uint64_t now_ns; /* of the current burst */
 	int64_t next_fd_look_ns;
 	uint64_t epoch;
-	struct halo_port_entry port[HALO_MAX_PORTS];
+	struct halo_port_entry port[PORT_ENTRIES];
+	bool measuring; /* some port is in measuring mode */
 	uint32_t interface_generation;
 	struct halo_interface_block interfaces; /* a copy of the active block */
 	struct halo_vlan_map vlans;
