@@ -23,12 +23,6 @@ static inline uint32_t is_unusual(const struct halo_worker *worker, const struct
 	       halo_own_suspected(&worker->own, packet->src[0]);
 }
 
-static inline void select_for_routing(struct halo_worker *worker, struct halo_packet *packet)
-{
-	__builtin_prefetch(&worker->root[packet->dst[0] >> 16]);
-	worker->routed.packet[worker->routed.count++] = packet;
-}
-
 static void input_arp(struct halo_worker *worker, struct halo_packet *packet, const struct halo_interface *interface)
 {
 	packet->verdict = HALO_VERDICT_PUNT;
@@ -36,41 +30,52 @@ static void input_arp(struct halo_worker *worker, struct halo_packet *packet, co
 		halo_hand(packet, interface->home_slot);
 }
 
-static void input_here(struct halo_worker *worker, struct halo_packet *packet, uint16_t number, const uint8_t *frame)
+/* IPv4 or ARP from a station that can be one, to us. False: it was decided. */
+static bool is_meant(struct halo_packet *packet, const struct halo_interface *interface, const uint8_t *frame)
 {
-	const struct halo_interface *interface = &worker->interfaces.entry[number];
 	uint64_t own = load_mac(interface->mac);
 	uint64_t src = load_mac(frame + 6);
-	bool group = frame[0] & 1;
 
-	if (!group && load_mac(frame) != own)
-		return halo_drop(packet, HALO_DROP_not_for_us);
-	/* A source that no other station can have: a group, nobody, or ourselves (a loop, or a forgery). */
-	if ((src & 1) || src == 0 || src == own)
-		return halo_drop(packet, HALO_DROP_ethernet_source);
-	if (packet->ip_version != 4 && packet->ethertype != ETHERTYPE_ARP)
-		return halo_drop(packet, HALO_DROP_ethertype_unknown);
-	packet->interface = number;
-	if (packet->ip_version != 4)
-		return input_arp(worker, packet, interface);
-	if (group || is_unusual(worker, packet) || !(interface->flags & HALO_INTERFACE_FORWARD) ||
-	    packet->l4_offset != packet->l3_offset + PLAIN_HEADER)
-		return halo_route_alone(worker, packet, group);
-	select_for_routing(worker, packet);
+	if (!(frame[0] & 1) && load_mac(frame) != own)
+		halo_drop(packet, HALO_DROP_not_for_us);
+	else if ((src & 1) || src == 0 || src == own) /* a group, nobody, or ourselves: a loop or a forgery */
+		halo_drop(packet, HALO_DROP_ethernet_source);
+	else if (packet->ip_version != 4 && packet->ethertype != ETHERTYPE_ARP)
+		halo_drop(packet, HALO_DROP_ethertype_unknown);
+	return packet->verdict == HALO_VERDICT_NONE;
 }
 
-/* Every frame but the ones that nine of ten are. */
-static void input_other(struct halo_worker *worker, struct halo_packet *packet)
+/* Every frame but the ones that nine of ten are. Returns whether the packet goes on to be routed with its burst. */
+static bool input_other(struct halo_worker *worker, struct halo_packet *packet)
 {
 	const struct halo_port_entry *port = &worker->port[packet->port];
+	const uint8_t *frame = worker->pool + packet->offset;
+	const struct halo_interface *interface;
 	uint16_t number;
 
-	if (packet->port >= HALO_MAX_PORTS)
-		return halo_drop(packet, HALO_DROP_bad_descriptor);
+	if (packet->port >= HALO_MAX_PORTS) {
+		halo_drop(packet, HALO_DROP_bad_descriptor);
+		return false;
+	}
 	number = packet->vlan ? halo_vlan_find(worker, packet->port, packet->vlan) : port->untagged;
-	if (number == HALO_NO_INTERFACE)
-		return halo_drop(packet, port->count ? HALO_DROP_vlan_unknown : HALO_DROP_no_interface);
-	input_here(worker, packet, number, worker->pool + packet->offset);
+	if (number == HALO_NO_INTERFACE) {
+		halo_drop(packet, port->count ? HALO_DROP_vlan_unknown : HALO_DROP_no_interface);
+		return false;
+	}
+	interface = &worker->interfaces.entry[number];
+	if (!is_meant(packet, interface, frame))
+		return false;
+	packet->interface = number;
+	if (packet->ip_version != 4) {
+		input_arp(worker, packet, interface);
+		return false;
+	}
+	if ((frame[0] & 1) || is_unusual(worker, packet) || !(interface->flags & HALO_INTERFACE_FORWARD) ||
+	    packet->l4_offset != packet->l3_offset + PLAIN_HEADER) {
+		halo_route_alone(worker, packet, frame[0] & 1);
+		return false;
+	}
+	return true;
 }
 
 /*
@@ -89,44 +94,46 @@ static inline bool is_usual(const struct halo_worker *worker, const struct halo_
 	return likely(!((src & 1) | (src == 0) | (src == own) | is_unusual(worker, packet)));
 }
 
-static inline void input_one(struct halo_worker *worker, struct halo_packet *packet)
+/* Return whether the packet goes on to be routed with its burst. */
+static inline bool input_one(struct halo_worker *worker, struct halo_packet *packet)
 {
 	if (likely(is_usual(worker, packet))) {
 		packet->interface = worker->port[packet->port].untagged;
-		select_for_routing(worker, packet);
-	} else if (packet->verdict == HALO_VERDICT_NONE) {
-		input_other(worker, packet);
+		return true;
 	}
+	return packet->verdict == HALO_VERDICT_NONE && input_other(worker, packet);
 }
 
-/* Ports in measuring mode have no interfaces. */
-static void input_measuring(struct halo_worker *worker, uint32_t count)
+/* Some port is in measuring mode; such a port has no interfaces. */
+static bool input_measuring(struct halo_worker *worker, struct halo_packet *packet)
 {
-	uint32_t i;
+	uint16_t to = worker->port[packet->port].macswap_to;
 
-	for (i = 0; i < count; i++) {
-		struct halo_packet *packet = &worker->burst[i];
-
-		if (packet->verdict != HALO_VERDICT_NONE)
-			continue;
-		if (worker->port[packet->port].macswap_to != HALO_NO_PORT)
-			halo_macswap(worker, packet, worker->port[packet->port].macswap_to);
-		else
-			input_one(worker, packet);
-	}
+	if (to == HALO_NO_PORT)
+		return input_one(worker, packet);
+	if (packet->verdict == HALO_VERDICT_NONE)
+		halo_macswap(worker, packet, to);
+	return false;
 }
 
 void halo_stage_input(struct halo_worker *worker, uint32_t count)
 {
+	const uint32_t *root = halo_fib_root(worker->fib);
+	bool measuring = worker->measuring;
+	uint32_t routed = 0;
 	uint32_t i;
 
-	worker->root = halo_fib_root(worker->fib);
-	worker->routed.count = 0;
+	worker->root = root;
 	worker->hop_count = 0;
 	worker->forwarded_count = 0;
 	worker->trimmed_octets = 0;
-	if (unlikely(worker->measuring))
-		return input_measuring(worker, count);
-	for (i = 0; i < count; i++)
-		input_one(worker, &worker->burst[i]);
+	for (i = 0; i < count; i++) {
+		struct halo_packet *packet = &worker->burst[i];
+
+		if (unlikely(measuring) ? !input_measuring(worker, packet) : !input_one(worker, packet))
+			continue;
+		__builtin_prefetch(&root[packet->dst[0] >> 16]);
+		worker->routed.packet[routed++] = packet;
+	}
+	worker->routed.count = routed;
 }
