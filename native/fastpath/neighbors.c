@@ -134,9 +134,10 @@ static void build(struct halo_neighbor *neighbor, const struct halo_interface *i
 	neighbor->port = interface->port;
 	neighbor->vlan = interface->vlan;
 	neighbor->mtu = interface->mtu;
+	neighbor->plain_mtu = interface->vlan ? 0 : interface->mtu;
 	neighbor->up = (interface->flags & HALO_INTERFACE_UP) != 0;
-	neighbor->redirect =
-		interface->flags & HALO_INTERFACE_REDIRECTS ? halo_neighbor_interface(neighbor) : HALO_NO_INTERFACE;
+	neighbor->redirect = interface->flags & HALO_INTERFACE_REDIRECTS ? halo_neighbor_interface(neighbor->key)
+									 : HALO_NO_INTERFACE;
 	neighbor->header_octets = interface->vlan ? TAGGED_OCTETS : ETHERNET_OCTETS;
 	memcpy(neighbor->header, neighbor->mac, 6);
 	memcpy(neighbor->header + 6, interface->mac, 6);
@@ -161,7 +162,7 @@ void halo_neighbors_follow(struct halo_neighbors *neighbors, const struct halo_i
 			i++;
 			continue;
 		}
-		interface = &block->entry[halo_neighbor_interface(neighbor)];
+		interface = &block->entry[halo_neighbor_interface(neighbor->key)];
 		if (interface->mtu == 0 || interface->port != neighbor->port || interface->vlan != neighbor->vlan) {
 			empty(neighbors, neighbor); /* and look again at what has moved up to here */
 			continue;

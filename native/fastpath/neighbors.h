@@ -21,6 +21,7 @@ struct halo_neighbor {
 	uint64_t quiet_until_ns; /* up to then its frames just go; 0: each wants a closer look */
 	uint16_t redirect;       /* its interface's number if that one sends redirects, else HALO_NO_INTERFACE */
 	uint16_t mtu;
+	uint16_t plain_mtu; /* the same where frames leave untagged, else 0 */
 	uint8_t port;
 	uint8_t header_octets; /* ETHERNET_OCTETS or TAGGED_OCTETS */
 	uint8_t header[20];
@@ -49,14 +50,9 @@ static inline uint64_t halo_neighbor_key(uint16_t interface, uint32_t address)
 	return (uint64_t)(interface + 1u) << 32 | address;
 }
 
-static inline uint16_t halo_neighbor_interface(const struct halo_neighbor *neighbor)
+static inline uint16_t halo_neighbor_interface(uint64_t key)
 {
-	return (uint16_t)((neighbor->key >> 32) - 1);
-}
-
-static inline uint32_t halo_neighbor_address(const struct halo_neighbor *neighbor)
-{
-	return (uint32_t)neighbor->key;
+	return (uint16_t)((key >> 32) - 1);
 }
 
 /* Where to look for a key first. */

@@ -90,27 +90,28 @@ static bool may_go_on(struct halo_worker *worker, struct halo_packet *packet)
 	return packet->l4_offset == packet->l3_offset + PLAIN_HEADER || halo_options_let_pass(worker, packet);
 }
 
-static inline uint32_t choose(const struct halo_worker *worker, struct halo_packet *packet, uint32_t leaf)
+static inline uint32_t choose(const struct halo_fib *fib, struct halo_packet *packet, uint32_t leaf)
 {
-	packet->hash = halo_flow_hash(worker->fib->hash_seed, packet->src[0], packet->dst[0], packet->ip_protocol,
+	packet->hash = halo_flow_hash(fib->hash_seed, packet->src[0], packet->dst[0], packet->ip_protocol,
 				      packet->src_port, packet->dst_port);
-	return halo_fib_choose(worker->fib, leaf, packet->hash);
+	return halo_fib_choose(fib, leaf, packet->hash);
 }
 
 /*
  * Return whether the packet goes on, to the neighbor that `hop` says. `alone`: nobody has looked yet whether its interface
- * forwards, or at TTL and options.
+ * forwards, or at TTL and options. `neighbors` may be a copy, which no store can have changed.
  */
-static inline bool decide(struct halo_worker *worker, struct halo_packet *packet, uint32_t leaf, struct halo_hop *hop,
-			  bool alone)
+static inline bool decide(struct halo_worker *worker, const struct halo_fib *fib,
+			  const struct halo_neighbors *neighbors, struct halo_packet *packet, uint32_t leaf,
+			  struct halo_hop *hop, bool alone)
 {
-	const struct halo_target *target = &worker->fib->target[leaf & (HALO_MAX_TARGETS - 1)];
+	const struct halo_target *target = &fib->target[leaf & (HALO_MAX_TARGETS - 1)];
 	uint32_t what = halo_target_what(target);
 	uint32_t kind = halo_target_kind(what);
 	uint32_t next_hop = packet->dst[0];
 
 	if (kind == HALO_TARGET_GROUP) {
-		target = &worker->fib->target[choose(worker, packet, leaf)];
+		target = &fib->target[choose(fib, packet, leaf)];
 		what = halo_target_what(target);
 		kind = halo_target_kind(what);
 	}
@@ -122,11 +123,9 @@ static inline bool decide(struct halo_worker *worker, struct halo_packet *packet
 	}
 	if (alone && !may_go_on(worker, packet))
 		return false;
-	packet->next_hop = next_hop;
-	packet->tx_interface = (uint16_t)halo_target_interface(what);
 	hop->packet = packet;
-	hop->key = halo_neighbor_key(packet->tx_interface, next_hop);
-	hop->home = halo_neighbor_home(&worker->neighbors, hop->key);
+	hop->key = halo_neighbor_key((uint16_t)halo_target_interface(what), next_hop);
+	hop->home = halo_neighbor_home(neighbors, hop->key);
 	__builtin_prefetch(hop->home);
 	return true;
 }
@@ -196,7 +195,8 @@ void halo_route_alone(struct halo_worker *worker, struct halo_packet *packet, bo
 		return route_here(worker, packet, leaf, HALO_DROP_l2_multicast);
 	if (link_local(packet->src[0]) || link_local(dst))
 		return route_here(worker, packet, leaf, HALO_DROP_ipv4_link_local);
-	worker->hop_count += decide(worker, packet, leaf, &worker->hop[worker->hop_count], true);
+	worker->hop_count +=
+		decide(worker, worker->fib, &worker->neighbors, packet, leaf, &worker->hop[worker->hop_count], true);
 }
 
 /* ---- a burst -------------------------------------------------------------------------------------------------- */
@@ -234,6 +234,7 @@ void halo_stage_route(struct halo_worker *worker)
 {
 	const struct halo_selection *routed = &worker->routed;
 	const struct halo_fib *fib = worker->fib;
+	const struct halo_neighbors neighbors = worker->neighbors;
 	const uint32_t *root = worker->root;
 	uint32_t count = routed->count, hops = worker->hop_count;
 	uint32_t entry[HALO_BURST];
@@ -250,6 +251,6 @@ void halo_stage_route(struct halo_worker *worker)
 	if ((deeper & HALO_FIB_CHILD) && descend(worker, entry, 8))
 		descend(worker, entry, 0);
 	for (i = 0; i < count; i++)
-		hops += decide(worker, routed->packet[i], entry[i], &worker->hop[hops], false);
+		hops += decide(worker, fib, &neighbors, routed->packet[i], entry[i], &worker->hop[hops], false);
 	worker->hop_count = hops;
 }

@@ -42,7 +42,7 @@ struct halo_selection {
 
 /* Packets that have a route and want a neighbor. */
 struct halo_hop {
-	uint64_t key; /* of the neighbor */
+	uint64_t key; /* of the neighbor: interface and address, see halo_neighbor_key */
 	struct halo_neighbor *home;
 	struct halo_packet *packet;
 };
