@@ -218,10 +218,9 @@ static inline void send_on(uint8_t *pool, struct halo_packet *packet, const stru
 }
 
 /* Every packet but the ones that nine of ten are. Returns whether it was sent on. */
-static bool forward_other(struct halo_worker *worker, const struct halo_hop *hop)
+static bool forward_other(struct halo_worker *worker, const struct halo_hop *hop, struct halo_neighbor *neighbor)
 {
 	struct halo_packet *packet = hop->packet;
-	struct halo_neighbor *neighbor = halo_neighbor_find(&worker->neighbors, hop->key);
 
 	packet->tx_interface = halo_neighbor_interface(hop->key);
 	packet->next_hop = (uint32_t)hop->key;
@@ -248,15 +247,26 @@ static bool forward_other(struct halo_worker *worker, const struct halo_hop *hop
 }
 
 /* Untagged on both sides, to a neighbor that is known and silent, not too long, and with nothing behind the packet. */
-static inline bool is_usual(const struct halo_hop *hop, uint64_t now_ns)
+static inline bool is_usual(const struct halo_packet *packet, const struct halo_neighbor *neighbor, uint64_t now_ns)
 {
-	const struct halo_neighbor *neighbor = hop->home;
-	const struct halo_packet *packet = hop->packet;
 	uint32_t octets = ETHERNET_OCTETS + (uint32_t)packet->ip_length;
 
-	return likely((neighbor->key == hop->key) & (now_ns < neighbor->quiet_until_ns) &
-		      (packet->ip_length <= neighbor->plain_mtu) & (packet->interface != neighbor->redirect) &
-		      packet->plain & ((packet->length == octets) | (packet->length <= SHORTEST_FRAME)));
+	return likely((now_ns < neighbor->quiet_until_ns) & (packet->ip_length <= neighbor->plain_mtu) &
+		      (packet->interface != neighbor->redirect) & packet->plain &
+		      ((packet->length == octets) | (packet->length <= SHORTEST_FRAME)));
+}
+
+/* Return whether the packet was sent on. */
+static inline bool forward_one(struct halo_worker *worker, const struct halo_hop *hop, uint64_t now_ns, uint8_t *pool)
+{
+	struct halo_neighbor *neighbor = hop->home;
+
+	if (unlikely(neighbor->key != hop->key))
+		neighbor = halo_neighbor_search(&worker->neighbors, hop->key);
+	if (unlikely(!neighbor || !is_usual(hop->packet, neighbor, now_ns)))
+		return forward_other(worker, hop, neighbor);
+	send_on(pool, hop->packet, neighbor, ETHERNET_OCTETS);
+	return true;
 }
 
 void halo_stage_forward(struct halo_worker *worker)
@@ -266,15 +276,7 @@ void halo_stage_forward(struct halo_worker *worker)
 	uint8_t *pool = worker->pool;
 	uint32_t i;
 
-	for (i = 0; i < count; i++) {
-		const struct halo_hop *hop = &worker->hop[i];
-
-		if (unlikely(!is_usual(hop, now_ns))) {
-			sent += forward_other(worker, hop);
-			continue;
-		}
-		send_on(pool, hop->packet, hop->home, ETHERNET_OCTETS);
-		sent++;
-	}
+	for (i = 0; i < count; i++)
+		sent += forward_one(worker, &worker->hop[i], now_ns, pool);
 	worker->forwarded_count = sent;
 }
