@@ -35,7 +35,6 @@ from halo_mp.shm.layout import (
     SlotState,
     ffi,
     lib,
-    size_of,
 )
 from halo_mp.shm.pool import PoolGeometry
 from halo_mp.shm.slot import SlotGeometry
@@ -75,6 +74,7 @@ class Scenario:
     """What is measured: a way through the fast path, and how many buffers are on their way."""
 
     name: str
+    metric: str
     buffers: int
     routes: Callable[[FibWriter], Sequence[int]] | None
     """Fills the FIB and returns destinations; None: measuring mode."""
@@ -89,18 +89,16 @@ def run(rounds: int) -> list[Row]:
             costs[name].append(statistics.median(_measure(rig)))
     medians = {name: statistics.median(values) for name, values in costs.items()}
     rows = [
-        Row(metric=f"worker.{name}.ns_per_frame", value=medians[name], unit="ns", note=interval(costs[name]))
-        for name in rigs
+        Row(metric=each.metric, value=medians[each.name], unit="ns", note=interval(costs[each.name]))
+        for each in SCENARIOS
     ]
-    for name, peer, most in (
-        ("forward.1_route", "alone", MOST_RATIO),
-        ("forward.ecmp64", "alone", None),
-        ("forward.1m_routes", "alone.cold", None),
+    for metric, name, peer, most in (
+        ("worker.forward.1_route.ratio", "forward.1_route", "alone", MOST_RATIO),
+        ("worker.forward.ecmp64.ratio", "forward.ecmp64", "alone", None),
+        ("worker.forward.1m_routes.ratio", "forward.1m_routes", "alone.cold", None),
     ):
         ratio = statistics.median(ours / its for ours, its in zip(costs[name], costs[peer], strict=True))
-        row = Row(
-            metric=f"worker.{name}.ratio", value=ratio, unit="ratio", peer=peer, peer_value=medians[peer]
-        )
+        row = Row(metric=metric, value=ratio, unit="ratio", peer=peer, peer_value=medians[peer])
         rows.append(row if most is None else replace(row, target=f"<= {most:g}", met=ratio <= most))
     return rows
 
@@ -204,11 +202,11 @@ def _many_routes(fib: FibWriter) -> Sequence[int]:
 
 
 SCENARIOS = (
-    Scenario("alone", FEW, None),
-    Scenario("forward.1_route", FEW, _one_route),
-    Scenario("forward.ecmp64", FEW, _group),
-    Scenario("alone.cold", MANY, None),
-    Scenario("forward.1m_routes", MANY, _many_routes),
+    Scenario("alone", "worker.alone.ns_per_frame", FEW, None),
+    Scenario("forward.1_route", "worker.forward.1_route.ns_per_frame", FEW, _one_route),
+    Scenario("forward.ecmp64", "worker.forward.ecmp64.ns_per_frame", FEW, _group),
+    Scenario("alone.cold", "worker.alone.cold.ns_per_frame", MANY, None),
+    Scenario("forward.1m_routes", "worker.forward.1m_routes.ns_per_frame", MANY, _many_routes),
 )
 
 
