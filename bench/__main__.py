@@ -16,6 +16,7 @@ from bench.rows import Row, as_json, as_table
 BENCHMARKS: dict[str, tuple[Callable[[int], list[Row]], str]] = {
     "ring": (ring.run, "descriptors per second through a bare ring between two pinned processes"),
     "worker": (worker.run, "nanoseconds per frame in a worker alone, without driver and second core"),
+    "stages": (worker.run_stages, "cycles per frame in each stage of the worker's fast path"),
     "io": (io.run, "frames per second, port to worker to port, against dpdk-testpmd macswap"),
     "forward": (
         forward.run,

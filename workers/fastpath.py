@@ -179,6 +179,10 @@ class FastPath:
         lib.halo_worker_route(self._worker, flow, found)
         return found.kind, found.interface, found.address
 
+    def measure_stages(self, bursts: int, cycles: Any) -> int:
+        """Run bursts and add the cycles of each stage to `cycles`, a uint64_t[6]; return how many frames there were."""
+        return int(lib.halo_bench_stages(self._worker, bursts, cycles))
+
     def interfaces(self) -> dict[int, Interface]:
         """Return the interface table as the fast path has it now, by number."""
         block = lib.halo_worker_interfaces(self._worker)

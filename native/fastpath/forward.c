@@ -23,8 +23,8 @@ static bool touch(struct halo_worker *worker, const struct halo_neighbor *neighb
 		return false;
 	if (worker->touched_count == 0)
 		worker->touched_since_ns = worker->now_ns;
-	worker->touched[worker->touched_count++] =
-		(struct halo_touched){.address = neighbor->address, .interface = neighbor->interface};
+	worker->touched[worker->touched_count++] = (struct halo_touched){
+		.address = (uint32_t)neighbor->key, .interface = halo_neighbor_interface(neighbor->key)};
 	halo_count(&worker->slot->worker.neighbor_touches, 1);
 	return true;
 }
@@ -75,7 +75,7 @@ static struct halo_neighbor *take_another(struct halo_worker *worker, struct hal
 
 		if (halo_target_kind(what) != HALO_TARGET_GATEWAY && halo_target_kind(what) != HALO_TARGET_CONNECTED)
 			continue;
-		neighbor = halo_neighbor_find(&worker->neighbors, interface, next_hop);
+		neighbor = halo_neighbor_find(&worker->neighbors, halo_neighbor_key(interface, next_hop));
 		if (is_dead(worker, interface, neighbor))
 			continue;
 		packet->tx_interface = interface;
@@ -205,47 +205,78 @@ static bool reshape(struct halo_worker *worker, struct halo_packet *packet, uint
 	return true;
 }
 
-static inline void put_header(uint8_t *frame, const struct halo_neighbor *neighbor)
+/* Put the header in front of the packet, a TTL less. They have been made to fit. */
+static inline void send_on(uint8_t *pool, struct halo_packet *packet, const struct halo_neighbor *neighbor,
+			   uint32_t header)
 {
-	if (likely(neighbor->header_octets == ETHERNET_OCTETS))
-		memcpy(frame, neighbor->header, ETHERNET_OCTETS);
-	else
-		memcpy(frame, neighbor->header, TAGGED_OCTETS);
+	uint8_t *frame = pool + packet->offset;
+
+	packet->tx_interface = halo_neighbor_interface(neighbor->key);
+	halo_send(packet, neighbor->port);
+	decrement_ttl(frame + header);
+	memcpy(frame, neighbor->header, header);
 }
 
-static inline void forward_one(struct halo_worker *worker, struct halo_packet *packet)
+/* Every packet but the ones that nine of ten are. Returns whether it was sent on. */
+static bool forward_other(struct halo_worker *worker, const struct halo_hop *hop, struct halo_neighbor *neighbor)
 {
-	struct halo_neighbor *neighbor = halo_neighbor_find(&worker->neighbors, packet->tx_interface, packet->next_hop);
-	uint8_t *frame;
+	struct halo_packet *packet = hop->packet;
 
-	if (unlikely(!neighbor || worker->now_ns >= neighbor->quiet_until_ns)) {
+	packet->tx_interface = halo_neighbor_interface(hop->key);
+	packet->next_hop = (uint32_t)hop->key;
+	if (!neighbor || worker->now_ns >= neighbor->quiet_until_ns)
 		neighbor = look_closer(worker, packet, neighbor);
-		if (!neighbor)
-			return;
+	if (!neighbor)
+		return false;
+	if (packet->ip_length > neighbor->mtu) {
+		too_long(worker, packet);
+		return false;
 	}
-	if (unlikely(packet->ip_length > neighbor->mtu))
-		return too_long(worker, packet);
 	/* Python tells the sender of the shorter way, and forwards; above the bound it is simply forwarded. */
-	if (unlikely(packet->interface == neighbor->redirect) &&
-	    halo_tokens_take(&worker->error_tokens, worker->now_ns))
-		return halo_punt(packet);
-	if (unlikely(packet->l3_offset != neighbor->header_octets ||
-		     (packet->length > SHORTEST_FRAME &&
-		      packet->length != (uint32_t)packet->l3_offset + packet->ip_length)) &&
-	    !reshape(worker, packet, neighbor->header_octets))
-		return;
-	frame = worker->pool + packet->offset;
-	put_header(frame, neighbor);
-	decrement_ttl(frame + packet->l3_offset);
-	worker->forwarded_count++;
-	halo_send(packet, neighbor->port);
+	if (packet->interface == neighbor->redirect && halo_tokens_take(&worker->error_tokens, worker->now_ns)) {
+		halo_punt(packet);
+		return false;
+	}
+	if (!reshape(worker, packet, neighbor->header_octets))
+		return false;
+	if (neighbor->header_octets == ETHERNET_OCTETS)
+		send_on(worker->pool, packet, neighbor, ETHERNET_OCTETS);
+	else
+		send_on(worker->pool, packet, neighbor, TAGGED_OCTETS);
+	return true;
+}
+
+/* Untagged on both sides, to a neighbor that is known and silent, not too long, and with nothing behind the packet. */
+static inline bool is_usual(const struct halo_packet *packet, const struct halo_neighbor *neighbor, uint64_t now_ns)
+{
+	uint32_t octets = ETHERNET_OCTETS + (uint32_t)packet->ip_length;
+
+	return likely((now_ns < neighbor->quiet_until_ns) & (packet->ip_length <= neighbor->plain_mtu) &
+		      (packet->interface != neighbor->redirect) & packet->plain &
+		      ((packet->length == octets) | (packet->length <= SHORTEST_FRAME)));
+}
+
+/* Return whether the packet was sent on. */
+static inline bool forward_one(struct halo_worker *worker, const struct halo_hop *hop, uint64_t now_ns, uint8_t *pool)
+{
+	struct halo_neighbor *neighbor = hop->home;
+
+	if (unlikely(neighbor->key != hop->key))
+		neighbor = halo_neighbor_search(&worker->neighbors, hop->key);
+	if (unlikely(!neighbor || !is_usual(hop->packet, neighbor, now_ns)))
+		return forward_other(worker, hop, neighbor);
+	send_on(pool, hop->packet, neighbor, ETHERNET_OCTETS);
+	return true;
 }
 
 void halo_stage_forward(struct halo_worker *worker)
 {
-	const struct halo_selection *forwarded = &worker->forwarded;
+	uint32_t count = worker->hop_count, sent = 0;
+	uint64_t now_ns = worker->now_ns;
+	uint8_t *pool = worker->pool;
 	uint32_t i;
 
-	for (i = 0; i < forwarded->count; i++)
-		forward_one(worker, &worker->burst[forwarded->index[i]]);
+	for (i = 0; i < count; i++)
+		sent += forward_one(worker, &worker->hop[i], now_ns, pool);
+	worker->forwarded_count = sent;
 }

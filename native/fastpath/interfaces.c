@@ -41,15 +41,19 @@ static void add(struct halo_worker *worker, uint16_t number)
 		place = (place + 1) % (1 << VLAN_PLACE_BITS);
 	worker->vlans.place[place] = key << 9 | (number + 1u);
 	worker->port[interface->port].count++;
-	if (interface->vlan == 0)
-		worker->port[interface->port].untagged = number;
+	if (interface->vlan)
+		return;
+	worker->port[interface->port].untagged = number;
+	if (interface->flags & HALO_INTERFACE_FORWARD)
+		worker->port[interface->port].mac = load_mac(interface->mac);
 }
 
-static void compile(struct halo_worker *worker)
+void halo_interfaces_compile(struct halo_worker *worker)
 {
 	uint16_t i;
 
-	for (i = 0; i < HALO_MAX_PORTS; i++) {
+	for (i = 0; i < PORT_ENTRIES; i++) {
+		worker->port[i].mac = UINT64_MAX;
 		worker->port[i].count = 0;
 		worker->port[i].untagged = HALO_NO_INTERFACE;
 	}
@@ -109,6 +113,6 @@ bool halo_interfaces_refresh(struct halo_worker *worker)
 	active = __atomic_load_n(&tables->active, __ATOMIC_ACQUIRE) & 1;
 	if (copy_block(&worker->interfaces, &tables->interfaces[active]))
 		halo_neighbors_follow(&worker->neighbors, &worker->interfaces);
-	compile(worker);
+	halo_interfaces_compile(worker);
 	return true;
 }

@@ -54,20 +54,20 @@ static struct halo_neighbor *next_place(const struct halo_neighbors *neighbors, 
 }
 
 /* Where the entry is, or the empty place where it would be: there always is one. */
-static struct halo_neighbor *place_of(const struct halo_neighbors *neighbors, uint16_t interface, uint32_t address)
+static struct halo_neighbor *place_of(const struct halo_neighbors *neighbors, uint64_t key)
 {
-	struct halo_neighbor *place = halo_neighbor_place(neighbors, interface, address);
+	struct halo_neighbor *place = halo_neighbor_home(neighbors, key);
 
-	while (place->state && !halo_neighbor_is(place, interface, address))
+	while (place->key && place->key != key)
 		place = next_place(neighbors, place);
 	return place;
 }
 
-struct halo_neighbor *halo_neighbor_search(const struct halo_neighbors *neighbors, uint16_t interface, uint32_t address)
+struct halo_neighbor *halo_neighbor_search(const struct halo_neighbors *neighbors, uint64_t key)
 {
-	struct halo_neighbor *place = place_of(neighbors, interface, address);
+	struct halo_neighbor *place = place_of(neighbors, key);
 
-	return place->state ? place : NULL;
+	return place->key ? place : NULL;
 }
 
 static int grow(struct halo_neighbors *neighbors)
@@ -79,8 +79,8 @@ static int grow(struct halo_neighbors *neighbors)
 	if (error)
 		return error;
 	for (i = 0; i < old.places; i++)
-		if (old.place[i].state)
-			*place_of(neighbors, old.place[i].interface, old.place[i].address) = old.place[i];
+		if (old.place[i].key)
+			*place_of(neighbors, old.place[i].key) = old.place[i];
 	halo_neighbors_free(&old);
 	return 0;
 }
@@ -95,9 +95,9 @@ static void empty(struct halo_neighbors *neighbors, struct halo_neighbor *place)
 		uint32_t from_home, from_hole;
 
 		next = next_place(neighbors, next);
-		if (!next->state)
+		if (!next->key)
 			break;
-		from_home = (uint32_t)(next - halo_neighbor_place(neighbors, next->interface, next->address)) & mask;
+		from_home = (uint32_t)(next - halo_neighbor_home(neighbors, next->key)) & mask;
 		from_hole = (uint32_t)(next - place) & mask;
 		if (from_home < from_hole)
 			continue;
@@ -134,9 +134,10 @@ static void build(struct halo_neighbor *neighbor, const struct halo_interface *i
 	neighbor->port = interface->port;
 	neighbor->vlan = interface->vlan;
 	neighbor->mtu = interface->mtu;
+	neighbor->plain_mtu = interface->vlan ? 0 : interface->mtu;
 	neighbor->up = (interface->flags & HALO_INTERFACE_UP) != 0;
-	neighbor->redirect =
-		interface->flags & HALO_INTERFACE_REDIRECTS ? neighbor->interface : (uint16_t)HALO_NO_INTERFACE;
+	neighbor->redirect = interface->flags & HALO_INTERFACE_REDIRECTS ? halo_neighbor_interface(neighbor->key)
+									 : HALO_NO_INTERFACE;
 	neighbor->header_octets = interface->vlan ? TAGGED_OCTETS : ETHERNET_OCTETS;
 	memcpy(neighbor->header, neighbor->mac, 6);
 	memcpy(neighbor->header + 6, interface->mac, 6);
@@ -155,29 +156,31 @@ void halo_neighbors_follow(struct halo_neighbors *neighbors, const struct halo_i
 
 	while (i < neighbors->places) {
 		struct halo_neighbor *neighbor = &neighbors->place[i];
-		const struct halo_interface *interface = &block->entry[neighbor->interface];
+		const struct halo_interface *interface;
 
-		if (!neighbor->state) {
+		if (!neighbor->key) {
 			i++;
-		} else if (neighbor->interface >= block->count || interface->mtu == 0 ||
-			   interface->port != neighbor->port || interface->vlan != neighbor->vlan) {
-			empty(neighbors, neighbor); /* and look again at what has moved up to here */
-		} else {
-			build(neighbor, interface);
-			i++;
+			continue;
 		}
+		interface = &block->entry[halo_neighbor_interface(neighbor->key)];
+		if (interface->mtu == 0 || interface->port != neighbor->port || interface->vlan != neighbor->vlan) {
+			empty(neighbors, neighbor); /* and look again at what has moved up to here */
+			continue;
+		}
+		build(neighbor, interface);
+		i++;
 	}
 }
 
 /* ---- Python's ------------------------------------------------------------------------------------------------- */
 
 /* Return the entry, made when it was not there. */
-static struct halo_neighbor *claim(struct halo_neighbors *neighbors, uint16_t interface, uint32_t address, int *error)
+static struct halo_neighbor *claim(struct halo_neighbors *neighbors, uint64_t key, int *error)
 {
-	struct halo_neighbor *place = place_of(neighbors, interface, address);
+	struct halo_neighbor *place = place_of(neighbors, key);
 
 	*error = 0;
-	if (place->state)
+	if (place->key)
 		return place;
 	if (neighbors->count == HALO_MAX_NEIGHBORS) {
 		*error = -ENOSPC;
@@ -187,11 +190,10 @@ static struct halo_neighbor *claim(struct halo_neighbors *neighbors, uint16_t in
 		*error = grow(neighbors);
 		if (*error)
 			return NULL;
-		place = place_of(neighbors, interface, address);
+		place = place_of(neighbors, key);
 	}
 	neighbors->count++;
-	place->interface = interface;
-	place->address = address;
+	place->key = key;
 	return place;
 }
 
@@ -205,7 +207,7 @@ int halo_worker_set_neighbor(struct halo_worker *worker, uint32_t interface, uin
 		return -EINVAL;
 	if (interface >= worker->interfaces.count || worker->interfaces.entry[interface].mtu == 0)
 		return -ENOENT;
-	neighbor = claim(&worker->neighbors, (uint16_t)interface, address, &error);
+	neighbor = claim(&worker->neighbors, halo_neighbor_key((uint16_t)interface, address), &error);
 	if (!neighbor)
 		return error;
 	if (state != HALO_NEIGHBOR_REPORT)
@@ -222,9 +224,10 @@ int halo_worker_set_neighbor(struct halo_worker *worker, uint32_t interface, uin
 
 int halo_worker_remove_neighbor(struct halo_worker *worker, uint32_t interface, uint32_t address)
 {
-	struct halo_neighbor *neighbor = interface < HALO_MAX_INTERFACES
-						 ? halo_neighbor_find(&worker->neighbors, (uint16_t)interface, address)
-						 : NULL;
+	struct halo_neighbor *neighbor =
+		interface < HALO_MAX_INTERFACES
+			? halo_neighbor_find(&worker->neighbors, halo_neighbor_key((uint16_t)interface, address))
+			: NULL;
 
 	if (!neighbor)
 		return -ENOENT;

@@ -17,15 +17,15 @@ enum {
 };
 
 struct halo_neighbor {
+	uint64_t key;            /* see halo_neighbor_key; 0: the place is empty */
 	uint64_t quiet_until_ns; /* up to then its frames just go; 0: each wants a closer look */
-	uint32_t address;        /* host order */
-	uint16_t interface;
-	uint16_t redirect; /* the interface again if that one sends redirects, else HALO_NO_INTERFACE */
+	uint16_t redirect;       /* its interface's number if that one sends redirects, else HALO_NO_INTERFACE */
 	uint16_t mtu;
+	uint16_t plain_mtu; /* the same where frames leave untagged, else 0 */
 	uint8_t port;
 	uint8_t header_octets; /* ETHERNET_OCTETS or TAGGED_OCTETS */
 	uint8_t header[20];
-	uint8_t state; /* enum halo_neighbor_state; 0: the place is empty */
+	uint8_t state; /* enum halo_neighbor_state */
 	uint8_t up;    /* its interface is */
 	uint8_t touched;
 	uint8_t held; /* packets punted since it is looked for */
@@ -44,31 +44,33 @@ struct halo_neighbors {
 
 static_assert(sizeof(struct halo_neighbor) == HALO_LINE, "a neighbor is one line");
 
-static inline struct halo_neighbor *halo_neighbor_place(const struct halo_neighbors *neighbors, uint16_t interface,
-							uint32_t address)
+/* Interface and address in one word, which is not 0. */
+static inline uint64_t halo_neighbor_key(uint16_t interface, uint32_t address)
 {
-	uint64_t key = (uint64_t)interface << 32 | address;
+	return (uint64_t)(interface + 1u) << 32 | address;
+}
 
+static inline uint16_t halo_neighbor_interface(uint64_t key)
+{
+	return (uint16_t)((key >> 32) - 1);
+}
+
+/* Where to look for a key first. */
+static inline struct halo_neighbor *halo_neighbor_home(const struct halo_neighbors *neighbors, uint64_t key)
+{
 	return &neighbors->place[key * neighbors->multiplier >> neighbors->shift];
 }
 
-static inline bool halo_neighbor_is(const struct halo_neighbor *neighbor, uint16_t interface, uint32_t address)
-{
-	return neighbor->address == address && neighbor->interface == interface && neighbor->state;
-}
-
-struct halo_neighbor *halo_neighbor_search(const struct halo_neighbors *neighbors, uint16_t interface,
-					   uint32_t address);
+struct halo_neighbor *halo_neighbor_search(const struct halo_neighbors *neighbors, uint64_t key);
 
 /* Return the entry, or NULL. */
-static inline struct halo_neighbor *halo_neighbor_find(const struct halo_neighbors *neighbors, uint16_t interface,
-						       uint32_t address)
+static inline struct halo_neighbor *halo_neighbor_find(const struct halo_neighbors *neighbors, uint64_t key)
 {
-	struct halo_neighbor *first = halo_neighbor_place(neighbors, interface, address);
+	struct halo_neighbor *home = halo_neighbor_home(neighbors, key);
 
-	if (__builtin_expect(halo_neighbor_is(first, interface, address), 1))
-		return first;
-	return halo_neighbor_search(neighbors, interface, address);
+	if (__builtin_expect(home->key == key, 1))
+		return home;
+	return halo_neighbor_search(neighbors, key);
 }
 
 int halo_neighbors_create(struct halo_neighbors *neighbors);

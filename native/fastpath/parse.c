@@ -118,6 +118,7 @@ static const struct halo_packet plain = {
 	.l4_offset = 34,
 	.interface = HALO_NO_INTERFACE,
 	.tx_interface = HALO_NO_INTERFACE,
+	.plain = 1,
 };
 
 static inline void start_from(struct halo_packet *packet, const struct halo_packet *template)

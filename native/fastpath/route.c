@@ -76,9 +76,13 @@ static void end_here(struct halo_worker *worker, struct halo_packet *packet, uin
 
 /* ---- where it goes on ----------------------------------------------------------------------------------------- */
 
-/* TTL and options, in the order of RFC 1812 5.3.1 and 5.3.13. False: it was decided. */
+/* Whether the interface forwards, TTL (RFC 1812 5.3.1), options (5.3.13). False: it was decided. */
 static bool may_go_on(struct halo_worker *worker, struct halo_packet *packet)
 {
+	if (!forwards(worker, packet)) {
+		to_nowhere(worker, packet);
+		return false;
+	}
 	if (packet->ttl <= 1) {
 		halo_punt_error(worker, packet, HALO_DROP_ipv4_ttl);
 		return false;
@@ -86,38 +90,44 @@ static bool may_go_on(struct halo_worker *worker, struct halo_packet *packet)
 	return packet->l4_offset == packet->l3_offset + PLAIN_HEADER || halo_options_let_pass(worker, packet);
 }
 
-static inline uint32_t choose(const struct halo_worker *worker, struct halo_packet *packet, uint32_t leaf)
+static inline uint32_t choose(const struct halo_fib *fib, struct halo_packet *packet, uint32_t leaf)
 {
-	packet->hash = halo_flow_hash(worker->fib->hash_seed, packet->src[0], packet->dst[0], packet->ip_protocol,
+	packet->hash = halo_flow_hash(fib->hash_seed, packet->src[0], packet->dst[0], packet->ip_protocol,
 				      packet->src_port, packet->dst_port);
-	return halo_fib_choose(worker->fib, leaf, packet->hash);
+	return halo_fib_choose(fib, leaf, packet->hash);
 }
 
-static inline void decide(struct halo_worker *worker, struct halo_packet *packet, uint32_t index, uint32_t leaf)
+/*
+ * Return whether the packet goes on, to the neighbor that `hop` says. `alone`: nobody has looked yet whether its interface
+ * forwards, or at TTL and options. `neighbors` may be a copy, which no store can have changed.
+ */
+static inline bool decide(struct halo_worker *worker, const struct halo_fib *fib,
+			  const struct halo_neighbors *neighbors, struct halo_packet *packet, uint32_t leaf,
+			  struct halo_hop *hop, bool alone)
 {
-	const struct halo_target *target = &worker->fib->target[leaf & (HALO_MAX_TARGETS - 1)];
+	const struct halo_target *target = &fib->target[leaf & (HALO_MAX_TARGETS - 1)];
 	uint32_t what = halo_target_what(target);
 	uint32_t kind = halo_target_kind(what);
+	uint32_t next_hop = packet->dst[0];
 
 	if (kind == HALO_TARGET_GROUP) {
-		target = &worker->fib->target[choose(worker, packet, leaf)];
+		target = &fib->target[choose(fib, packet, leaf)];
 		what = halo_target_what(target);
 		kind = halo_target_kind(what);
 	}
-	if (likely(kind == HALO_TARGET_GATEWAY))
-		packet->next_hop = target->address;
-	else if (likely(kind == HALO_TARGET_CONNECTED))
-		packet->next_hop = packet->dst[0];
-	else
-		return end_here(worker, packet, what);
-	if (unlikely(!forwards(worker, packet)))
-		return to_nowhere(worker, packet);
-	if (unlikely(packet->ttl <= 1 || packet->l4_offset != packet->l3_offset + PLAIN_HEADER) &&
-	    !may_go_on(worker, packet))
-		return;
-	packet->tx_interface = (uint16_t)halo_target_interface(what);
-	__builtin_prefetch(halo_neighbor_place(&worker->neighbors, packet->tx_interface, packet->next_hop));
-	halo_select(&worker->forwarded, index);
+	if (likely(kind == HALO_TARGET_GATEWAY)) {
+		next_hop = target->address;
+	} else if (unlikely(kind != HALO_TARGET_CONNECTED)) {
+		end_here(worker, packet, what);
+		return false;
+	}
+	if (alone && !may_go_on(worker, packet))
+		return false;
+	hop->packet = packet;
+	hop->key = halo_neighbor_key((uint16_t)halo_target_interface(what), next_hop);
+	hop->home = halo_neighbor_home(neighbors, hop->key);
+	__builtin_prefetch(hop->home);
+	return true;
 }
 
 /* ---- a packet by itself --------------------------------------------------------------------------------------- */
@@ -185,29 +195,37 @@ void halo_route_alone(struct halo_worker *worker, struct halo_packet *packet, bo
 		return route_here(worker, packet, leaf, HALO_DROP_l2_multicast);
 	if (link_local(packet->src[0]) || link_local(dst))
 		return route_here(worker, packet, leaf, HALO_DROP_ipv4_link_local);
-	decide(worker, packet, (uint32_t)(packet - worker->burst), leaf);
+	worker->hop_count +=
+		decide(worker, worker->fib, &worker->neighbors, packet, leaf, &worker->hop[worker->hop_count], true);
 }
 
 /* ---- a burst -------------------------------------------------------------------------------------------------- */
+
+/* Ask for what an entry leads to. */
+static inline void prefetch_entry(const struct halo_fib *fib, uint32_t entry, uint32_t octet)
+{
+	if (entry & HALO_FIB_CHILD)
+		__builtin_prefetch(&halo_fib_node(fib, entry)[octet]);
+	else
+		__builtin_prefetch(&fib->target[entry & (HALO_MAX_TARGETS - 1)]);
+}
 
 /* One level down. Returns whether there is another one below, for any of them. */
 static bool descend(const struct halo_worker *worker, uint32_t *entry, uint32_t shift)
 {
 	const struct halo_selection *routed = &worker->routed;
+	const struct halo_fib *fib = worker->fib;
 	uint32_t deeper = 0;
 	uint32_t i;
 
 	for (i = 0; i < routed->count; i++) {
-		uint32_t dst = worker->burst[routed->index[i]].dst[0];
+		uint32_t dst = routed->packet[i]->dst[0];
 
 		if (!(entry[i] & HALO_FIB_CHILD))
 			continue;
-		entry[i] = halo_fib_load(&halo_fib_node(worker->fib, entry[i])[dst >> shift & 255]);
+		entry[i] = halo_fib_load(&halo_fib_node(fib, entry[i])[dst >> shift & 255]);
 		deeper |= entry[i];
-		if (entry[i] & HALO_FIB_CHILD)
-			__builtin_prefetch(&halo_fib_node(worker->fib, entry[i])[dst & 255]);
-		else
-			__builtin_prefetch(&worker->fib->target[entry[i] & (HALO_MAX_TARGETS - 1)]);
+		prefetch_entry(fib, entry[i], dst & 255);
 	}
 	return deeper & HALO_FIB_CHILD;
 }
@@ -215,22 +233,24 @@ static bool descend(const struct halo_worker *worker, uint32_t *entry, uint32_t 
 void halo_stage_route(struct halo_worker *worker)
 {
 	const struct halo_selection *routed = &worker->routed;
+	const struct halo_fib *fib = worker->fib;
+	const struct halo_neighbors neighbors = worker->neighbors;
+	const uint32_t *root = worker->root;
+	uint32_t count = routed->count, hops = worker->hop_count;
 	uint32_t entry[HALO_BURST];
 	uint32_t deeper = 0;
 	uint32_t i;
 
-	for (i = 0; i < routed->count; i++) {
-		uint32_t dst = worker->burst[routed->index[i]].dst[0];
+	for (i = 0; i < count; i++) {
+		uint32_t dst = routed->packet[i]->dst[0];
 
-		entry[i] = halo_fib_load(&worker->root[dst >> 16]);
+		entry[i] = halo_fib_load(&root[dst >> 16]);
 		deeper |= entry[i];
-		if (entry[i] & HALO_FIB_CHILD)
-			__builtin_prefetch(&halo_fib_node(worker->fib, entry[i])[dst >> 8 & 255]);
-		else
-			__builtin_prefetch(&worker->fib->target[entry[i] & (HALO_MAX_TARGETS - 1)]);
+		prefetch_entry(fib, entry[i], dst >> 8 & 255);
 	}
 	if ((deeper & HALO_FIB_CHILD) && descend(worker, entry, 8))
 		descend(worker, entry, 0);
-	for (i = 0; i < routed->count; i++)
-		decide(worker, &worker->burst[routed->index[i]], routed->index[i], entry[i]);
+	for (i = 0; i < count; i++)
+		hops += decide(worker, fib, &neighbors, routed->packet[i], entry[i], &worker->hop[hops], false);
+	worker->hop_count = hops;
 }

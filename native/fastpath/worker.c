@@ -78,10 +78,9 @@ static void set_up(struct halo_worker *worker, const struct halo_worker_setup *s
 	worker->idle_policy = setup->idle_policy;
 	worker->spin_ns = setup->idle_policy == HALO_IDLE_SLEEP ? 0 : setup->spin_ns;
 	worker->debug = setup->debug != 0;
-	for (i = 0; i < HALO_MAX_PORTS; i++) {
+	for (i = 0; i < PORT_ENTRIES; i++)
 		worker->port[i].macswap_to = HALO_NO_PORT;
-		worker->port[i].untagged = HALO_NO_INTERFACE;
-	}
+	halo_interfaces_compile(worker);
 	halo_tokens_set(&worker->resolve_tokens, HALO_RESOLVE_RATE, HALO_RESOLVE_BURST);
 	halo_tokens_set(&worker->error_tokens, HALO_ERROR_RATE, HALO_ERROR_BURST);
 }
@@ -156,6 +155,9 @@ int halo_worker_set_macswap(struct halo_worker *worker, uint32_t in, uint32_t ou
 	if (in >= HALO_MAX_PORTS || (out >= HALO_MAX_PORTS && out != HALO_NO_PORT))
 		return -EINVAL;
 	worker->port[in].macswap_to = (uint16_t)out;
+	worker->measuring = false;
+	for (in = 0; in < HALO_MAX_PORTS; in++)
+		worker->measuring |= worker->port[in].macswap_to != HALO_NO_PORT;
 	return 0;
 }
 

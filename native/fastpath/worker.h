@@ -15,9 +15,14 @@
 #include "neighbors.h"
 #include "tokens.h"
 
+enum {
+	PORT_ENTRIES = 256, /* one for whatever a descriptor may say, so that nobody has to ask */
+};
+
 /* What the fast path must know of a port, compiled from the tables when their epoch changes. */
 struct halo_port_entry {
-	uint16_t untagged;   /* number of its interface without a VLAN; HALO_NO_INTERFACE */
+	uint64_t mac;        /* of its interface without a VLAN, if that one forwards; else what no frame has */
+	uint16_t untagged;   /* number of that interface, whether or not it forwards; HALO_NO_INTERFACE */
 	uint16_t count;      /* of its interfaces that are up */
 	uint16_t macswap_to; /* HALO_NO_PORT, or measuring mode */
 };
@@ -29,10 +34,17 @@ struct halo_vlan_map {
 	uint32_t place[1 << VLAN_PLACE_BITS];
 };
 
-/* Which packets of a burst a stage works on. */
+/* Packets of a burst that want a route. */
 struct halo_selection {
 	uint32_t count;
-	uint8_t index[HALO_BURST];
+	struct halo_packet *packet[HALO_BURST];
+};
+
+/* Packets that have a route and want a neighbor. */
+struct halo_hop {
+	uint64_t key; /* of the neighbor: interface and address, see halo_neighbor_key */
+	struct halo_neighbor *home;
+	struct halo_packet *packet;
 };
 
 struct halo_worker {
@@ -62,7 +74,8 @@ struct halo_worker {
 	uint64_t now_ns; /* of the current burst */
 	int64_t next_fd_look_ns;
 	uint64_t epoch;
-	struct halo_port_entry port[HALO_MAX_PORTS];
+	struct halo_port_entry port[PORT_ENTRIES];
+	bool measuring; /* some port is in measuring mode */
 	uint32_t interface_generation;
 	struct halo_interface_block interfaces; /* a copy of the active block */
 	struct halo_vlan_map vlans;
@@ -73,10 +86,11 @@ struct halo_worker {
 	struct halo_neighbors neighbors;
 	struct halo_tokens resolve_tokens;
 	struct halo_tokens error_tokens;
-	struct halo_selection routed;    /* want a route */
-	struct halo_selection forwarded; /* have one, want a neighbor */
-	uint32_t forwarded_count;        /* sent on in this burst */
-	uint64_t trimmed_octets; /* by which received frames of this burst have become shorter; may be "negative" */
+	struct halo_selection routed;
+	struct halo_hop hop[HALO_BURST];
+	uint32_t hop_count;
+	uint32_t forwarded_count; /* sent on in this burst */
+	uint64_t trimmed_octets;  /* by which received frames of this burst have become shorter; may be "negative" */
 
 	struct halo_touched touched[HALO_MAX_TOUCHED];
 	uint32_t touched_count;
@@ -125,11 +139,6 @@ static inline void halo_send(struct halo_packet *packet, uint16_t port)
 	packet->tx_port = port;
 }
 
-static inline void halo_select(struct halo_selection *selection, uint32_t index)
-{
-	selection->index[selection->count++] = (uint8_t)index;
-}
-
 /* stages, each over a whole burst, or over those of it that an earlier stage selected */
 uint32_t halo_stage_receive(struct halo_worker *worker);
 void halo_stage_parse(struct halo_worker *worker, uint32_t count);
@@ -150,6 +159,7 @@ void halo_local_ipv4(struct halo_worker *worker, struct halo_packet *packet, boo
 bool halo_options_let_pass(struct halo_worker *worker, struct halo_packet *packet);
 void halo_macswap(struct halo_worker *worker, struct halo_packet *packet, uint16_t port);
 bool halo_interfaces_refresh(struct halo_worker *worker);
+void halo_interfaces_compile(struct halo_worker *worker);
 void halo_debug_keep(struct halo_worker *worker, uint32_t count);
 void halo_debug_conclude(struct halo_worker *worker);
 

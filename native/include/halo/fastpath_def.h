@@ -144,6 +144,11 @@ uint16_t halo_checksum(const uint8_t *octets, uint32_t length);
 /* Give up root: groups, gid, uid, then every capability, with no-new-privs. keep_uid: only the capabilities. */
 int halo_drop_privileges(uint32_t uid, uint32_t gid, int keep_uid);
 
+/*
+ * bench stages: run bursts as a poll does, and add up the cycles (of the time stamp counter, where there is one, else nanoseconds)
+ * that each stage took: receive, parse, input, route, forward, finish. Returns how many frames there were.
+ */
+int64_t halo_bench_stages(struct halo_worker *worker, uint32_t bursts, uint64_t *cycles);
 /* bench ring: move `count` descriptors in bursts; both return elapsed nanoseconds or a negative errno. */
 int64_t halo_bench_produce(struct halo_ring_index *index, struct halo_descriptor *entry, uint32_t size, uint32_t burst,
 			   uint64_t count, int64_t timeout_ns);

@@ -39,7 +39,8 @@ struct halo_packet {
 	uint32_t hash;
 	uint32_t mark;         /* for hooks; starts as 0 */
 	uint64_t timestamp_ns; /* CLOCK_MONOTONIC, once a burst */
-	uint64_t reserved1;
+	uint8_t plain;         /* 1: untagged IPv4 without options */
+	uint8_t reserved1[7];
 	/* second 64 octets */
 	uint32_t src[4]; /* IPv4: the first word */
 	uint32_t dst[4];
