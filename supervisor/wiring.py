@@ -9,6 +9,7 @@ from typing import Literal, cast
 
 from halo_mp.control.messages import (
     DriverConfigure,
+    DriverPort,
     Idle,
     Privileges,
     ReadyPort,
@@ -16,7 +17,7 @@ from halo_mp.control.messages import (
     WorkerUser,
 )
 from halo_mp.shm.tables import Interface, InterfaceFlag
-from halo_mp.supervisor.config import Config, InterfaceConfig, PortConfig, SlotConfig, memory_mb
+from halo_mp.supervisor.config import Config, InterfaceConfig, PortConfig, SlotConfig, TwinConfig, memory_mb
 
 
 def driver_configure(config: Config, *, resuming: bool = False) -> DriverConfigure:
@@ -49,11 +50,31 @@ def driver_configure(config: Config, *, resuming: bool = False) -> DriverConfigu
                 "promiscuous": port.promiscuous,
             }
             for port in config.ports
-        ],
+        ]
+        + [_twin(port, port.twin) for port in config.ports if port.twin],
         "slots": [
-            {"slot": slot.number, "lcore": slot.lcore, "feeds": list(slot.feeds)} for slot in config.slots
+            {"slot": slot.number, "lcore": slot.lcore, "feeds": [*slot.feeds, *_twin_feeds(config, slot)]}
+            for slot in config.slots
         ],
     }
+
+
+def _twin(port: PortConfig, twin: TwinConfig) -> DriverPort:
+    return {
+        "port": twin.port,
+        "device": twin.device,
+        "queues": 1,
+        "spread": "auto",
+        "mtu": port.mtu,
+        "promiscuous": True,
+    }
+
+
+def _twin_feeds(config: Config, slot: SlotConfig) -> list[tuple[int, int]]:
+    """Return what the kernel's side of ports adds to a slot: to the one that a port's lowest queue feeds."""
+    twins = {port.number: port.twin.port for port in config.ports if port.twin}
+    mine = sorted({port for port, _ in slot.feeds} & twins.keys())
+    return [(twins[port], 0) for port in mine if home_slot(config, port) == slot.number]
 
 
 def worker_configure(
@@ -73,6 +94,7 @@ def worker_configure(
         "probe": config.probe,
         "icmp_rate": config.icmp_rate,
         "macswap": sorted(config.macswap.items()),
+        "twins": [(port.number, port.twin.port, port.twin.only or 0) for port in config.ports if port.twin],
         "ports": sorted({port for port, _ in slot.feeds}),
         "shared_ports": sorted(
             port for port in {port for port, _ in slot.feeds} if home_slot(config, port) != slot.number

@@ -76,6 +76,7 @@ void halo_stage_input(struct halo_worker *worker, uint32_t count)
 {
 	uint32_t i;
 
+	halo_stage_twin(worker, count);
 	worker->root = halo_fib_root(worker->fib);
 	worker->routed.count = 0;
 	worker->forwarded.count = 0;

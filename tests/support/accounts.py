@@ -89,7 +89,7 @@ def imbalances(snapshot: SlotSnapshot) -> Iterator[str]:
     """Yield a sentence for each account of a slot that does not balance, which is normal under way."""
     worker, driver = snapshot["worker"]["counters"], snapshot["driver"]["counters"]
     worker_drops, driver_drops = snapshot["worker"]["drops"], snapshot["driver"]["drops"]
-    came = worker["rx_frames"] + worker["originated"]
+    came = worker["rx_frames"] + worker["originated"] + worker["copies"]
     went = worker["tx_frames"] + worker["tx_handed"] + worker["consumed"] + worker["held"]
     if came != went + sum(worker_drops.values()):
         yield f"slot {snapshot['slot']}: {came} frames came, {went} went, {_happened(worker_drops)} were dropped"
