@@ -17,7 +17,7 @@ from halo_mp.control.messages import (
     WorkerUser,
 )
 from halo_mp.shm.tables import Interface, InterfaceFlag
-from halo_mp.supervisor.config import Config, InterfaceConfig, PortConfig, SlotConfig, TwinConfig, memory_mb
+from halo_mp.supervisor.config import Config, InterfaceConfig, PortConfig, SlotConfig, memory_mb
 
 
 def driver_configure(config: Config, *, resuming: bool = False) -> DriverConfigure:
@@ -40,18 +40,7 @@ def driver_configure(config: Config, *, resuming: bool = False) -> DriverConfigu
         "debug_log": config.debug_log,
         "orphan_timeout_s": config.orphan_timeout_s,
         "resuming": resuming,
-        "ports": [
-            {
-                "port": port.number,
-                "device": port.device,
-                "queues": port.queues,
-                "spread": port.spread,
-                "mtu": port.mtu,
-                "promiscuous": port.promiscuous,
-            }
-            for port in config.ports
-        ]
-        + [_twin(port, port.twin) for port in config.ports if port.twin],
+        "ports": _driver_ports(config),
         "slots": [
             {"slot": slot.number, "lcore": slot.lcore, "feeds": [*slot.feeds, *_twin_feeds(config, slot)]}
             for slot in config.slots
@@ -59,15 +48,32 @@ def driver_configure(config: Config, *, resuming: bool = False) -> DriverConfigu
     }
 
 
-def _twin(port: PortConfig, twin: TwinConfig) -> DriverPort:
-    return {
-        "port": twin.port,
-        "device": twin.device,
-        "queues": 1,
-        "spread": "auto",
-        "mtu": port.mtu,
-        "promiscuous": True,
-    }
+def _driver_ports(config: Config) -> list[DriverPort]:
+    """Return what the driver opens: the ports, and behind them the twins of those that the kernel shares."""
+    ports: list[DriverPort] = [
+        {
+            "port": port.number,
+            "device": port.device,
+            "queues": port.queues,
+            "spread": port.spread,
+            "mtu": port.mtu,
+            "promiscuous": port.promiscuous,
+        }
+        for port in config.ports
+    ]
+    twins: list[DriverPort] = [
+        {
+            "port": port.twin.port,
+            "device": port.twin.device,
+            "queues": 1,
+            "spread": "auto",
+            "mtu": port.mtu,
+            "promiscuous": True,
+        }
+        for port in config.ports
+        if port.twin
+    ]
+    return ports + twins
 
 
 def _twin_feeds(config: Config, slot: SlotConfig) -> list[tuple[int, int]]:

@@ -13,8 +13,9 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +27,7 @@ from tests.support.lives import kill, pid, wait_for_successor
 from tests.support.namespace import Namespace, connect, wait_until
 from tests.support.pinger import Pinger
 from tests.support.station import Heard, Station, socket_in
+from tests.support.unprivileged import IN_FIRST_USER_NAMESPACE
 
 OURS, KERNELS, PEER = "10.9.0.1", "10.9.0.9", "10.9.0.2"
 DATA = os.urandom(1 << 20)
@@ -65,7 +67,10 @@ def sharing(
         yield Shared(driver, instance, namespace, peer, station, twin, said.src)
 
 
-@pytest.fixture(scope="module", params=["net_af_packet", "net_af_xdp"])
+DRIVERS = ["net_af_packet", *(["net_af_xdp"] if IN_FIRST_USER_NAMESPACE else [])]
+
+
+@pytest.fixture(scope="module", params=DRIVERS)
 def shared(request: pytest.FixtureRequest) -> Iterator[Shared]:
     with Namespace() as namespace, Namespace() as peer, sharing(namespace, peer, request.param) as running:
         yield running
@@ -103,6 +108,16 @@ def transfer(sender: tuple[Namespace, str], receiver: tuple[Namespace, str]) -> 
         out.shutdown(socket.SHUT_WR)
         thread.join(30)
     return bytes(received)
+
+
+def exactly(connection: socket.socket, octets: int) -> bytes:
+    """Wait for so many octets."""
+    found = b""
+    while len(found) < octets:
+        more = connection.recv(octets - len(found))
+        assert more, "the other side has closed"
+        found += more
+    return found
 
 
 def digest(octets: bytes) -> str:
@@ -287,3 +302,64 @@ def test_twin_survives_the_driver_and_is_gone_at_the_end(namespace: Namespace, p
                 pinger.wait_for_more()
         assert instance.stop() == 0
         assert not link(namespace, shared.twin)
+
+
+def commands(page: str, first: str) -> list[str]:
+    """Return the lines of the block of a page that begins with this one."""
+    (block,) = [block for block in page.split("\n\n") if block.startswith(f"    {first}")]
+    return [line.strip() for line in block.splitlines()]
+
+
+def test_lines_of_the_page_move_an_address_and_back_under_a_connection(
+    namespace: Namespace, peer: Namespace
+) -> None:
+    """As docs/operating.md has them, with eth0 and halok0 under the names that they have here."""
+    page = (Path(__file__).parents[2] / "docs/operating.md").read_text()
+    there = commands(page, "ip address add 192.0.2.10/24 dev halok0")
+    back = commands(page, "sysctl -w net.ipv6.conf.eth0.disable_ipv6=0")
+    connect(namespace, peer)
+    for side in (namespace, peer):
+        side.silence()
+    namespace.run("ip", "address", "add", "192.0.2.10/24", "dev", "veth0")
+    namespace.run("ip", "route", "add", "default", "via", "192.0.2.1")
+    peer.run("ip", "address", "add", "192.0.2.1/24", "dev", "veth0")
+    peer.run("ip", "address", "add", "198.51.100.1/32", "dev", "lo")
+    with (
+        socket_in(namespace, socket.AF_INET, socket.SOCK_STREAM) as listener,
+        socket_in(peer, socket.AF_INET, socket.SOCK_STREAM) as near,
+        socket_in(peer, socket.AF_INET, socket.SOCK_STREAM) as far,
+    ):
+        listener.bind(("0.0.0.0", 0))
+        listener.listen()
+        far.bind(("198.51.100.1", 0))  # by way of the default route
+        connections = []
+        for each in (near, far):
+            each.settimeout(20)
+            each.connect(("192.0.2.10", listener.getsockname()[1]))
+            connections.append(listener.accept()[0])
+        with ExitStack() as open_ends:
+            for each in connections:
+                open_ends.enter_context(each).settimeout(20)
+
+            def is_alive() -> None:
+                for one, other in zip((near, far), connections, strict=True):
+                    for sender, receiver in ((one, other), (other, one)):
+                        word = os.urandom(5000)
+                        sender.sendall(word)
+                        assert exactly(receiver, len(word)) == word
+
+            is_alive()
+            device = ("--vdev", "net_af_packet0,iface=veth0", "--address", "0=192.0.2.20/24", "--kernel", "0")
+            with Instance(namespace, *device) as instance:
+                is_alive()
+                for lines in (there, back):
+                    for line in lines:
+                        said = line.replace("eth0", "veth0").replace("halok0", f"{instance.name}k0")
+                        namespace.run(*said.split())
+                        is_alive()
+                    assert peer.ping("192.0.2.20") == 3
+                    assert peer.ping("192.0.2.10") == 3
+                    listed = namespace.run("ip", "route", "get", "198.51.100.1").stdout
+                    assert (f"{instance.name}k0" in listed) == (lines is there)
+                assert instance.stop() == 0
+            is_alive()
