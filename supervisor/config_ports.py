@@ -47,7 +47,7 @@ def plan_ports(reader: FlagReader, instance: str, *, promiscuous: bool, forward:
     plan = plan_interfaces(reader, numbers, embedded=bool(taps), forward=forward)
     untagged = {each.port: each for each in plan.interfaces if not each.vlan}
     macs = _macs(numbers, reader)
-    twins = plan_twins(reader, instance, numbers, plan.interfaces, embedded=bool(taps))
+    twins = plan_twins(reader, instance, plan, embedded=bool(taps))
     ports = tuple(
         PortConfig(
             number=number,

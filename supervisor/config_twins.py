@@ -3,20 +3,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from ipaddress import IPv4Address
 
 from halo_mp.shm.layout import MAX_PORTS
 from halo_mp.supervisor import config_values as values
-from halo_mp.supervisor.config_model import InterfaceConfig, TwinConfig
+from halo_mp.supervisor.config_interfaces import InterfacePlan
+from halo_mp.supervisor.config_model import TwinConfig
 from halo_mp.supervisor.config_reader import FlagReader
+
+MOST_MTU = 1504
+"""What net_tap of DPDK 22.11 takes."""
 
 
 def plan_twins(
     reader: FlagReader,
     instance: str,
-    numbers: Sequence[int],
-    interfaces: Sequence[InterfaceConfig],
+    plan: InterfacePlan,
     *,
     embedded: bool,
 ) -> dict[int, TwinConfig]:
@@ -24,16 +26,10 @@ def plan_twins(
 
     Twins are ports, too, numbered from the top down, where no --ports reaches.
     """
-    free = [number for number in reversed(range(MAX_PORTS)) if number not in numbers]
+    free = [number for number in reversed(range(MAX_PORTS)) if number not in plan.mtus]
     found: dict[int, TwinConfig] = {}
     for port, only in reader.each("--kernel", values.kernel):
-        addresses = [
-            entry.address
-            for interface in interfaces
-            if interface.port == port
-            for entry in interface.addresses
-        ]
-        problem = _problem(port, only, numbers, addresses)
+        problem = _problem(port, only, plan)
         if port in found:
             problem = "the port is named twice; write one --kernel for each port."
         elif not problem and embedded:
@@ -60,11 +56,16 @@ def twin_name(instance: str, port: int) -> str:
     return f"halok{port}" if instance == "default" else f"{instance}k{port}"
 
 
-def _problem(port: int, only: IPv4Address | None, numbers: Sequence[int], addresses: Sequence[int]) -> str:
+def _problem(port: int, only: IPv4Address | None, plan: InterfacePlan) -> str:
     """Say why a port can not be shared so, or nothing."""
-    if port not in numbers:
-        return f"that is not one of the ports, {', '.join(map(str, numbers))}; add it to --ports."
+    if port not in plan.mtus:
+        return f"that is not one of the ports, {', '.join(map(str, plan.mtus))}; add it to --ports."
+    ours = [interface.addresses for interface in plan.interfaces if interface.port == port]
+    addresses = [entry.address for entries in ours for entry in entries]
     if only is not None and int(only) not in addresses:
         listed = ", ".join(str(IPv4Address(address)) for address in addresses) or "none"
         return f"{only} is no address of the port, which has {listed}; add it with --address."
+    if plan.mtus[port] > MOST_MTU:
+        limit = f"and the kernel's side of it, a TAP of DPDK's, takes {MOST_MTU} at most"
+        return f"the MTU of the port is {plan.mtus[port]}, {limit}; write --mtu {port}={MOST_MTU}."
     return ""

@@ -571,6 +571,10 @@ def test_machine_here_is_what_the_kernel_says() -> None:
             "--vdev net_null0 --address 0=10.0.0.2/24 --kernel 0=10.0.0.1",
             "10.0.0.1 is no address of the port, which has 10.0.0.2",
         ),
+        (
+            "--vdev net_null0 --mtu 0=9000 --kernel 0",
+            "the MTU of the port is 9000, and the kernel's side of it, a TAP of DPDK's, takes 1504 at most",
+        ),
         ("--kernel 0", "the port is a TAP, with the kernel on its other side already"),
         ("--vdev net_null0 --kernel 0 --macswap 0=0", "port 0 is shared with the kernel by --kernel"),
         ("--macswap 0", "expected a port number"),
