@@ -363,3 +363,24 @@ def test_lines_of_the_page_move_an_address_and_back_under_a_connection(
                     assert (f"{instance.name}k0" in listed) == (lines is there)
                 assert instance.stop() == 0
             is_alive()
+
+
+def test_two_workers_share_the_port_with_the_kernel(namespace: Namespace, peer: Namespace) -> None:
+    """Frames for the kernel come to either worker and go to the twin; what the kernel sends comes by the first."""
+    sources = [f"10.9.0.{last}" for last in range(100, 116)]
+    with sharing(namespace, peer, "net_af_packet", "--queues", "2", "--spread", "software") as shared:
+        for source in sources:
+            peer.run("ip", "address", "add", f"{source}/24", "dev", "veth0")
+        before = [tally(shared.instance, slot) for slot in (0, 1)]
+        for address in (OURS, KERNELS):
+            for source in sources:
+                peer.pinged(address, count=1, options=("-I", source))
+        balanced(shared.instance, 0, 1)
+        first, second = (tally(shared.instance, slot).since(before[slot]) for slot in (0, 1))
+        assert first.worker["echo_replies"] + second.worker["echo_replies"] == len(sources)
+        assert second.worker["echo_replies"] >= 1
+        assert second.worker["tx_frames"] >= 2 * second.worker["echo_replies"], "as many went to the kernel"
+        assert first.worker["tx_frames"] >= 2 * len(sources)
+        assert not first.drops
+        assert not second.drops
+        assert shared.instance.stop() == 0
