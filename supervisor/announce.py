@@ -40,6 +40,8 @@ def _port(config: Config, port: PortConfig, told: ReadyPort) -> str:
     if port.tap is not None:
         kernel = " ".join(map(str, port.tap.addresses)) or "without address"
         words.append(f"(the kernel is {kernel} on {port.tap.interface})")
+    if port.twin is not None:
+        words.append(f"(the kernel has its share on {port.twin.interface})")
     if not told["link_up"] and port.tap is None:
         words.append("(no link)")
     return " ".join(words)

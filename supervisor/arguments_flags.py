@@ -88,6 +88,15 @@ def add_addresses(known: argparse.ArgumentParser) -> None:
         help="an interface on a VLAN without an address of its own, such as 0.100; repeatable",
     )
     group.add_argument(
+        "--kernel",
+        metavar="PORT[=ADDRESS]",
+        action="append",
+        default=[],
+        help="share a port with the kernel: what is not for our addresses goes to a TAP, halokPORT or NAMEkPORT, and "
+        "what the kernel sends by that leaves by the port, so that a machine's only NIC can be taken; with ADDRESS, "
+        "one of the port's, just that one is ours; repeatable",
+    )
+    group.add_argument(
         "--mac",
         metavar="PORT=MAC",
         action="append",

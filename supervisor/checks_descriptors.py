@@ -26,9 +26,10 @@ def descriptors_needed(config: Config) -> int:
     """Return how many descriptors the process that needs most of them has, and those of the reserve."""
     slots, lcores = len(config.slots), len(config.driver_cores)
     queues = sum(port.device_queues for port in config.ports)
+    ports = len(config.ports) + sum(port.twin is not None for port in config.ports)
     supervisor = _SUPERVISOR + RESERVE + lcores + 4 * slots
     supervisor += 2 * (1 if config.spares is None else config.spares)
-    driver = _DRIVER + _PER_LCORE * lcores + _PER_PORT * len(config.ports) + _PER_QUEUE * queues + 2 * slots
+    driver = _DRIVER + _PER_LCORE * lcores + _PER_PORT * ports + _PER_QUEUE * queues + 2 * slots
     return max(supervisor, driver)
 
 

@@ -27,6 +27,7 @@ from halo_mp.supervisor.config_model import (
     RouteConfig,
     SlotConfig,
     TapConfig,
+    TwinConfig,
 )
 from halo_mp.supervisor.config_pool import memory_mb, pool_geometry
 from halo_mp.supervisor.config_ports import PortPlan, plan_ports
@@ -45,6 +46,7 @@ __all__ = [
     "RouteConfig",
     "SlotConfig",
     "TapConfig",
+    "TwinConfig",
     "build",
     "memory_mb",
     "pool_geometry",
@@ -201,6 +203,10 @@ def _macswap(reader: FlagReader, ports: PortPlan, tx_only: bool) -> dict[int, in
             sentence = f"--macswap: frames of port {port} would leave by port {found[port]} and by port {out}"
             reader.refuse("--macswap", f"{sentence}; name each port once on the left.")
         found[port] = out
+    shared = {port.number for port in ports.ports if port.twin}
+    for port in sorted(shared & (found.keys() | set(found.values()))):
+        sentence = f"--macswap: port {port} is shared with the kernel by --kernel, which needs its frames"
+        reader.refuse("--macswap", f"{sentence}; leave one of the two out.")
     if found and tx_only:
         sentence = "--tx-only: a port that receives nothing has nothing for --macswap to send on"
         reader.refuse("--tx-only", f"{sentence}; leave one of the two out.")

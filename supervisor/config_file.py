@@ -16,9 +16,9 @@ from typing import Any, Literal
 
 from halo_mp.supervisor.config_reader import FileText
 
-Kind = Literal["text", "list", "commas", "true", "false", "either"]
+Kind = Literal["text", "list", "commas", "true", "false", "either", "optional"]
 """How a value becomes a flag's: one text; one text for each entry; entries behind commas; a flag without value that is
-there when the value is true, or when it is false; or one that has two forms."""
+there when the value is true, or when it is false; one that has two forms; or one whose value may be left out: true."""
 
 KEYS: dict[str, dict[str, tuple[str, Kind]]] = {
     "instance": {
@@ -74,7 +74,7 @@ KEYS: dict[str, dict[str, tuple[str, Kind]]] = {
 """[table] and key of what concerns the whole instance."""
 
 NAMED: dict[str, dict[str, tuple[str, Kind]]] = {
-    "ports": {"mac": ("--mac", "text"), "macswap": ("--macswap", "text")},
+    "ports": {"mac": ("--mac", "text"), "macswap": ("--macswap", "text"), "kernel": ("--kernel", "optional")},
     "slots": {"feeds": ("--slot", "commas")},
     "interfaces": {
         "addresses": ("--address", "list"),
@@ -158,7 +158,7 @@ class FileReader:
         def read(key: str, value: object) -> None:
             flag, kind = NAMED[table][key]
             where = f"{place}.{key}"
-            if kind == "true":
+            if kind == "true" or (kind == "optional" and isinstance(value, bool)):
                 if self._truth(where, value):
                     self._add(flag, FileText(name, self._where(where)))
                 return

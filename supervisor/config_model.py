@@ -132,6 +132,17 @@ class TapConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class TwinConfig:
+    """The kernel's share of a port (--kernel): a TAP that gets what is not for us. It has a port number of its own."""
+
+    interface: str
+    port: int
+    device: str
+    only: int | None
+    """Of our addresses the one that is ours on the port; None: all are."""
+
+
+@dataclass(frozen=True, slots=True)
 class PortConfig:
     """One port: a device by its DPDK name. What our stack is there is the matter of `InterfaceConfig`."""
 
@@ -149,11 +160,12 @@ class PortConfig:
     """Of our stack. None: the device's; on a TAP, whose MAC is the kernel's, a locally administered one."""
     tap: TapConfig | None
     """Only on the TAPs that stand in when no device is named; a TAP from --vdev is its user's own."""
+    twin: TwinConfig | None
 
     @property
     def device_queues(self) -> int:
-        """Receive queues that the device is opened with, at most."""
-        return 1 if self.spread == "software" else self.queues
+        """Receive queues that its device is opened with, at most, and that of its twin."""
+        return (1 if self.spread == "software" else self.queues) + (self.twin is not None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From --ports, --vdev, --pci, --mac and --queues to devices and ports."""
+"""From --ports, --vdev, --pci, --mac, --queues, --spread and --kernel to devices and ports."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from halo_mp.supervisor import config_values as values
 from halo_mp.supervisor.config_interfaces import is_port, kernel_side, plan_interfaces
 from halo_mp.supervisor.config_model import InterfaceConfig, PortConfig, TapConfig
 from halo_mp.supervisor.config_reader import FlagReader
+from halo_mp.supervisor.config_twins import plan_twins
 
 MAX_QUEUES = 64
 SPREADS = ("auto", "hardware", "software")
@@ -46,6 +47,7 @@ def plan_ports(reader: FlagReader, instance: str, *, promiscuous: bool, forward:
     plan = plan_interfaces(reader, numbers, embedded=bool(taps), forward=forward)
     untagged = {each.port: each for each in plan.interfaces if not each.vlan}
     macs = _macs(numbers, reader)
+    twins = plan_twins(reader, instance, plan, embedded=bool(taps))
     ports = tuple(
         PortConfig(
             number=number,
@@ -56,15 +58,13 @@ def plan_ports(reader: FlagReader, instance: str, *, promiscuous: bool, forward:
             promiscuous=promiscuous,
             mac=macs.get(number),
             tap=TapConfig(taps[number], kernel_side(untagged[number].addresses)) if taps else None,
+            twin=twins.get(number),
         )
         for number in numbers
     )
-    return PortPlan(
-        ports,
-        plan.interfaces,
-        tuple(_with_queues(vdev, queues, spread, reader) for vdev in vdevs),
-        tuple(pcis),
-    )
+    vdevs = [_with_queues(vdev, queues, spread, reader) for vdev in vdevs]
+    vdevs += [f"{twin.device},iface={twin.interface},persist" for twin in twins.values()]
+    return PortPlan(ports, plan.interfaces, tuple(vdevs), tuple(pcis))
 
 
 def _check_devices(devices: list[str], reader: FlagReader) -> None:

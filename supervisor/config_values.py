@@ -262,6 +262,21 @@ def group(flag: str, text: str) -> str:
     return text
 
 
+def kernel(flag: str, text: str) -> tuple[int, ipaddress.IPv4Address | None]:
+    """Return the port and, where there is one, the address of `PORT[=ADDRESS]`."""
+    name, equals, rest = text.partition("=")
+    port = _digits(name)
+    if port is None:
+        raise refusal(flag, text, "expected a port number, and perhaps '=' and an address", "0")
+    if not equals:
+        return port, None
+    try:
+        return port, ipaddress.IPv4Address(rest.strip())
+    except ValueError:
+        reason = f"{rest!r} is not an IPv4 address without a prefix length"
+        raise refusal(flag, text, reason, f"{port}=10.1.2.3") from None
+
+
 def macswap(flag: str, text: str) -> tuple[int, int]:
     """Return (port in, port out) of `IN=OUT`."""
     port, rest = _port_and_rest(flag, text, "0=1")

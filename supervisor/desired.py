@@ -54,6 +54,7 @@ _PORT_FLAGS = {
     "promiscuous": "--promiscuous",
     "queues": "--queues",
     "spread": "--spread",
+    "twin": "--kernel",
 }
 _INTERFACE_FLAGS = {
     "addresses": "--address",

@@ -10,15 +10,16 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 
 from halo_mp import logs
 from halo_mp.control.messages import Neighbor, ReadyPort, chunks
 from halo_mp.errors import HaloError
 from halo_mp.shm.tables import Interface, TablesWriter
 from halo_mp.supervisor import tap
-from halo_mp.supervisor.config import Config, PortConfig, TapConfig
+from halo_mp.supervisor.config import Config, PortConfig, TapConfig, TwinConfig
 from halo_mp.supervisor.config_interfaces import kernel_side
 from halo_mp.supervisor.config_model import AddressConfig, HopConfig, NeighborConfig
 from halo_mp.supervisor.config_routes import RouteList, via_of
@@ -93,7 +94,9 @@ class Published:
         for port in self.config.ports:
             if port.number not in lost:
                 await self._configure_tap(port, may_fail=self.driver.was_useful)
-        self._tell_to_announce(number for number in ready if number not in lost)
+            if port.twin is not None:
+                await self._configure_twin(port, port.twin, may_fail=self.driver.was_useful)
+        self._tell_to_announce(port.number for port in self.config.ports if port.number not in lost)
 
     async def on_port_returned(self, number: int) -> None:
         """Do the same for a port whose device went away and came back. It may go away again meanwhile."""
@@ -102,7 +105,10 @@ class Published:
         for port in self.config.ports:
             if port.number == number:
                 await self._configure_tap(port, may_fail=True)
-        self._tell_to_announce([number])
+                self._tell_to_announce([number])
+            # The port's device may be another one now, and the twin has its MAC.
+            if port.twin is not None and number in (port.number, port.twin.port):
+                await self._configure_twin(port, port.twin, may_fail=True)
 
     def _interfaces(self, ready: Mapping[int, ReadyPort]) -> dict[int, Interface]:
         """Return what is to stand in the tables, of ports without a device what stood there last."""
@@ -200,15 +206,28 @@ class Published:
         A TAP that was running may be deleted this very moment. The driver notices, and makes it anew: no reason to end
         anything, or to keep another TAP from its address. Raises EnvironmentProblem unless it `may_fail`.
         """
-        if port.tap is None:
+        if port.tap is not None:
+            side = dataclasses.replace(port.tap, addresses=self._kernel_side[port.number])
+            await self._on_kernels_side(port.number, lambda: tap.configure([side]), may_fail=may_fail)
+
+    async def _configure_twin(self, port: PortConfig, twin: TwinConfig, *, may_fail: bool) -> None:
+        """Give the kernel's share of a port the MAC of its device, once that is known. Raises as above."""
+        if twin.port in self.driver.lost or port.number not in self.driver.ports:
             return
+        mac = self.driver.ports[port.number]["mac"]
+        configure = partial(tap.configure_twin, twin.interface, mac)
+        await self._on_kernels_side(twin.port, configure, may_fail=may_fail)
+
+    async def _on_kernels_side(
+        self, number: int, configure: Callable[[], Awaitable[None]], *, may_fail: bool
+    ) -> None:
         try:
             with self._lent():
-                await tap.configure([dataclasses.replace(port.tap, addresses=self._kernel_side[port.number])])
+                await configure()
         except HaloError as error:
             if not may_fail:
                 raise
-            log.warning("port.not_configured", port=port.number, reason=str(error))
+            log.warning("port.not_configured", port=number, reason=str(error))
 
     # ---- neighbors
 

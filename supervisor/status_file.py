@@ -165,4 +165,5 @@ class StatusFile:
             failed_because=self._driver.lost.get(port.number),
             spread=spread if queues > 1 else "",
             queues=queues,
+            kernel=port.twin.interface if port.twin else "",
         )

@@ -70,6 +70,8 @@ class PortStatus:
     spread: str = ""
     """Who spreads its frames over several queues, `hardware` or `software`; empty where there is one."""
     queues: int = 1
+    kernel: str = ""
+    """The kernel's interface, where the port is shared with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

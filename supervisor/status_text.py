@@ -121,14 +121,16 @@ _SPREAD_BY = {"hardware": "its device", "software": "the driver"}
 
 
 def _port_note(port: PortStatus) -> list[str]:
-    """Return why a port has failed, and who spreads its frames over several queues."""
+    """Return why a port has failed, who spreads its frames over several queues, and where the kernel's share is."""
+    notes = []
     if port.state == "failed" and port.failed_because is not None:
-        return _indented(f"{port.failed_because}; it is looked for")
-    if port.spread:
-        return _indented(
-            f"{port.queues} queues, spread in {port.spread} by {_SPREAD_BY.get(port.spread, 'it')}"
-        )
-    return []
+        notes.append(f"{port.failed_because}; it is looked for")
+    elif port.spread:
+        by = _SPREAD_BY.get(port.spread, "it")
+        notes.append(f"{port.queues} queues, spread in {port.spread} by {by}")
+    if port.kernel:
+        notes.append(f"the kernel has its share on {port.kernel}")
+    return [line for note in notes for line in _indented(note)]
 
 
 def _counters(found: Found) -> list[str]:

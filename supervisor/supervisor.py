@@ -368,7 +368,8 @@ class Supervisor:
             keeper.kill()
 
     def _tap_names(self) -> list[str]:
-        return [port.tap.interface for port in self._config.ports if port.tap is not None]
+        taps = [port.tap.interface for port in self._config.ports if port.tap is not None]
+        return taps + [port.twin.interface for port in self._config.ports if port.twin is not None]
 
 
 async def _step(name: str, work: Awaitable[object]) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel's side of embedded TAP ports: its addresses, its link state, and its end.
+"""The kernel's side of TAPs that are ours: its addresses or its MAC, its link state, and its end.
 
 Only in this process's network namespace. The driver creates the interface (`persist`, so that it keeps its
 addresses over a driver's death); deleting it is ours. pyroute2 runs in a thread: its blocking calls refuse to
@@ -45,6 +45,14 @@ async def take_away(interface: str, addresses: Iterable[AddressConfig]) -> None:
     await _in_thread(work)
 
 
+async def configure_twin(interface: str, mac: bytes) -> None:
+    """Give the kernel's share of a port the port's MAC and set it up; addresses and routes are its user's.
+
+    The driver gives it another MAC each time that it opens it. Raises EnvironmentProblem.
+    """
+    await _in_thread(lambda route: _configure_twin(route, interface, mac))
+
+
 async def delete(interfaces: Iterable[str]) -> list[str]:
     """Delete those that are there and are TAPs; return their names. Raises EnvironmentProblem."""
     names = sorted(set(interfaces))
@@ -72,10 +80,12 @@ async def _in_thread(work: Callable[[Any], T]) -> T:
     return await asyncio.to_thread(run)
 
 
+def _configure_twin(route: Any, interface: str, mac: bytes) -> None:
+    route.link("set", index=_existing(route, interface), address=mac.hex(":"), state="up")
+
+
 def _configure(route: Any, tap: TapConfig) -> None:
-    index = _index(route, tap.interface)
-    if index is None:
-        raise EnvironmentProblem(f"the driver made no interface {tap.interface}.")
+    index = _existing(route, tap.interface)
     for entry in tap.addresses:
         _change_address(route, "add", index, entry)
     route.link("set", index=index, state="up")
@@ -93,6 +103,13 @@ def _delete(route: Any, name: str) -> bool:
         return False
     _unless(errno.ENODEV, lambda: route.link("del", index=index))
     return True
+
+
+def _existing(route: Any, name: str) -> int:
+    index = _index(route, name)
+    if index is None:
+        raise EnvironmentProblem(f"the driver made no interface {name}.")
+    return index
 
 
 def _index(route: Any, name: str) -> int | None:

@@ -9,6 +9,7 @@ from typing import Literal, cast
 
 from halo_mp.control.messages import (
     DriverConfigure,
+    DriverPort,
     Idle,
     Privileges,
     ReadyPort,
@@ -39,21 +40,47 @@ def driver_configure(config: Config, *, resuming: bool = False) -> DriverConfigu
         "debug_log": config.debug_log,
         "orphan_timeout_s": config.orphan_timeout_s,
         "resuming": resuming,
-        "ports": [
-            {
-                "port": port.number,
-                "device": port.device,
-                "queues": port.queues,
-                "spread": port.spread,
-                "mtu": port.mtu,
-                "promiscuous": port.promiscuous,
-            }
-            for port in config.ports
-        ],
+        "ports": _driver_ports(config),
         "slots": [
-            {"slot": slot.number, "lcore": slot.lcore, "feeds": list(slot.feeds)} for slot in config.slots
+            {"slot": slot.number, "lcore": slot.lcore, "feeds": [*slot.feeds, *_twin_feeds(config, slot)]}
+            for slot in config.slots
         ],
     }
+
+
+def _driver_ports(config: Config) -> list[DriverPort]:
+    """Return what the driver opens: the ports, and behind them the twins of those that the kernel shares."""
+    ports: list[DriverPort] = [
+        {
+            "port": port.number,
+            "device": port.device,
+            "queues": port.queues,
+            "spread": port.spread,
+            "mtu": port.mtu,
+            "promiscuous": port.promiscuous,
+        }
+        for port in config.ports
+    ]
+    twins: list[DriverPort] = [
+        {
+            "port": port.twin.port,
+            "device": port.twin.device,
+            "queues": 1,
+            "spread": "auto",
+            "mtu": port.mtu,
+            "promiscuous": True,
+        }
+        for port in config.ports
+        if port.twin
+    ]
+    return ports + twins
+
+
+def _twin_feeds(config: Config, slot: SlotConfig) -> list[tuple[int, int]]:
+    """Return what the kernel's side of ports adds to a slot: to the one that a port's lowest queue feeds."""
+    twins = {port.number: port.twin.port for port in config.ports if port.twin}
+    mine = sorted({port for port, _ in slot.feeds} & twins.keys())
+    return [(twins[port], 0) for port in mine if home_slot(config, port) == slot.number]
 
 
 def worker_configure(
@@ -73,6 +100,7 @@ def worker_configure(
         "probe": config.probe,
         "icmp_rate": config.icmp_rate,
         "macswap": sorted(config.macswap.items()),
+        "twins": [(port.number, port.twin.port, port.twin.only or 0) for port in config.ports if port.twin],
         "ports": sorted({port for port, _ in slot.feeds}),
         "shared_ports": sorted(
             port for port in {port for port, _ in slot.feeds} if home_slot(config, port) != slot.number

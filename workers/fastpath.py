@@ -137,6 +137,10 @@ class FastPath:
         """Publish what was put on the tx ring, and wake the driver if it sleeps."""
         lib.halo_worker_flush(self._worker)
 
+    def set_twin(self, port: int, twin: int, only: int) -> None:
+        """Share a port with the kernel behind its twin; `only`: of our addresses just this one is ours, 0: all are."""
+        _check(lib.halo_worker_set_twin(self._worker, port, twin, only))
+
     def set_macswap(self, port: int, to: int) -> None:
         """Let frames of one port leave by another with MAC addresses swapped (measuring mode)."""
         _check(lib.halo_worker_set_macswap(self._worker, port, to))

@@ -37,6 +37,9 @@ class Settings:
     privileges: str  # "setuid", "capabilities" or "keep"
     user: tuple[int, int] | None  # uid, gid
     macswap: tuple[tuple[int, int], ...]
+    twins: tuple[
+        tuple[int, int, int], ...
+    ]  # port, its twin, the one of our addresses that is ours there or 0
     orphan_timeout_s: float
     slots: frozenset[int] = frozenset()  # that there are: frames may be handed to their workers
     probe: bool = False  # addresses before they are used
@@ -71,6 +74,7 @@ def parse_settings(message: dict[str, Any]) -> Settings:
         debug_log=bool(message.get("debug_log", False)),
         privileges=str(message.get("privileges", "keep")),
         user=None if user is None else (int(user["uid"]), int(user["gid"])),
+        twins=tuple((int(port), int(twin), int(only)) for port, twin, only in message.get("twins", ())),
         macswap=tuple((int(port), int(to)) for port, to in message.get("macswap", ())),
         orphan_timeout_s=float(message["orphan_timeout_s"]),
         slots=frozenset(int(slot) for slot in message.get("slots", ())),

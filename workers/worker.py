@@ -216,6 +216,8 @@ class Worker:
             spin_ns=settings.spin_ns,
             debug=settings.debug_log,
         )
+        for port, twin, only in settings.twins:
+            self._fastpath.set_twin(port, twin, only)
         for port, to in settings.macswap:
             self._fastpath.set_macswap(port, to)
         self._host = StackHost(self._fastpath, self._loop, settings, self._send)

@@ -178,6 +178,9 @@ class WorkerConfigure(TypedDict):
     probe: bool  # static addresses before they are used
     icmp_rate: int  # errors in a second, 0: none
     macswap: list[tuple[int, int]]
+    twins: list[
+        tuple[int, int, int]
+    ]  # port, its twin, of our addresses the one that is ours on the port or 0
     ports: list[int]  # that feed the slot: the worker answers for their addresses
     shared_ports: list[int]  # of those, the ones whose addresses another worker announces and defends
 

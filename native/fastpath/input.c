@@ -123,6 +123,7 @@ void halo_stage_input(struct halo_worker *worker, uint32_t count)
 	uint32_t routed = 0;
 	uint32_t i;
 
+	halo_stage_twin(worker, count);
 	worker->root = root;
 	worker->hop_count = 0;
 	worker->forwarded_count = 0;

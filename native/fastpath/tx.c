@@ -320,6 +320,23 @@ int halo_worker_originate(struct halo_worker *worker, uint32_t port, const uint8
 	return 0;
 }
 
+/* Send a frame out of a port in a spare buffer, and leave it as it is. Without a buffer the copy is made and dropped at once. */
+void halo_copy(struct halo_worker *worker, const struct halo_packet *packet, uint16_t port)
+{
+	struct halo_descriptor descriptor;
+
+	halo_count(&worker->slot->worker.copies, 1);
+	if (packet->length > worker->geometry.data_octets || !take_spare(worker, &descriptor)) {
+		halo_count(&worker->slot->worker.drops[HALO_DROP_copy_no_buffer], 1);
+		return;
+	}
+	memcpy(worker->pool + descriptor.offset, worker->pool + packet->offset, packet->length);
+	descriptor.length = packet->length;
+	descriptor.port = (uint8_t)port;
+	descriptor.flags = HALO_ACTION_TRANSMIT;
+	send_frame(worker, descriptor);
+}
+
 void halo_worker_flush(struct halo_worker *worker)
 {
 	halo_tx_submit(worker);

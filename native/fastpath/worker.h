@@ -47,6 +47,18 @@ struct halo_hop {
 	struct halo_packet *packet;
 };
 
+enum halo_twin_role {
+	HALO_TWIN_NONE = 0,
+	HALO_TWIN_PORT,   /* shared with the kernel: `other` is its twin */
+	HALO_TWIN_KERNEL, /* a twin: `other` is the port that it belongs to */
+};
+
+struct halo_twin {
+	uint8_t role; /* enum halo_twin_role */
+	uint8_t other;
+	uint32_t only; /* of our addresses the one that is ours on this port, host order; 0: all are */
+};
+
 struct halo_worker {
 	/* read once at attach */
 	uint8_t *pool;
@@ -101,6 +113,9 @@ struct halo_worker {
 	bool punt_open[HALO_MAX_PUNTS];
 	uint32_t punt_count;
 
+	bool has_twins;
+	struct halo_twin twin[HALO_MAX_PORTS];
+
 	bool debug;
 	uint32_t debug_count;
 	uint32_t debug_missed;
@@ -142,6 +157,7 @@ static inline void halo_send(struct halo_packet *packet, uint16_t port)
 /* stages, each over a whole burst, or over those of it that an earlier stage selected */
 uint32_t halo_stage_receive(struct halo_worker *worker);
 void halo_stage_parse(struct halo_worker *worker, uint32_t count);
+void halo_stage_twin(struct halo_worker *worker, uint32_t count);
 void halo_stage_input(struct halo_worker *worker, uint32_t count);
 void halo_stage_route(struct halo_worker *worker);
 void halo_stage_forward(struct halo_worker *worker);
@@ -166,6 +182,7 @@ void halo_debug_conclude(struct halo_worker *worker);
 void halo_attach_rings(struct halo_worker *worker);
 
 /* tx */
+void halo_copy(struct halo_worker *worker, const struct halo_packet *packet, uint16_t port);
 void halo_tx_submit(struct halo_worker *worker);
 void halo_ring_doorbell(struct halo_worker *worker);
 

@@ -28,6 +28,7 @@ SOURCES = {
     "fastpath_test": [*RIG, *FASTPATH],
     "forward_test": [*RIG, *FASTPATH],
     "route_test": [*RIG, *FASTPATH],
+    "twin_test": [*RIG, *FASTPATH],
     "input_test": [*RIG, *FASTPATH],
     "worker_test": [*RIG, *FASTPATH],
 }
@@ -78,7 +79,16 @@ def test_every_program_is_run() -> None:
 @pytest.mark.parametrize("flavour", ["plain", "sanitized"])
 @pytest.mark.parametrize(
     "program",
-    ["ring_test", "flow_test", "fastpath_test", "input_test", "forward_test", "route_test", "worker_test"],
+    [
+        "ring_test",
+        "flow_test",
+        "fastpath_test",
+        "input_test",
+        "forward_test",
+        "route_test",
+        "twin_test",
+        "worker_test",
+    ],
 )
 def test_rows(build: Build, program: str, flavour: str) -> None:
     output = run(build(program, flavour))

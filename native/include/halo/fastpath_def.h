@@ -122,6 +122,11 @@ void halo_worker_count_drop(struct halo_worker *worker, uint32_t reason);
 void halo_worker_flush(struct halo_worker *worker);
 /* Frames of port `in` leave by port `out` with MAC addresses swapped and TTL decremented; out HALO_NO_PORT ends it. */
 int halo_worker_set_macswap(struct halo_worker *worker, uint32_t in, uint32_t out);
+/*
+ * Share `port` with the kernel behind `twin`: what is not for us goes there, and what comes from there leaves by the port. `only`
+ * (host order): of our addresses just this one is ours on that port; 0: all are.
+ */
+int halo_worker_set_twin(struct halo_worker *worker, uint32_t port, uint32_t twin, uint32_t only);
 /* The interfaces as the fast path sees them now; valid until the next poll. */
 const struct halo_interface_block *halo_worker_interfaces(const struct halo_worker *worker);
 /*

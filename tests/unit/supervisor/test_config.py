@@ -208,6 +208,33 @@ def test_flags_of_interfaces_are_theirs_alone() -> None:
 # ---- slots and cores ----
 
 
+def test_kernel_gets_a_tap_and_a_port_from_the_top() -> None:
+    devices = " ".join(f"--vdev net_null{number}" for number in range(63))
+    found = built(
+        f"--name edge1 {devices} --ports 0,2,61,62 --address 2=10.0.0.1/24 --kernel 2=10.0.0.1 --kernel 62"
+    )
+    twins = {port.number: port.twin for port in found.ports}
+    assert twins == {
+        0: None,
+        2: config.TwinConfig("edge1k2", 63, "net_tap_k2", 0x0A000001),
+        61: None,
+        62: config.TwinConfig("edge1k62", 60, "net_tap_k62", None),
+    }
+    assert found.vdevs[-2:] == (
+        "net_tap_k2,iface=edge1k2,persist",
+        "net_tap_k62,iface=edge1k62,persist",
+    )
+    longest = built(f"--name abcdefghijkl {devices} --ports 62 --kernel 62").ports[0].twin
+    assert longest is not None
+    assert len(longest.interface) == 15
+
+
+def test_kernel_without_a_port_to_spare_is_refused() -> None:
+    devices = " ".join(f"--vdev net_null{number}" for number in range(64))
+    (sentence,) = refused(f"{devices} --ring-size 64 --kernel 3")
+    assert "all 64 ports are taken" in sentence
+
+
 def test_slots_by_default_are_one_for_each_port_queue() -> None:
     found = built("--ports 1,0 --vdev net_null0 --vdev net_null1 --queues 2")
     assert [(slot.number, slot.feeds) for slot in found.slots] == [
@@ -535,6 +562,21 @@ def test_machine_here_is_what_the_kernel_says() -> None:
         ("--name ä", "made of A-Z"),
         ("--name abcdefghijklm", "13 characters are too many"),
         ("--user ''", "name or the number of a user"),
+        ("--vdev net_null0 --kernel x", "expected a port number, and perhaps '=' and an address"),
+        ("--vdev net_null0 --kernel 0=10.0.0.1/24", "is not an IPv4 address without a prefix length"),
+        ("--vdev net_null0 --kernel 1", "--kernel 1: that is not one of the ports, 0; add it to --ports"),
+        ("--vdev net_null0 --kernel 0 --kernel 0", "the port is named twice"),
+        ("--vdev net_null0 --kernel 0=10.0.0.1", "10.0.0.1 is no address of the port, which has none"),
+        (
+            "--vdev net_null0 --address 0=10.0.0.2/24 --kernel 0=10.0.0.1",
+            "10.0.0.1 is no address of the port, which has 10.0.0.2",
+        ),
+        (
+            "--vdev net_null0 --mtu 0=9000 --kernel 0",
+            "the MTU of the port is 9000, and the kernel's side of it, a TAP of DPDK's, takes 1504 at most",
+        ),
+        ("--kernel 0", "the port is a TAP, with the kernel on its other side already"),
+        ("--vdev net_null0 --kernel 0 --macswap 0=0", "port 0 is shared with the kernel by --kernel"),
         ("--macswap 0", "expected a port number"),
         ("--macswap 0=x", "'x' is not a port number"),
         ("--macswap 0=1", "port 1 is not one of the ports, 0"),

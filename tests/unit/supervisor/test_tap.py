@@ -59,6 +59,25 @@ asyncio.run(tap.take_away("not.there", ONE.addresses))
 """)
 
 
+def test_twin_gets_its_mac_while_it_is_up_and_keeps_its_addresses() -> None:
+    inside("""
+make_tap("x.0")
+asyncio.run(tap.configure([ONE]))
+for mac in ("02:00:00:00:00:07", "02:00:00:00:00:08"):
+    for _ in range(2):
+        asyncio.run(tap.configure_twin("x.0", bytes.fromhex(mac.replace(":", ""))))
+        (link,) = links().values()
+        assert (link["address"], "UP" in link["flags"]) == (mac, True)
+        assert addresses(link) == [("10.77.0.2", 24), ("10.78.0.2", 31)]
+try:
+    asyncio.run(tap.configure_twin("not.there", bytes(6)))
+except EnvironmentProblem as error:
+    assert "no interface not.there" in str(error)
+else:
+    raise AssertionError
+""")
+
+
 def test_configure_interface_that_is_not_there_is_a_sentence() -> None:
     inside("""
 try:

@@ -120,6 +120,23 @@ def test_driver_configure_has_a_descriptor_for_each_thing() -> None:
     regions.close()
 
 
+def test_twin_is_a_port_that_feeds_the_home_of_its_port() -> None:
+    flags = ["--vdev", "net_null0", "--vdev", "net_null1", "--queues", "2", "--hugepages", "off"]
+    flags += ["--address", "1=10.0.0.1/24", "--kernel", "1=10.0.0.1", "--slot", "0=0,1.1", "--slot", "1=1.0"]
+    wanted = config.build(arguments.parse(flags))
+    message = driver_configure(wanted)
+    assert [(port["port"], port["device"], port["queues"]) for port in message["ports"]] == [
+        (0, "net_null0", 2),
+        (1, "net_null1", 2),
+        (63, "net_tap_k1", 1),
+    ]
+    assert [slot["feeds"] for slot in message["slots"]] == [[(0, 0), (0, 1), (1, 1)], [(1, 0), (63, 0)]]
+    for slot in wanted.slots:
+        told = worker_configure(wanted, slot, "keep", None)
+        assert told["twins"] == [(1, 63, 0x0A000001)]
+    assert [entry.port for entry in interfaces(wanted, ready(0, 1, 63)).values()] == [0, 1]
+
+
 def test_worker_configure_names_what_feeds_the_slot() -> None:
     wanted = tap_config("--macswap", "0=1")
     message = worker_configure(wanted, wanted.slots[1], "setuid", {"uid": 65534, "gid": 65534})
