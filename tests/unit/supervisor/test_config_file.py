@@ -39,8 +39,6 @@ promiscuous = false
 [ports.0]
 mac = "02:00:00:00:00:05"
 macswap = 1
-[ports.1]
-kernel = true
 
 [slots.0]
 feeds = ["0.0", "1"]
@@ -98,10 +96,18 @@ debug = true
 level = "warning"
 format = "json"
 """
+SHARED = """
+[devices]
+vdev = ["net_null0"]
+[interfaces.0]
+addresses = ["10.1.0.1/24"]
+[ports.0]
+kernel = {}
+"""
 THE_SAME = (
     "--name edge1 --ports 0,1 --user nobody --control-group 4 --spare auto --restart-limit 3/5 --hang-timeout 2.5 "
     "--orphan-timeout 7 --no-adopt --vdev net_null0 --vdev net_null1 --queues 2 --spread software --mtu 1500 "
-    "--no-promiscuous --kernel 1 --mac 0=02:00:00:00:00:05 --macswap 0=1 --slot 0=0.0,1 --slot 1=0.1 "
+    "--no-promiscuous --mac 0=02:00:00:00:00:05 --macswap 0=1 --slot 0=0.0,1 --slot 1=0.1 "
     "--address 0=10.1.0.1/24 "
     "--redirects 0 --address 0.100=10.1.100.1/24 --address 0.100=10.1.101.0/31 --mtu 0.100=1400 --proxy-arp 0.100 "
     "--directed-broadcast 0.100 --vlan 1.7 --no-forward --probe --icmp-rate 10 --ecmp-seed 3 "
@@ -145,7 +151,13 @@ def test_every_flag_has_a_key_that_the_example_has() -> None:
     assert known - flags == {"--config", "--help", "--version"}
     assert flags - known == set()
     for key in (key for keys in (*KEYS.values(), *NAMED.values()) for key in keys):
-        assert re.search(rf"^{key} = ", EVERYTHING, re.MULTILINE), key
+        assert re.search(rf"^{key} = ", EVERYTHING + SHARED, re.MULTILINE), key
+
+
+@pytest.mark.parametrize(("value", "flag"), [("true", "0"), ('"10.1.0.1"', "0=10.1.0.1")])
+def test_port_shared_with_the_kernel_means_the_same_as_its_flag(file: Path, value: str, flag: str) -> None:
+    flags = f"--vdev net_null0 --address 0=10.1.0.1/24 --kernel {flag}"
+    assert built(file, SHARED.format(value)) == config.build(arguments.parse(flags.split()), MACHINE)
 
 
 def test_page_has_a_row_for_every_key_and_a_file_that_builds(file: Path) -> None:
