@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import get_args
 
 from halo_mp.errors import UsageError
+from halo_mp.shm.fib import Columns
 from halo_mp.shm.layout import lib
 from halo_mp.supervisor.config_model import (
     HopConfig,
@@ -49,25 +50,26 @@ class RouteList:
 
     def __init__(self) -> None:
         self.read_s = 0.0  # that reading them took
-        self._prefixes = array("I")
-        self._lengths = array("B")
-        self._which = array("I")
+        self.columns = Columns(array("I"), array("B"), array("I"))
         self._hops: list[tuple[HopConfig, ...]] = []
         self._numbers: dict[tuple[HopConfig, ...], int] = {}
 
     def __len__(self) -> int:
-        return len(self._prefixes)
+        return len(self.columns)
+
+    @property
+    def hops(self) -> Sequence[tuple[HopConfig, ...]]:
+        """Every different list of hops, by the numbers of the third column."""
+        return self._hops
 
     def __iter__(self) -> Iterator[tuple[int, int, tuple[HopConfig, ...]]]:
-        hops = self._hops
-        for prefix, length, which in zip(self._prefixes, self._lengths, self._which, strict=True):
+        hops, columns = self._hops, self.columns
+        for prefix, length, which in zip(columns.prefixes, columns.lengths, columns.which, strict=True):
             yield prefix, length, hops[which]
 
     def append(self, prefix: int, length: int, hops: tuple[HopConfig, ...]) -> None:
         """Add a route behind the others."""
-        self._prefixes.append(prefix)
-        self._lengths.append(length)
-        self._which.append(self.number(hops))
+        self.append_numbered(prefix, length, self.number(hops))
 
     def number(self, hops: tuple[HopConfig, ...]) -> int:
         """Return what `append_numbered` calls these hops."""
@@ -78,9 +80,9 @@ class RouteList:
 
     def append_numbered(self, prefix: int, length: int, number: int) -> None:
         """Add a route to hops that have a number."""
-        self._prefixes.append(prefix)
-        self._lengths.append(length)
-        self._which.append(number)
+        self.columns.prefixes.append(prefix)
+        self.columns.lengths.append(length)
+        self.columns.which.append(number)
 
 
 def parse_prefix(text: str) -> tuple[int, int]:

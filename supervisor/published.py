@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 
@@ -21,19 +21,18 @@ from halo_mp.shm.tables import Interface, TablesWriter
 from halo_mp.supervisor import tap
 from halo_mp.supervisor.config import Config, PortConfig, TapConfig, TwinConfig
 from halo_mp.supervisor.config_interfaces import kernel_side
-from halo_mp.supervisor.config_model import AddressConfig, HopConfig, NeighborConfig
+from halo_mp.supervisor.config_model import AddressConfig, NeighborConfig
 from halo_mp.supervisor.config_routes import RouteList, via_of
 from halo_mp.supervisor.keeper_driver import DriverKeeper
 from halo_mp.supervisor.keeper_worker import WorkerKeeper
 from halo_mp.supervisor.life import Life
 from halo_mp.supervisor.neighbors import NeighborTable
 from halo_mp.supervisor.news import News
-from halo_mp.supervisor.routes import RouteError, Routes, Via
+from halo_mp.supervisor.routes import RouteError, Routes
 from halo_mp.supervisor.running import RefusedError, Running
 from halo_mp.supervisor.wiring import interface_flags, interfaces
 
 TABLES_POLL_S = 0.005
-_REFUSALS_TOLD = 10  # by a line of their own; the others are counted
 
 log = logs.get("supervisor")
 
@@ -143,22 +142,14 @@ class Published:
     def _load(self, static: RouteList) -> None:
         """Add the routes that the instance starts with; those that are refused are logged."""
         known = self.running.interfaces
-        vias: dict[tuple[HopConfig, ...], Via] = {}
-
-        def routes() -> Iterator[tuple[int, int, Via]]:
-            for prefix, length, hops in static:
-                if (via := vias.get(hops)) is None:
-                    via = vias[hops] = via_of(hops, known)
-                yield prefix, length, via
-
         begin = time.monotonic()
-        refused = self.routes.load(routes())
+        refused, sentences = self.routes.load(static.columns, [via_of(hops, known) for hops in static.hops])
         seconds = static.read_s + time.monotonic() - begin
-        for _, sentence in refused[:_REFUSALS_TOLD]:
+        for sentence in sentences:
             log.warning("route.refused", reason=sentence)
         if static:
-            loaded = len(static) - len(refused)
-            log.info("routes.loaded", routes=loaded, refused=len(refused), seconds=round(seconds, 3))
+            loaded = len(static) - refused
+            log.info("routes.loaded", routes=loaded, refused=refused, seconds=round(seconds, 3))
 
     # ---- what is asked for at run time
 

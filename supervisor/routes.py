@@ -14,7 +14,6 @@ What is not used any more is reused when every worker's epoch has passed: see `c
 from __future__ import annotations
 
 import errno
-import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -23,6 +22,7 @@ from typing import Literal
 from halo_mp.shm.fib import (
     Change,
     ChangeKind,
+    Columns,
     FibFullError,
     FibWriter,
     Origin,
@@ -43,7 +43,7 @@ _VERDICTS = {
     "unreachable": TargetKind.UNREACHABLE,
     "prohibit": TargetKind.PROHIBIT,
 }
-_CHANGE = struct.Struct("<IIBBBxiI")
+REFUSALS_TOLD = 20  # of very many routes
 _ALL_ONES = 0xFFFFFFFF
 
 
@@ -135,48 +135,30 @@ class Routes:
         finally:
             self.collect()
 
-    def load(self, routes: Iterable[tuple[int, int, Via]]) -> list[tuple[int, str]]:
-        """Add very many routes, replacing those that are there. Return (position, sentence) of each that was refused.
+    def load(self, columns: Columns, vias: Sequence[Via]) -> tuple[int, list[str]]:
+        """Add very many routes, replacing those that are there; `columns.which` says which of `vias` each one has.
 
-        Addresses behind a prefix' length must be 0. A prefix that is connected is refused.
+        Return how many were refused, and for some of them a sentence.
         """
-        packed = bytearray()
-        pack = _CHANGE.pack
-        numbers: dict[Via, int] = {}
-        refused: dict[int, str] = {}
-        connections = self._connections
-        for position, (prefix, length, via) in enumerate(routes):
-            number = numbers.get(via, -1)
-            if number <= 0 or (prefix, length) in connections:
-                number = self._number_to_load(position, (prefix, length, via), numbers, refused)
-            packed += pack(prefix, number, length, Origin.STATIC, ChangeKind.REPLACE, 0, 0)
-        for position, error in self._fib.apply_packed(packed):
-            if position not in refused:
-                prefix, _, length, *_ = _CHANGE.unpack_from(packed, position * _CHANGE.size)
-                refused[position] = _sentence(error, prefix, length)
-        for number in numbers.values():
+        numbers: list[int] = []
+        problems: dict[int, str] = {}  # of a via
+        for which, via in enumerate(vias):
+            try:
+                numbers.append(self._number_of(via))
+            except RouteError as error:
+                numbers.append(0)  # which the table refuses
+                problems[which] = str(error)
+        count, refused = self._fib.load(columns, numbers, REFUSALS_TOLD)
+        for number in filter(None, numbers):
             self._drop_if_unused(number)
         self.collect()
-        return sorted(refused.items())
-
-    def _number_to_load(
-        self,
-        position: int,
-        route: tuple[int, int, Via],
-        numbers: dict[Via, int],
-        refused: dict[int, str],
-    ) -> int:
-        """Return the target of a route to load; or 0, which the table refuses, and say why."""
-        prefix, length, via = route
-        if (prefix, length) in self._connections:
-            refused[position] = f"{IPv4Address(prefix)}/{length} is connected; no route to it is needed."
-            return 0
-        try:
-            numbers[via] = self._number_of(via)
-        except RouteError as error:
-            numbers[via] = 0
-            refused[position] = str(error)
-        return numbers[via]
+        sentences = []
+        for position, number in refused:
+            prefix, length = columns.prefixes[position], columns.lengths[position]
+            problem = problems.get(columns.which[position])
+            name = f"{IPv4Address(prefix)}/{length}"
+            sentences.append(f"{name}: {problem}" if problem else _sentence(number, prefix, length))
+        return count, sentences
 
     def set_hop(self, interface: int, address: int, *, alive: bool) -> None:
         """A gateway died or came back: flows leave it, or return."""
@@ -539,6 +521,8 @@ def _sentence(error: int, prefix: int, length: int) -> str:
             return f"there is a route to {name} already; replace it, or delete it first."
         case errno.ENOENT:
             return f"there is no route to {name}."
+        case errno.EADDRINUSE:
+            return f"{name} is connected; no route to it is needed."
         case errno.ENOSPC | errno.ENOMEM:
             return f"there is no room for the route to {name}: the tables are full, or /dev/shm is."
     return f"{name} is no prefix: its length is at most 32, and bits behind it are 0."

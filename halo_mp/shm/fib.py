@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import os
+from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -86,6 +87,18 @@ class Change:
     length: int
     target: int = 0
     origin: Origin = Origin.STATIC
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Very many routes in little memory: columns of the same length, of unsigned words of 4, 1 and 4 octets."""
+
+    prefixes: array[int]
+    lengths: array[int]
+    which: array[int]
+
+    def __len__(self) -> int:
+        return len(self.prefixes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,13 +271,24 @@ class FibWriter:
         lib.halo_fib_table_apply(self._table, packed, len(changes))
         return [Outcome(-place.result, place.previous) for place in packed]
 
-    def apply_packed(self, packed: bytearray) -> list[tuple[int, int]]:
-        """Apply an array of struct halo_route_change; return (position, errno) of those that were refused."""
-        count = len(packed) // ffi.sizeof("struct halo_route_change")
-        changes = ffi.cast("struct halo_route_change *", ffi.from_buffer(packed, require_writable=True))
-        if lib.halo_fib_table_apply(self._table, changes, count) == 0:
-            return []
-        return [(i, -changes[i].result) for i in range(count) if changes[i].result]
+    def load(self, columns: Columns, targets: Sequence[int], limit: int) -> tuple[int, list[tuple[int, int]]]:
+        """Add very many static routes, or put them in the place of those that are there.
+
+        `columns.which` says which of `targets` each one gets. Return how many were refused, and the first `limit` of
+        them as (position, errno): EADDRINUSE for a prefix that is connected.
+        """
+        refused = ffi.new("struct halo_route_refusal[]", limit)
+        load = ffi.new("struct halo_route_load *")
+        kept = (  # as long as C looks at them
+            ffi.from_buffer("uint32_t[]", columns.prefixes),
+            ffi.from_buffer("uint8_t[]", columns.lengths),
+            ffi.from_buffer("uint32_t[]", columns.which),
+            ffi.new("uint32_t[]", list(targets)),
+        )
+        load.prefix, load.length, load.which, load.target = kept
+        load.count, load.target_count = len(columns.prefixes), len(targets)
+        count = lib.halo_fib_table_load(self._table, load, refused, limit)
+        return count, [(refused[i].position, -refused[i].error) for i in range(min(count, limit))]
 
     def find(self, prefix: int, length: int) -> RouteEntry | None:
         """Return the route of exactly this prefix."""

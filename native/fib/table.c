@@ -122,6 +122,41 @@ int64_t halo_fib_table_apply(struct halo_fib_table *table, struct halo_route_cha
 	return refused;
 }
 
+static int load_one(struct halo_fib_table *table, const struct halo_route_load *load, uint32_t i)
+{
+	struct halo_route_change change = {
+		.prefix = load->prefix[i],
+		.length = load->length[i],
+		.origin = HALO_ROUTE_STATIC,
+		.kind = HALO_FIB_REPLACE,
+	};
+	uint32_t place;
+
+	if (load->which[i] >= load->target_count)
+		return -EINVAL;
+	change.target = load->target[load->which[i]];
+	place = halo_rib_find(table, change.prefix, change.length);
+	if (place != NO_ROUTE && table->route[place].origin == HALO_ROUTE_CONNECTED)
+		return -EADDRINUSE;
+	return apply(table, &change);
+}
+
+uint32_t halo_fib_table_load(struct halo_fib_table *table, const struct halo_route_load *load,
+			     struct halo_route_refusal *refused, uint32_t room)
+{
+	uint32_t count = 0;
+	uint32_t i;
+
+	for (i = 0; i < load->count; i++) {
+		int error = load_one(table, load, i);
+
+		if (error && count < room)
+			refused[count] = (struct halo_route_refusal){.position = i, .error = error};
+		count += error != 0;
+	}
+	return count;
+}
+
 int64_t halo_fib_table_find(const struct halo_fib_table *table, uint32_t prefix, uint32_t length)
 {
 	uint32_t place = length > MAX_LENGTH ? NO_ROUTE : halo_rib_find(table, prefix, length);

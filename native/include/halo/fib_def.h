@@ -23,6 +23,21 @@ enum halo_route_change_kind {
 	HALO_FIB_DELETE = 2,  /* -ENOENT when it is not there */
 };
 
+/* Columns of `count` routes. */
+struct halo_route_load {
+	const uint32_t *prefix;
+	const uint8_t *length;
+	const uint32_t *which;
+	const uint32_t *target;
+	uint32_t count;
+	uint32_t target_count;
+};
+
+struct halo_route_refusal {
+	uint32_t position;
+	int32_t error; /* a negative errno */
+};
+
 struct halo_fib_usage {
 	uint32_t routes;
 	uint32_t nodes;          /* in use */
@@ -40,6 +55,13 @@ void halo_fib_table_close(struct halo_fib_table *table);
 
 /* Apply changes in order, each with its own result; a refused one changes nothing. Returns how many were refused. */
 int64_t halo_fib_table_apply(struct halo_fib_table *table, struct halo_route_change *changes, uint32_t count);
+/*
+ * Add very many static routes, or put them in the place of those that are there: prefix and length of each, and which of the
+ * targets it gets. Connected ones are refused with -EADDRINUSE. Returns how many were refused, the first `room` of them
+ * in `refused`.
+ */
+uint32_t halo_fib_table_load(struct halo_fib_table *table, const struct halo_route_load *load,
+			     struct halo_route_refusal *refused, uint32_t room);
 /* Return the place of a route in the routes region, or -ENOENT. */
 int64_t halo_fib_table_find(const struct halo_fib_table *table, uint32_t prefix, uint32_t length);
 /* Return the place of the longest route that covers an address, or -ENOENT. */

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from halo_mp.shm.fib import FibWriter, Target, TargetKind, create_fib, create_routes
+from halo_mp.shm.fib import Columns, FibWriter, Target, TargetKind, create_fib, create_routes
 from halo_mp.shm.layout import lib
 from halo_mp.shm.region import Region
 from halo_mp.shm.tables import Interface, InterfaceFlag, TablesWriter, create_tables
@@ -340,19 +341,26 @@ def test_successor_goes_on_with_routes_groups_and_connected_ones(rig: Rig) -> No
 
 
 def test_load_takes_many_and_names_those_that_it_refuses(rig: Rig) -> None:
-    hops = [gateways(f"10.0.0.{n}") for n in range(2, 12)]
-    routes: list[tuple[int, int, Via]] = [
-        (n << 8, 24, hops[n % 10]) for n in range(0x0B0000, 0x0B0000 + 20000)
-    ]
-    routes[100] = (ip("10.0.0.0"), 24, hops[0])
-    routes[200] = (ip("11.0.0.1"), 24, hops[0])
-    routes[300] = (ip("12.0.0.0"), 24, gateways("192.0.2.1"))
-    refused = rig.routes.load(routes)
-    assert [position for position, _ in refused] == [100, 200, 300]
-    assert [
-        "is connected" in refused[0][1],
-        "is no prefix" in refused[1][1],
-        "192.0.2.1" in refused[2][1],
-    ] == [True] * 3
+    vias: list[Via] = [gateways(f"10.0.0.{n}") for n in range(2, 12)]
+    vias.append(gateways("192.0.2.1"))  # on no link
+    prefixes = [(0x0B0000 + n) << 8 for n in range(20000)]
+    which = [prefix >> 8 & 0xFFFF for prefix in prefixes]
+    columns = Columns(array("I", prefixes), array("B", [24] * 20000), array("I", [n % 10 for n in which]))
+    columns.prefixes[100] = ip("10.0.0.0")
+    columns.prefixes[200] = ip("11.0.0.1")
+    columns.which[300] = 10
+    refused, sentences = rig.routes.load(columns, vias)
+    assert refused == len(sentences) == 3
+    assert sentences[0] == "10.0.0.0/24 is connected; no route to it is needed."
+    assert "is no prefix" in sentences[1]
+    assert sentences[2].startswith("11.1.44.0/24: no interface has the next hop 192.0.2.1 on its link")
     assert rig.routes.usage().routes == 20000 - 3 + 4 * len(PORTS)
-    assert rig.lookup("11.0.7.9").address == ip("10.0.0.2") + (0x0B0007 % 10)
+    assert rig.lookup("11.0.7.9").address == ip("10.0.0.2") + 7
+    assert rig.lookup("11.1.44.1").kind is TargetKind.NONE
+
+
+def test_load_names_the_first_of_very_many_refusals(rig: Rig) -> None:
+    columns = Columns(array("I", range(1, 101)), array("B", [24] * 100), array("I", [0] * 100))
+    refused, sentences = rig.routes.load(columns, [gateways("10.0.0.2")])
+    assert (refused, len(sentences)) == (100, 20)
+    assert len(list(rig.fib.targets())) == 3 * len(PORTS)
