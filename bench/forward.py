@@ -118,9 +118,12 @@ def _rate_rows(rates: dict[str, list[float]], theirs: dict[int, list[float]]) ->
         peer="the Go ancestor in memory, Mpps", peer_value=GO_MPPS, note=interval(rates["1_route"]),
     )  # fmt: skip
     cold = statistics.median(rates["cold.1_route"])
-    for name, least in (("1M_routes", 0.7), ("ecmp64", 0.9)):
+    for metric, name, least in (
+        ("forward.1M_routes.ratio_1_route", "1M_routes", 0.7),
+        ("forward.ecmp64.ratio_1_route", "ecmp64", 0.9),
+    ):
         yield row_at_least(
-            f"forward.{name}.ratio_1_route", statistics.median(rates[name]) / cold, "ratio", least,
+            metric, statistics.median(rates[name]) / cold, "ratio", least,
             peer="1 route, same frames, frames/s", peer_value=cold,
             note=f"{interval(rates[name])}; 1 route: {interval(rates['cold.1_route'])}",
         )  # fmt: skip

@@ -93,9 +93,9 @@ def run(rounds: int) -> list[Row]:
         for each in SCENARIOS
     ]
     for metric, name, peer, most in (
-        ("worker.forward.1_route.ratio", "forward.1_route", "alone", MOST_RATIO),
-        ("worker.forward.ecmp64.ratio", "forward.ecmp64", "alone", None),
-        ("worker.forward.1m_routes.ratio", "forward.1m_routes", "alone.cold", None),
+        ("worker.forward.1_route.ratio", "routed.1", "alone", MOST_RATIO),
+        ("worker.forward.ecmp64.ratio", "routed.ecmp64", "alone", None),
+        ("worker.forward.1m_routes.ratio", "routed.1m", "alone.cold", None),
     ):
         ratio = statistics.median(ours / its for ours, its in zip(costs[name], costs[peer], strict=True))
         row = Row(metric=metric, value=ratio, unit="ratio", peer=peer, peer_value=medians[peer])
@@ -203,10 +203,10 @@ def _many_routes(fib: FibWriter) -> Sequence[int]:
 
 SCENARIOS = (
     Scenario("alone", "worker.alone.ns_per_frame", FEW, None),
-    Scenario("forward.1_route", "worker.forward.1_route.ns_per_frame", FEW, _one_route),
-    Scenario("forward.ecmp64", "worker.forward.ecmp64.ns_per_frame", FEW, _group),
+    Scenario("routed.1", "worker.forward.1_route.ns_per_frame", FEW, _one_route),
+    Scenario("routed.ecmp64", "worker.forward.ecmp64.ns_per_frame", FEW, _group),
     Scenario("alone.cold", "worker.alone.cold.ns_per_frame", MANY, None),
-    Scenario("forward.1m_routes", "worker.forward.1m_routes.ns_per_frame", MANY, _many_routes),
+    Scenario("routed.1m", "worker.forward.1m_routes.ns_per_frame", MANY, _many_routes),
 )
 
 

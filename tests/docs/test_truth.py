@@ -170,9 +170,9 @@ def test_debian_packages_are_explained() -> None:
 
 
 def test_every_metric_is_explained() -> None:
-    benchmarks = "|".join(("ring", "io", "idle", "ping", "start", "worker", "faults"))
+    benchmarks = "|".join(("ring", "io", "idle", "ping", "start", "worker", "faults", "forward", "routes"))
     text = "\n".join(path.read_text() for path in (ROOT / "bench").glob("*.py"))
-    named = set(re.findall(rf'"((?:{benchmarks})\.[a-z0-9_.]+)"', text))
+    named = set(re.findall(rf'"((?:{benchmarks})\.[A-Za-z0-9_.]+)"', text))
     named -= set(logged_events())  # which benchmarks wait for
     derived = {name.replace("ratio_testpmd", "mpps") for name in named if name.startswith("io.")}
     table = rows(section(PERFORMANCE, "## What each metric means"))
