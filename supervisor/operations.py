@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Address
@@ -18,7 +19,9 @@ import msgpack
 
 import halo_mp
 from halo_mp.control.public import InstanceInfo, InterfaceInfo, LookupInfo, NeighborInfo, RouteInfo
+from halo_mp.shm.counters import read_interface_counters
 from halo_mp.shm.fib import Origin, RouteEntry
+from halo_mp.shm.region import Region
 from halo_mp.supervisor import running
 from halo_mp.supervisor.config_model import HopConfig, InterfaceConfig, NeighborConfig, interface_name
 from halo_mp.supervisor.config_routes import parse_hops, parse_prefix, via_of
@@ -41,8 +44,10 @@ Fields = dict[str, Any]
 class PublishedOperations:
     """Operations on what one supervisor publishes."""
 
-    def __init__(self, published: Published) -> None:
+    def __init__(self, published: Published, slots: Iterable[Region] = ()) -> None:
+        """`slots`: where workers count."""
         self._published = published
+        self._slots = list(slots)
         self._since = time.time()
 
     def show(self) -> Fields:
@@ -101,7 +106,15 @@ class PublishedOperations:
             proxy_arp=wanted.proxy_arp,
             directed_broadcast=wanted.directed_broadcast,
             redirects=wanted.redirects,
+            **self._counters(wanted.number),
         )
+
+    def _counters(self, number: int) -> dict[str, int]:
+        """Return what all workers together have counted for an interface."""
+        total = Counter(rx_packets=0, rx_octets=0, tx_packets=0, tx_octets=0)
+        for region in self._slots:
+            total.update(read_interface_counters(region, number))
+        return total
 
     # ---- neighbors
 

@@ -177,7 +177,7 @@ class Supervisor:
         self._status.update()
         self._control = ControlServer(
             self._instance.directory / SOCKET,
-            PublishedOperations(self._published),
+            PublishedOperations(self._published, (slot.region for slot in self._regions.slots.values())),
             instance=self._config.instance,
             group=self._control_group,
         )

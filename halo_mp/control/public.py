@@ -98,6 +98,12 @@ class InterfaceInfo:
     proxy_arp: bool
     directed_broadcast: bool
     redirects: bool
+    rx_packets: int = field(default=0, compare=False)
+    """IPv4 and ARP that came in by it since the instance started, at all workers, and the octets of their frames."""
+    rx_octets: int = field(default=0, compare=False)
+    tx_packets: int = field(default=0, compare=False)
+    """The same of what was given to its port."""
+    tx_octets: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

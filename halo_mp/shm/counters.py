@@ -110,6 +110,7 @@ _LCORE_NAMES = tuple(
     for name, field in ffi.typeof("struct halo_lcore_status").fields
     if field.type.cname == "uint64_t" and name != "reserved"
 )
+_INTERFACE_NAMES = tuple(name for name, _ in ffi.typeof("struct halo_interface_counters").fields)
 _PORT_STATS = (
     "rx_frames",
     "tx_frames",
@@ -154,6 +155,12 @@ def read_worker_counters(region: Region) -> CounterBlock:
 def read_driver_counters(region: Region) -> CounterBlock:
     """Return what the driver counts for a slot."""
     return _block(region.pointer.driver, _DRIVER_NAMES)
+
+
+def read_interface_counters(region: Region, number: int) -> dict[str, int]:
+    """Return what the worker of a slot counts for an interface of the tables."""
+    counters = region.pointer.interface[number]
+    return {name: getattr(counters, name) for name in _INTERFACE_NAMES}
 
 
 def read_ports(region: Region) -> PortsSnapshot:

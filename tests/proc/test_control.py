@@ -56,6 +56,9 @@ def test_addresses_come_and_go_under_traffic(pair: Instance) -> None:
             client.addresses.add("0", "10.77.1.1/24")
         pinger.wait_for_more()
         assert pinger.lost == set()
+        [pinged, _] = client.interfaces.list()
+        assert pinged.rx_packets >= pinged.tx_packets - 20 > 0  # each answered, and some announcements
+        assert pinged.rx_octets >= 98 * pinged.tx_packets - 98 * 20
 
 
 def test_routes_come_and_go_under_traffic(pair: Instance) -> None:
@@ -91,6 +94,9 @@ def test_routes_come_and_go_under_traffic(pair: Instance) -> None:
         ]
         pinger.wait_for_more()
         assert pinger.lost == set()
+        [pinged, _] = client.interfaces.list()
+        assert pinged.rx_packets >= pinged.tx_packets - 20 > 0  # each answered, and some announcements
+        assert pinged.rx_octets >= 98 * pinged.tx_packets - 98 * 20
 
 
 def test_routes_with_as_many_hops_as_there_can_be_come_in_pages(pair: Instance) -> None:
