@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from tests.interop.conftest import Tap, is_announcement, running_tap
-from tests.interop.test_drops import CASES, dropped
+from tests.interop.test_drops import CASES, TOLD, Case, errors_in
 from tests.support import frames
 from tests.support.accounts import Tally, tally
 from tests.support.instance import Instance, run_supervisor
 from tests.support.namespace import Namespace, wait_until
-from tests.support.station import Station
+from tests.support.station import Heard, Station
 
 MAC = "02:00:00:00:77:01"
 
@@ -131,7 +131,7 @@ def busy_tap() -> Iterator[Tap]:
 
 def test_checksums_by_the_port_change_no_verdict(busy_tap: Tap) -> None:
     tap = busy_tap
-    wrong = [_wrong_verdict(case.name, case.reason, tap.send(case.make(tap))[0]) for case in CASES]
+    wrong = [_wrong_verdict(case, *tap.send(case.make(tap))) for case in CASES]
     assert not list(filter(None, wrong))
     before = tap.tally()
     sent = sum(tap.namespace.pinged(tap.ours, count=2, size=size) for size in (0, 1, 56, 57, 1472))
@@ -140,10 +140,11 @@ def test_checksums_by_the_port_change_no_verdict(busy_tap: Tap) -> None:
     tap.wait_for_buffers()
 
 
-def _wrong_verdict(name: str, reason: str, happened: Tally) -> str:
-    if dropped(happened) == ({reason: 1}, 0, 0):
+def _wrong_verdict(case: Case, happened: Tally, heard: list[Heard]) -> str:
+    told = [TOLD[case.reason]] if case.reason in TOLD else []
+    if happened.drops == {case.reason: 1} and errors_in(heard) == told:
         return ""
-    return f"{name}: {dropped(happened)} instead of {reason}"
+    return f"{case.name}: {dict(happened.drops)}, told {errors_in(heard)}, instead of {case.reason}, {told}"
 
 
 def test_debug_log_shows_each_frame_and_its_end(busy_tap: Tap) -> None:
