@@ -16,6 +16,7 @@ from halo_mp.control.messages import (
     WorkerConfigure,
     WorkerUser,
 )
+from halo_mp.shm.layout import NO_SLOT
 from halo_mp.shm.tables import Interface, InterfaceFlag
 from halo_mp.supervisor.config import Config, InterfaceConfig, PortConfig, SlotConfig, memory_mb
 
@@ -156,9 +157,12 @@ def interface_flags(interface: InterfaceConfig) -> InterfaceFlag:
 
 
 def home_slot(config: Config, port: int) -> int:
-    """Return the slot whose worker resolves the neighbors behind a port: the one that its lowest queue feeds."""
+    """Return the slot whose worker resolves the neighbors behind a port: the one that its lowest queue feeds.
+
+    NO_SLOT where no queue feeds any: nobody there would hear an answer.
+    """
     feeds = [(feed, slot.number) for slot in config.slots for feed in slot.feeds if feed[0] == port]
-    return min(feeds)[1] if feeds else 0
+    return min(feeds)[1] if feeds else NO_SLOT
 
 
 def role_name(role: Literal["driver", "worker"], slot: int | None) -> str:

@@ -99,6 +99,11 @@ class FastPath:
         self._flow = ffi.new("struct halo_flow *")
         self._found = ffi.new("struct halo_route_found *")
 
+    @property
+    def burst_s(self) -> float:
+        """When the last poll took its punts off the ring, by the clock of the event loop."""
+        return float(self._result.burst_ns) / 1e9
+
     def poll(self, timeout_ns: int) -> int:
         """Run bursts until Python is needed; < 0 waits for ever, 0 turns once. Returns PollReason bits as an int."""
         _check(lib.halo_worker_poll(self._worker, timeout_ns, self._result))
@@ -132,6 +137,10 @@ class FastPath:
     def count_drop(self, reason: str) -> None:
         """Count a packet of ours that ended before it had a buffer."""
         lib.halo_worker_count_drop(self._worker, DROP_NUMBERS[reason])
+
+    def count_suppressed(self, count: int) -> None:
+        """Count ICMP errors that the stack did not send because too many were."""
+        lib.halo_worker_count_suppressed(self._worker, count)
 
     def flush(self) -> None:
         """Publish what was put on the tx ring, and wake the driver if it sleeps."""

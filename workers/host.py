@@ -18,6 +18,7 @@ from halo_mp.control.messages import chunks
 from halo_mp.shm import tables
 from halo_mp.shm.layout import lib
 from halo_mp.stack.icmp_errors import IcmpErrorSettings
+from halo_mp.stack.interface import Key
 from halo_mp.stack.outputs import (
     Conflict,
     Drop,
@@ -74,6 +75,7 @@ class StackHost:
         self._timer: asyncio.TimerHandle | None = None
         self._rng = random.Random()
         self._quiet_until = 0.0
+        self._suppressed = 0  # ICMP errors of the stack that the shared counter has
         # What is known of neighbors before there is a stack, and what must outlast changes of interfaces.
         self._known: list[Neighbor] = []
         self._static: dict[Place, bytes] = {}
@@ -86,6 +88,7 @@ class StackHost:
         if interfaces == self._running:
             return
         before = {entry.key for entry in (self._running or {}).values()}
+        ours_before = self._at_home()
         self._log_news(interfaces)
         self._running = dict(interfaces)
         self._mirror.use(interfaces)
@@ -96,8 +99,9 @@ class StackHost:
         self._act(self._stack.set_interfaces(wanted, now, homes=self._mirror.homes))
         new = {entry.key for entry in interfaces.values()} - before
         self.set_static([(*place, mac) for place, mac in self._static.items() if place[:2] in new])
+        ours = self._at_home() - ours_before  # new, or another worker's until now
         for place in self._watched:
-            if place[:2] in new:
+            if place[:2] in ours:
                 self._watch(place, now)
         known, self._known = self._known, []
         self.adopt(known)
@@ -234,6 +238,12 @@ class StackHost:
         stack.set_peers(settings.slots)
         return stack
 
+    def _at_home(self) -> set[Key]:
+        """The interfaces whose neighbors this worker keeps."""
+        return {
+            entry.key for entry in (self._running or {}).values() if entry.home_slot == self._settings.slot
+        }
+
     def _log_news(self, interfaces: Mapping[int, tables.Interface]) -> None:
         before = self._running or {}
         for number, entry in interfaces.items():
@@ -309,9 +319,16 @@ class StackHost:
             log.info("frame", port=port, length=len(frame), verdict="originate", octets=frame.hex())
 
     def _finish(self) -> None:
-        """Let go out what was sent, and wake up when the stack wants to be called."""
+        """Let go out what was sent, count what was not, and wake up when the stack wants to be called."""
+        self._count_suppressed()
         self._fastpath.flush()
         self._rearm()
+
+    def _count_suppressed(self) -> None:
+        count = self._stack.events["icmp_suppressed"] if self._stack else 0
+        if count != self._suppressed:
+            self._fastpath.count_suppressed(count - self._suppressed)
+            self._suppressed = count
 
     def _rearm(self) -> None:
         deadline = self._stack.next_deadline() if self._stack else None

@@ -13,6 +13,7 @@ from typing import Final
 from halo_mp import logs
 from halo_mp.shm import tables
 from halo_mp.shm.fib import TargetKind
+from halo_mp.shm.layout import NO_SLOT
 from halo_mp.shm.tables import InterfaceFlag
 from halo_mp.stack.interface import Address, Interface, Key
 from halo_mp.stack.outputs import NeighborUpdate, Usability
@@ -29,11 +30,13 @@ _STATES: Final = {
     Usability.REPORT: NeighborState.REPORT,
     Usability.FAILED: NeighborState.FAILED,
 }
-_KINDS: Final = {
+_KINDS: Final[dict[int, RouteKind]] = {
     TargetKind.LOCAL: RouteKind.LOCAL,
     TargetKind.BROADCAST: RouteKind.BROADCAST,
     TargetKind.CONNECTED: RouteKind.CONNECTED,
     TargetKind.GATEWAY: RouteKind.GATEWAY,
+}
+_REFUSALS: Final[dict[int, RouteKind]] = {
     TargetKind.BLACKHOLE: RouteKind.BLACKHOLE,
     TargetKind.UNREACHABLE: RouteKind.UNREACHABLE,
     TargetKind.PROHIBIT: RouteKind.PROHIBIT,
@@ -50,15 +53,17 @@ class Mirror:
         self._numbers: dict[Key, int] = {}
         self._keys: dict[int, Key] = {}
         self._full = False
-        self.homes: dict[int, int] = {}
-        """The slot whose worker keeps a port's neighbors, for each port of which that is not ours."""
+        self.homes: dict[int, int | None] = {}
+        """The slot whose worker keeps a port's neighbors, for each port of which that is not ours; None: nobody's."""
 
     def use(self, interfaces: Mapping[int, tables.Interface]) -> None:
         """Know these interfaces, and no others."""
         self._keys = {number: entry.key for number, entry in interfaces.items()}
         self._numbers = {entry.key: number for number, entry in interfaces.items()}
         self.homes = {
-            entry.port: entry.home_slot for entry in interfaces.values() if entry.home_slot != self._slot
+            entry.port: None if entry.home_slot == NO_SLOT else entry.home_slot
+            for entry in interfaces.values()
+            if entry.home_slot != self._slot
         }
 
     def key(self, number: int) -> Key | None:
@@ -80,17 +85,21 @@ class Mirror:
         log.warning("neighbor.not_mirrored", neighbors=self._fastpath.neighbor_count)
 
     def lookup(self, dst: int, packet: Ipv4Packet) -> Route:
-        """Look up as the fast path does, for the router (`halo_mp.stack.route.Lookup`)."""
+        """Look up as the fast path does, past gateways that have failed; a `halo_mp.stack.route.Lookup`."""
         ports = (0, 0)
         if packet.protocol in (PROTOCOL_TCP, PROTOCOL_UDP) and not packet.is_fragment:
             octets = bytes(packet.payload[:_PORTS_OCTETS])
             if len(octets) == _PORTS_OCTETS:
                 ports = int.from_bytes(octets[:2], "big"), int.from_bytes(octets[2:], "big")
         kind, number, address = self._fastpath.route(packet.src, dst, packet.protocol, *ports)
-        found = _KINDS.get(TargetKind(kind))
-        if found is None:
+        if (refusal := _REFUSALS.get(kind)) is not None:
+            return Route(refusal)
+        found, key = _KINDS.get(kind), self._keys.get(number)
+        if (
+            found is None or key is None
+        ):  # shared memory may hold anything, and an interface may be gone by now
             return NO_ROUTE
-        return Route(found, *self._keys.get(number, (0, 0)), address)
+        return Route(found, *key, address)
 
 
 def interface(entry: tables.Interface, *, probe: bool) -> Interface:

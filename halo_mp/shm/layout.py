@@ -28,6 +28,7 @@ __all__ = [
     "MAX_PORTS",
     "MAX_SLOTS",
     "METADATA_OCTETS",
+    "NO_SLOT",
     "SPARE_SIZE",
     "IdlePolicy",
     "Place",
@@ -52,6 +53,7 @@ HEADROOM_OCTETS: int = lib.HALO_HEADROOM_OCTETS
 DATA_OCTETS: int = lib.HALO_DATA_OCTETS
 SPARE_SIZE: int = lib.HALO_SPARE_SIZE
 MAX_SLOTS: int = lib.HALO_MAX_SLOTS
+NO_SLOT: int = lib.HALO_NO_SLOT
 MAX_PORTS: int = lib.HALO_MAX_PORTS
 MAX_LCORES: int = lib.HALO_MAX_LCORES
 MAX_INTERFACES: int = lib.HALO_MAX_INTERFACES

@@ -44,7 +44,7 @@ class Interface:
     mtu: int
     addresses: tuple[tuple[int, int], ...] = ()  # address in host order, prefix length
     vlan: int = 0
-    home_slot: int = 0
+    home_slot: int = 0  # NO_SLOT where no queue of the port feeds one
     flags: InterfaceFlag = InterfaceFlag.UP | InterfaceFlag.FORWARD
 
     @property

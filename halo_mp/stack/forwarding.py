@@ -62,8 +62,7 @@ class Forwarder:
         if packet.ttl <= 1:
             raise Refusal(IPV4_TTL, icmpv4.TIME_EXCEEDED, icmpv4.IN_TRANSIT)
         parts = self._parts(arrival, way, now)
-        if arrival.may_hand:
-            self._sender.check_home(way)
+        self._sender.check_home(way, may_hand=arrival.may_hand)
         outputs = [out for part in parts for out in self._sender.transmit(part, way, now)]
         return outputs + self._redirect(arrival, way, now)
 

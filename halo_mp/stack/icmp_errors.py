@@ -98,11 +98,10 @@ class IcmpErrors:
         )
         try:
             way = self._sender.own_way(_shell(subject.packet), subject.near)
+            self._sender.check_home(way, may_hand=may_hand)
         except WireError:
             self._events["icmp_no_way"] += 1  # the packet is counted, and no error was made
             return []
-        if may_hand:
-            self._sender.check_home(way)
         src = self._source(subject, way)
         if not self._links.may_speak_as(src):
             self._events["icmp_no_way"] += 1

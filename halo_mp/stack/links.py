@@ -27,9 +27,8 @@ class Links:
     def __init__(self, make_table: MakeTable, *, lookup: Lookup | None, router_id: int) -> None:
         self.tables: dict[Key, NeighborTable] = {}
         self.addresses = OwnAddresses(router_id=router_id)
-        self.homes: dict[
-            int, int
-        ] = {}  # the slot whose worker keeps a port's neighbors, for each that is not ours
+        # The slot whose worker keeps a port's neighbors, for each that is not ours; None: nobody does.
+        self.homes: dict[int, int | None] = {}
         self.ports: frozenset[int] = frozenset()
         self._make_table = make_table
         self._lookup = lookup
@@ -40,7 +39,7 @@ class Links:
         return iter(self.tables.values())
 
     def update(
-        self, interfaces: Iterable[Interface], homes: Mapping[int, int], now: float
+        self, interfaces: Iterable[Interface], homes: Mapping[int, int | None], now: float
     ) -> list[NeighborOutput]:
         """Use these interfaces from now on; ValueError when two of them are of one port and VLAN."""
         wanted = _by_key(interfaces)

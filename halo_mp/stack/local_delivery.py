@@ -139,8 +139,7 @@ class LocalDelivery:
             return self.deliver(Arrival(arrival.table, b"", reply, b""), now)
         try:
             way = self._sender.own_way(reply, arrival.table)
-            if arrival.may_hand:
-                self._sender.check_home(way)
+            self._sender.check_home(way, may_hand=arrival.may_hand)
             return self._sender.send(reply, way, ORIGINATE_TOO_LONG, now)
         except Refusal as refusal:  # the requester hears nothing of a reply that cannot reach it
             raise WireError(refusal.reason) from None

@@ -128,13 +128,13 @@ class Router:
     # What the host sets
 
     def set_interfaces(
-        self, interfaces: Iterable[Interface], now: float, *, homes: Mapping[int, int] | None = None
+        self, interfaces: Iterable[Interface], now: float, *, homes: Mapping[int, int | None] | None = None
     ) -> list[Output]:
         """Use these interfaces from now on. What is unchanged goes on undisturbed; what is gone drops what it
         holds; addresses that are new are announced. ValueError when two are of one port and VLAN.
 
         ``homes`` has the slot of the worker that keeps a port's neighbors, for each port of which that is not
-        this one.
+        this one; None where nobody does, and only static neighbors are known.
         """
         return self._finished(self._links.update(interfaces, homes or {}, now), now)
 
@@ -291,7 +291,8 @@ class Router:
         self, table: NeighborTable, frame: ethernet.EthernetFrame, now: float, *, handed: bool
     ) -> list[NeighborOutput]:
         if table.foreign and not handed:
-            raise HandOver(self._links.homes[table.interface.port])
+            home = self._links.homes[table.interface.port]
+            raise WireError(NEIGHBOR_UNRESOLVED) if home is None else HandOver(home)
         return table.receive(arp.parse(frame.payload), frame.src, now)
 
     def _receive_ipv4(self, arrival: Arrival, now: float) -> list[NeighborOutput]:
@@ -340,6 +341,7 @@ class Router:
             octets = looped.emit()
             return self._local.deliver(Arrival(self._links.tables[owner], octets, looped, octets), now)
         way = self._sender.own_way(packet, None)
+        self._sender.check_home(way, may_hand=False)
         src = packet.src or addresses.source(way[0].interface, way[1])
         if not self._links.is_usable(src):
             raise WireError(ADDRESS_TENTATIVE)

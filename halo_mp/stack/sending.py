@@ -18,6 +18,7 @@ from halo_mp.stack.reasons import (
     IPV4_NO_ROUTE,
     IPV4_PROHIBITED,
     IPV4_UNREACHABLE,
+    NEIGHBOR_UNRESOLVED,
 )
 from halo_mp.stack.route import Route, RouteKind
 from halo_mp.wire import ethernet, icmpv4, ipv4
@@ -60,13 +61,20 @@ class Sender:
             return near, packet.dst
         return self.way(self._links.lookup(packet.dst, packet), packet.dst)
 
-    def check_home(self, way: Way) -> None:
-        """HandOver when only the worker that keeps the neighbors of this link can find the next hop."""
+    def check_home(self, way: Way, *, may_hand: bool) -> None:
+        """HandOver, where that may be, when only the worker that keeps the neighbors of this link can find the next
+        hop; Refusal when nobody keeps them.
+        """
         table, next_hop = way
         if not table.foreign or table.interface.is_broadcast(next_hop) or ipv4.is_multicast(next_hop):
             return
-        if not table.knows(next_hop):
-            raise HandOver(self._links.homes[table.interface.port])
+        if table.knows(next_hop):
+            return
+        home = self._links.homes[table.interface.port]
+        if home is None:
+            raise Refusal(NEIGHBOR_UNRESOLVED, icmpv4.UNREACHABLE, icmpv4.HOST_UNREACHABLE)
+        if may_hand:
+            raise HandOver(home)
 
     def send(self, packet: Ipv4Packet, way: Way, reason: str, now: float) -> list[NeighborOutput]:
         """Send a packet, whole or in fragments; Refusal, for that reason, when it is too long to be sent."""

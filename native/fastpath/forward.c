@@ -51,38 +51,51 @@ static bool is_dead(const struct halo_worker *worker, uint16_t interface, const 
 	return !is_up(worker, interface) || (neighbor && neighbor->state == HALO_NEIGHBOR_FAILED);
 }
 
-/*
- * The packet's target is one of a group, and its neighbor has failed: try others until the supervisor has spread them anew, in
- * an order that differs from flow to flow, so that the load of the dead one goes to all.
- */
-static struct halo_neighbor *take_another(struct halo_worker *worker, struct halo_packet *packet,
-					  struct halo_neighbor *failed)
+bool halo_hop_is_dead(const struct halo_worker *worker, uint16_t interface, uint32_t next_hop)
+{
+	return is_dead(worker, interface,
+		       halo_neighbor_find(&worker->neighbors, halo_neighbor_key(interface, next_hop)));
+}
+
+bool halo_another_hop(const struct halo_worker *worker, uint32_t leaf, uint32_t hash, uint32_t dst,
+		      struct halo_route_found *found)
 {
 	const struct halo_fib *fib = worker->fib;
-	uint32_t leaf = halo_fib_leaf(fib, worker->root, packet->dst[0]);
-	uint32_t other = packet->hash >> 16; /* with an odd stride, so that each bucket of a small group has its turn */
-	uint32_t stride = packet->hash >> 8 | 1;
+	uint32_t other = hash >> 16; /* with an odd stride, so that each bucket of a small group has its turn */
+	uint32_t stride = hash >> 8 | 1;
 	uint32_t i;
 
 	if (halo_target_kind(halo_target_what(&fib->target[leaf & (HALO_MAX_TARGETS - 1)])) != HALO_TARGET_GROUP)
-		return failed;
+		return false;
 	for (i = 0; i < OTHER_BUCKETS; i++, other += stride) {
 		const struct halo_target *target = &fib->target[halo_fib_choose(fib, leaf, other)];
 		uint32_t what = halo_target_what(target);
-		uint32_t next_hop = halo_target_kind(what) == HALO_TARGET_GATEWAY ? target->address : packet->dst[0];
+		uint32_t kind = halo_target_kind(what);
+		uint32_t next_hop = kind == HALO_TARGET_GATEWAY ? target->address : dst;
 		uint16_t interface = (uint16_t)halo_target_interface(what);
-		struct halo_neighbor *neighbor;
 
-		if (halo_target_kind(what) != HALO_TARGET_GATEWAY && halo_target_kind(what) != HALO_TARGET_CONNECTED)
+		if (kind != HALO_TARGET_GATEWAY && kind != HALO_TARGET_CONNECTED)
 			continue;
-		neighbor = halo_neighbor_find(&worker->neighbors, halo_neighbor_key(interface, next_hop));
-		if (is_dead(worker, interface, neighbor))
+		if (halo_hop_is_dead(worker, interface, next_hop))
 			continue;
-		packet->tx_interface = interface;
-		packet->next_hop = next_hop;
-		return neighbor;
+		*found = (struct halo_route_found){.kind = kind, .interface = interface, .address = next_hop};
+		return true;
 	}
-	return failed;
+	return false;
+}
+
+/* The packet's neighbor has failed: go to that of another member of its target, if that is a group. */
+static struct halo_neighbor *take_another(struct halo_worker *worker, struct halo_packet *packet,
+					  struct halo_neighbor *failed)
+{
+	uint32_t leaf = halo_fib_leaf(worker->fib, worker->root, packet->dst[0]);
+	struct halo_route_found found;
+
+	if (!halo_another_hop(worker, leaf, packet->hash, packet->dst[0], &found))
+		return failed;
+	packet->tx_interface = (uint16_t)found.interface;
+	packet->next_hop = found.address;
+	return halo_neighbor_find(&worker->neighbors, halo_neighbor_key(packet->tx_interface, found.address));
 }
 
 /* At home: Python looks for the neighbor and keeps the packet, as long as it is one of few. */
@@ -109,9 +122,9 @@ static void without_neighbor(struct halo_worker *worker, struct halo_packet *pac
 		return halo_punt_error(worker, packet, HALO_DROP_neighbor_unresolved);
 	if (interface->home_slot == worker->slot_number)
 		return look_for(worker, packet, neighbor);
-	if (packet->flags & HALO_DESCRIPTOR_HANDED)
-		return halo_drop(packet,
-				 HALO_DROP_neighbor_unresolved); /* the two workers disagree; nobody asks a third */
+	/* Nobody looks for it, or the two workers disagree: nobody asks a third. */
+	if (interface->home_slot == HALO_NO_SLOT || (packet->flags & HALO_DESCRIPTOR_HANDED))
+		return halo_drop(packet, HALO_DROP_neighbor_unresolved);
 	halo_hand(packet, interface->home_slot);
 }
 

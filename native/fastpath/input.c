@@ -26,8 +26,11 @@ static inline uint32_t is_unusual(const struct halo_worker *worker, const struct
 static void input_arp(struct halo_worker *worker, struct halo_packet *packet, const struct halo_interface *interface)
 {
 	packet->verdict = HALO_VERDICT_PUNT;
-	if (interface->home_slot != worker->slot_number && !(packet->flags & HALO_DESCRIPTOR_HANDED))
-		halo_hand(packet, interface->home_slot);
+	if (interface->home_slot == worker->slot_number || (packet->flags & HALO_DESCRIPTOR_HANDED))
+		return;
+	if (interface->home_slot == HALO_NO_SLOT)
+		return halo_drop(packet, HALO_DROP_neighbor_unresolved);
+	halo_hand(packet, interface->home_slot);
 }
 
 /* IPv4 or ARP from a station that can be one, to us. False: it was decided. */

@@ -67,10 +67,11 @@ void halo_interfaces_compile(struct halo_worker *worker)
 /* Whatever stands there: nothing of it may lead us out of the tables. */
 static void tame(struct halo_interface_block *block, struct halo_interface *interface)
 {
+	bool has_home = interface->home_slot < HALO_MAX_SLOTS || interface->home_slot == HALO_NO_SLOT;
+
 	if ((uint32_t)interface->first_address + interface->address_count > block->address_count)
 		interface->first_address = interface->address_count = 0;
-	if (interface->port >= HALO_MAX_PORTS || interface->home_slot >= HALO_MAX_SLOTS || interface->vlan > 4095 ||
-	    interface->mtu == 0)
+	if (interface->port >= HALO_MAX_PORTS || !has_home || interface->vlan > 4095 || interface->mtu == 0)
 		memset(interface, 0, sizeof(*interface));
 }
 

@@ -203,6 +203,7 @@ int halo_worker_poll(struct halo_worker *worker, int64_t timeout_ns, struct halo
 	halo_count(&worker->slot->worker.polls, turns);
 	__atomic_store_n(&worker->slot->status.epoch, 0, __ATOMIC_RELEASE);
 	set_place(worker, HALO_PLACE_PYTHON);
+	result->burst_ns = worker->now_ns;
 	result->punts = worker->punts;
 	result->punt_count = worker->punt_count;
 	result->debug = worker->debug_frames;

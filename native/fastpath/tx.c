@@ -284,6 +284,12 @@ void halo_worker_count_drop(struct halo_worker *worker, uint32_t reason)
 	halo_count(&worker->slot->worker.drops[reason], 1);
 }
 
+/* Errors that Python did not send because too many were, as those that it was not even asked for. */
+void halo_worker_count_suppressed(struct halo_worker *worker, uint32_t count)
+{
+	halo_count(&worker->slot->worker.icmp_suppressed, count);
+}
+
 static bool take_spare(struct halo_worker *worker, struct halo_descriptor *descriptor)
 {
 	uint32_t ready = worker->enabled ? halo_ring_peek(&worker->spare, 1) : 0;

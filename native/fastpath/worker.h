@@ -163,6 +163,12 @@ void halo_stage_route(struct halo_worker *worker);
 void halo_stage_forward(struct halo_worker *worker);
 void halo_stage_finish(struct halo_worker *worker, uint32_t count);
 
+/* Whether packets to this next hop go nowhere: it has failed, or its interface is down. */
+bool halo_hop_is_dead(const struct halo_worker *worker, uint16_t interface, uint32_t next_hop);
+/* Of a leaf that is a group, a hop for the flow that is not dead, its address filled in. False: none was found. */
+bool halo_another_hop(const struct halo_worker *worker, uint32_t leaf, uint32_t hash, uint32_t dst,
+		      struct halo_route_found *found);
+
 /* The interface of a port and VLAN; HALO_NO_INTERFACE. */
 uint16_t halo_vlan_find(const struct halo_worker *worker, uint8_t port, uint16_t vlan);
 /* Route a packet by itself, with every check: addresses that are unusual, or a frame to a group of stations. */

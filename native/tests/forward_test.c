@@ -512,6 +512,25 @@ static void neighbor_unknown(void)
 	rig_close();
 }
 
+/* Nobody looks for neighbors behind the port: what is static works, the rest is dropped, ARP too, and never handed. */
+static void port_without_home(void)
+{
+	set_links();
+	links[FOREIGN].home_slot = HALO_NO_SLOT;
+	plan = echo;
+	plan.dst = IPV4(10, 3, 0, 3);
+	make();
+	rig_open(links, LINKS);
+	check_drop(HALO_DROP_neighbor_unresolved);
+	set_neighbor(FOREIGN, plan.dst, host_mac, HALO_NEIGHBOR_REACHABLE);
+	check_sent(FOREIGN, host_mac);
+	plan.ethertype = TYPE_ARP;
+	memcpy(plan.dst_mac, links[FOREIGN].mac, 6);
+	make();
+	rig_check_drop(&frame, 2, HALO_DROP_neighbor_unresolved);
+	rig_close();
+}
+
 static void neighbor_incomplete(void)
 {
 	uint32_t i;
@@ -1008,6 +1027,7 @@ int main(int argc, char **argv)
 		{"forwarding_off", forwarding_off},
 		{"interface_that_is_down", interface_that_is_down},
 		{"neighbor_unknown", neighbor_unknown},
+		{"port_without_home", port_without_home},
 		{"neighbor_incomplete", neighbor_incomplete},
 		{"neighbor_failed", neighbor_failed},
 		{"neighbors_scanned", neighbors_scanned},

@@ -419,6 +419,16 @@ static void drop_of_a_frame_without_buffer(void)
 	rig_close();
 }
 
+static void errors_that_python_suppressed(void)
+{
+	open_plain();
+	halo_worker_count_suppressed(rig.worker, 3);
+	halo_worker_count_suppressed(rig.worker, 2);
+	CHECK_EQUAL(rig.slot->worker.icmp_suppressed, 5);
+	CHECK_EQUAL(rig_drops(), 0);
+	rig_close();
+}
+
 /* ---- a tx ring that takes nothing ----------------------------------------------------------------------------- */
 
 /* A worker's every way to put a descriptor, while the driver's index says `consumer`. Nothing may be written. */
@@ -801,6 +811,7 @@ int main(int argc, char **argv)
 		{"spare_that_cannot_be", spare_that_cannot_be},
 		{"spare_ring_broken", spare_ring_broken},
 		{"drop_of_a_frame_without_buffer", drop_of_a_frame_without_buffer},
+		{"errors_that_python_suppressed", errors_that_python_suppressed},
 		{"tx_ring_full", tx_ring_full},
 		{"tx_ring_broken", tx_ring_broken},
 		{"driver_is_rung_when_it_sleeps", driver_is_rung_when_it_sleeps},

@@ -56,7 +56,7 @@ struct halo_flow {
 	uint8_t reserved[3];
 };
 
-/* A target, of a group the one that the flow goes to. */
+/* A target, of a group the one that the flow goes to: past members that have failed. */
 struct halo_route_found {
 	uint32_t kind; /* enum halo_target_kind */
 	uint32_t interface;
@@ -92,6 +92,7 @@ struct halo_poll_result {
 	uint32_t debug_missed;
 	uint32_t touched_count;
 	uint32_t reserved;
+	uint64_t burst_ns; /* when the last turn began, and took the punts off the ring; CLOCK_MONOTONIC */
 	const struct halo_touched *touched;
 	struct halo_packet *punts;
 	struct halo_debug_frame *debug;
@@ -118,6 +119,8 @@ int halo_worker_hand_punt(struct halo_worker *worker, uint32_t i, uint32_t slot)
 int halo_worker_originate(struct halo_worker *worker, uint32_t port, const uint8_t *frame, uint32_t length);
 /* Count a drop that Python decided on and that ends no frame of ours (a packet that it held as octets). */
 void halo_worker_count_drop(struct halo_worker *worker, uint32_t reason);
+/* Count ICMP errors that Python's own limit kept back. */
+void halo_worker_count_suppressed(struct halo_worker *worker, uint32_t count);
 /* Publish what was put on the tx ring since the last poll, and ring the driver's doorbell if it sleeps. */
 void halo_worker_flush(struct halo_worker *worker);
 /* Frames of port `in` leave by port `out` with MAC addresses swapped and TTL decremented; out HALO_NO_PORT ends it. */

@@ -21,6 +21,7 @@ enum halo_constant {
 	HALO_MIN_FRAME_OCTETS = 14,  /* an Ethernet header */
 	/* limits */
 	HALO_MAX_SLOTS = 64,
+	HALO_NO_SLOT = 255, /* where a slot is named */
 	HALO_MAX_PORTS = 64,
 	HALO_MAX_QUEUES = 64, /* of a port */
 	HALO_MAX_LCORES = 32,
@@ -283,8 +284,8 @@ enum halo_interface_flag {
 /* A port, or one VLAN of it. Its place in the table is its number, which stays for as long as it is there. */
 struct halo_interface { /* writer: the supervisor, in the block that is not active */
 	uint8_t port;
-	uint8_t home_slot; /* whose worker resolves the neighbors behind this port */
-	uint16_t vlan;     /* 0: untagged */
+	uint8_t home_slot; /* whose worker resolves the neighbors behind this port; HALO_NO_SLOT: nobody's, no queue of it feeds one */
+	uint16_t vlan; /* 0: untagged */
 	uint8_t mac[6];
 	uint16_t mtu;   /* octets of an IP packet */
 	uint32_t flags; /* enum halo_interface_flag; 0 in a place where no interface is */

@@ -16,6 +16,7 @@ from halo_mp.stack.outputs import (
     Drop,
     Forgotten,
     Hand,
+    IcmpError,
     NeighborUpdate,
     Output,
     Transmit,
@@ -257,6 +258,23 @@ def test_answer_and_error_towards_an_unknown_foreign_neighbor_are_their_keepers(
     ):
         assert made.receive(1, framed(packet, dst=WAN.mac), NOW) == [Hand(HOME)]
     assert made.counters == {}, "who decides counts"
+
+
+def test_port_without_keeper_reaches_static_neighbors_and_no_others() -> None:
+    made = Router(rng=random.Random(3), slot=2, mirrored=False)
+    assert announced(made.set_interfaces((LAN, WAN), NOW - 10, homes={1: None})) == [ADDRESS]
+    made.poll(NOW - 5)
+    made.set_static(0, PEER, PEER_MAC, NOW)
+    assert told(made, datagram())[0] == "neighbor_unresolved"
+    own = made.send(datagram(src=0), NOW)
+    assert [out.reason for out in of_type(Drop, own)] == ["neighbor_unresolved"]
+    assert [(out.src, out.type, out.code) for out in of_type(IcmpError, own)] == [(0, 3, 1)]
+    asked = arp_frame(request(WAN_ADDRESS, sender=HOST, mac=HOST_MAC), dst=ethernet.BROADCAST)
+    assert [out.reason for out in of_type(Drop, made.receive(1, asked, NOW))] == ["neighbor_unresolved"]
+    error = made.receive(1, framed(datagram(src=HOST, dst=NOWHERE), dst=WAN.mac), NOW)
+    assert arps_in(error) == [], "who sent it can not be told"
+    made.set_static(1, HOST, HOST_MAC, NOW)
+    assert len(packets_in(made.receive(0, framed(datagram()), NOW))) == 1
 
 
 def test_packet_of_our_own_is_asked_for_here_as_it_cannot_be_handed() -> None:

@@ -9,6 +9,7 @@ import pytest
 from halo_mp.control import frame
 from halo_mp.control.channel import ProtocolError
 from halo_mp.control.messages import ReadyPort
+from halo_mp.shm.layout import NO_SLOT
 from halo_mp.shm.tables import InterfaceFlag
 from halo_mp.supervisor import arguments, config
 from halo_mp.supervisor.announce import announce
@@ -194,3 +195,9 @@ def test_announce_tap_says_what_to_type() -> None:
 )
 def test_announce_says_what_is_there(flags: tuple[str, ...], words: str) -> None:
     assert words in announce(build_config(*flags), ready(0, 1))
+
+
+def test_port_that_feeds_no_slot_has_no_home() -> None:
+    wanted = build_config("--slot", "0=0")
+    found = interfaces(wanted, ready(0, 1, driver="net_null"))
+    assert [found[number].home_slot for number in (0, 1)] == [0, NO_SLOT]
