@@ -74,9 +74,16 @@ class Published:
         self._kernel_side = {port.number: port.tap.addresses for port in config.ports if port.tap}
 
     def resume(self, running: Running, found: dict[int, Interface]) -> None:
-        """Go on from what a predecessor wanted, and from what stands in the tables."""
+        """Go on from what a predecessor wanted, and from what stands in the tables.
+
+        Only once `workers` say which epochs are read: routes that a predecessor did not finish are finished here.
+        """
         self.running = running
         self.interfaces = found
+        try:
+            self.routes.set_interfaces(found)
+        except RouteError as error:  # no reason to end what forwards
+            log.warning("route.refused", reason=str(error))
         self._kernel_side = {number: self._wanted_side(number) for number in self._kernel_side}
 
     # ---- what the driver brings about

@@ -187,6 +187,18 @@ def test_flags_and_changes_are_known_to_the_next_supervisor(namespace: Namespace
                 assert successor.stop() == 0
 
 
+def test_successor_finds_gateways_though_nothing_has_changed(namespace: Namespace) -> None:
+    with Instance(namespace, "--ports", "0,1") as instance:
+        assert_answered(namespace, *ADDRESSES, count=1)
+        kill_supervisor(instance)
+        with start_again(instance) as successor, client_of(successor) as client:
+            client.routes.add("192.0.2.0/24", via="10.77.0.9")
+            client.routes.add("192.0.3.0/24", via="10.77.1.9@1")
+            found = {each.prefix: each.hops for each in client.routes.list(within="192.0.2.0/23")}
+            assert found == {"192.0.2.0/24": ("10.77.0.9@0",), "192.0.3.0/24": ("10.77.1.9@1",)}
+            assert successor.stop() == 0
+
+
 def test_routes_file_is_loaded_once(namespace: Namespace, tmp_path: Path) -> None:
     file = tmp_path / "routes.txt"
     file.write_text("".join(f"20.{i >> 8}.{i & 255}.0/24 10.77.0.{2 + i % 3}\n" for i in range(20_000)))
