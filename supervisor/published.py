@@ -253,8 +253,10 @@ class Published:
         self._tell_forget(gone)
 
     def _tell_forget(self, places: Iterable[Place]) -> None:
-        for chunk in chunks(places):
-            self._tell({"type": "forget", "neighbors": chunk})
+        found = list(places)
+        for worker in self._workers.values():
+            if worker.life is not None:
+                worker.life.tell_each({"type": "forget", "neighbors": chunk} for chunk in chunks(found))
 
     # ---- messages
 

@@ -65,6 +65,11 @@ class NeighborTable(NeighborStates):
         entry = self._cache.get(address)
         return None if entry is None else entry.snapshot()
 
+    def is_up(self, address: int) -> bool | None:
+        """What was last reported of a neighbor that is watched; None for nothing."""
+        entry = self._cache.get(address)
+        return None if entry is None else entry.up
+
     def start(self, now: float) -> list[NeighborOutput]:
         """Begin to announce the interface's addresses, or to probe for them."""
         return self._claims.update(self.interface, now)

@@ -199,6 +199,27 @@ def test_successor_finds_gateways_though_nothing_has_changed(namespace: Namespac
             assert successor.stop() == 0
 
 
+def test_gateway_that_died_before_the_supervisor_gets_its_flows_back(namespace: Namespace) -> None:
+    with Instance(namespace, "--ports", "0,1") as instance, client_of(instance) as client:
+        assert_answered(namespace, *ADDRESSES, count=1)
+        client.routes.add("192.0.2.0/24", via=["10.77.0.2", "10.77.0.9"])
+        [down] = instance.wait_for("gateway.down")
+        kill_supervisor(instance)
+        with start_again(instance) as successor, client_of(successor) as other:
+            [again] = successor.wait_for("gateway.down")
+            assert again["address"] == down["address"] == "10.77.0.9"
+
+            def taken() -> set[str]:
+                flows = [other.routes.lookup("192.0.2.1", src=f"10.77.0.{i}") for i in range(1, 64)]
+                return {flow.hop for flow in flows if flow and flow.hop}
+
+            assert taken() == {"10.77.0.2@0"}
+            namespace.run("ip", "address", "add", "10.77.0.9/24", "dev", f"{successor.name}.0")
+            successor.wait_for("gateway.up")
+            assert taken() == {"10.77.0.2@0", "10.77.0.9@0"}
+            assert successor.stop() == 0
+
+
 def test_routes_file_is_loaded_once(namespace: Namespace, tmp_path: Path) -> None:
     file = tmp_path / "routes.txt"
     file.write_text("".join(f"20.{i >> 8}.{i & 255}.0/24 10.77.0.{2 + i % 3}\n" for i in range(20_000)))
