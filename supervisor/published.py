@@ -171,11 +171,23 @@ class Published:
             try:
                 await self._publish(self._interfaces(self.driver.ports))
             except RouteError as error:
+                await self._take_back(before, wanted)
                 raise RefusedError(str(error)) from None
         gone = {_place(each) for each in before.neighbors} - {_place(each) for each in wanted.neighbors}
         if gone:
             self._tell_forget(gone)
         await self._change_kernel_side()
+
+    async def _take_back(self, before: Running, wanted: Running) -> None:
+        """Undo a change for which the routes have no room. Neighbors may have been changed meanwhile."""
+        lost = tuple(each for each in before.neighbors if each not in wanted.neighbors)
+        kept = (*self.running.neighbors, *lost)
+        self.running = dataclasses.replace(self.running, interfaces=before.interfaces, neighbors=kept)
+        self._on_changed()
+        try:
+            await self._publish(self._interfaces(self.driver.ports))
+        except RouteError as error:
+            log.warning("route.refused", reason=str(error))
 
     async def _change_kernel_side(self) -> None:
         for port in self.config.ports:

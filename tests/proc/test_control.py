@@ -113,6 +113,22 @@ def test_routes_with_as_many_hops_as_there_can_be_come_in_pages(pair: Instance) 
         assert set(client.routes.delete_all(prefixes)) == {None}
 
 
+def test_address_for_whose_routes_there_is_no_room_is_not_there(pair: Instance) -> None:
+    with client_of(pair) as client:
+        before, many = client.interfaces.list(), 65_536  # gateways, of which each is a target
+        via = [f"20.{i >> 16}.{i >> 8 & 255}.{i & 255}@0" for i in range(1, 1 + many)]
+        results = client.routes.add_all([(f"30.{i >> 8}.{i & 255}.0/24", via[i]) for i in range(many)])
+        assert "all 65535 targets are in use" in str(results[-1])
+        for address in ("10.99.0.1/24", "10.99.1.1/24"):
+            with pytest.raises(RefusedError, match="all 65535 targets are in use"):
+                client.addresses.add("0.7", address)
+        assert client.interfaces.list() == before
+        client.addresses.add("0", "10.99.0.1/24")  # an interface that is there has all it needs
+        client.routes.delete_all([f"30.0.{i}.0/24" for i in range(16)])
+        client.addresses.add("0.7", "10.99.1.1/24")
+        assert_answered(pair.namespace, *ADDRESSES)
+
+
 def test_interface_that_is_down_is_silent_until_it_is_up(pair: Instance) -> None:
     with Pinger(pair.namespace, ADDRESSES[1]) as other, client_of(pair) as client:
         other.wait_for_more()
