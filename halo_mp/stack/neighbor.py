@@ -292,6 +292,8 @@ class NeighborTable(NeighborStates):
             outputs += self._drop_held(entry, INTERFACE_DOWN)
             if not entry.watched:
                 outputs += self._forget(entry, Loss.REMOVED)
+        for entry in self._cache:
+            entry.up = None  # who chooses among gateways begins anew too, and must hear of each again
         return outputs
 
     def _ask_watched(self, now: float) -> list[NeighborOutput]:
