@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Address
@@ -65,8 +65,27 @@ def plan_interfaces(
     return InterfacePlan(interfaces, {port: mtus[port, 0] for port in ports})
 
 
-def overlap(interfaces: Iterable[InterfaceConfig]) -> str:
-    """Say which two interfaces are in networks that overlap, or nothing: a packet could go out of only one of them."""
+def overlap(interfaces: Sequence[InterfaceConfig]) -> str:
+    """Say which two interfaces are in networks that overlap, or which address is another one's broadcast address;
+    or nothing: a packet could go out of only one of them.
+    """
+    return next(filter(None, map(_broadcast_of_another, interfaces)), "") or _overlap(interfaces)
+
+
+def _broadcast_of_another(interface: InterfaceConfig) -> str:
+    ends = {
+        end: net for net in interface.addresses if net.prefix_length < 31 for end in (net.first, net.last)
+    }
+    for entry in interface.addresses:
+        if net := ends.get(entry.address):
+            return (
+                f"interface {interface.name} has {net}, and {IPv4Address(entry.address)} is a broadcast address of "
+                "that network: no station can have it; choose another one"
+            )
+    return ""
+
+
+def _overlap(interfaces: Sequence[InterfaceConfig]) -> str:
     entries = sorted(
         (
             (entry.first, entry.prefix_length, interface)

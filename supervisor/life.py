@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+from collections.abc import Iterable
 
 from halo_mp.control.channel import Channel, ChannelError
 from halo_mp.control.frame import Message
@@ -64,9 +65,17 @@ class Life:
     def tell(self, message: Message) -> None:
         """Send a message without waiting; a child that is not there yet or any more misses it."""
         if self.channel is not None and not self.channel.closed:
-            task = asyncio.create_task(_send(self.channel, message))
-            self._sending.add(task)
-            task.add_done_callback(self._sending.discard)
+            self._send_in_background(self.channel, (message,))
+
+    def tell_each(self, messages: Iterable[Message]) -> None:
+        """Send many messages without waiting, each made when the one before is gone: the channel queues only one."""
+        if self.channel is not None and not self.channel.closed:
+            self._send_in_background(self.channel, messages)
+
+    def _send_in_background(self, channel: Channel, messages: Iterable[Message]) -> None:
+        task = asyncio.create_task(_send(channel, messages))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
 
     @property
     def ending(self) -> str:
@@ -84,6 +93,7 @@ class Life:
         self.ended.set()
 
 
-async def _send(channel: Channel, message: Message) -> None:
+async def _send(channel: Channel, messages: Iterable[Message]) -> None:
     with contextlib.suppress(ChannelError):  # the end of the channel is noticed elsewhere
-        await channel.send(message)
+        for message in messages:
+            await channel.send(message)

@@ -47,6 +47,10 @@ class NeighborTable:
         for place in places:
             self._macs.pop(place, None)
 
+    def is_current(self, neighbor: Neighbor) -> bool:
+        """Whether a neighbor is still known, with that MAC."""
+        return self._macs.get(neighbor[:3]) == neighbor[3]
+
     def all(self) -> list[Neighbor]:
         """Return every neighbor, for a worker that starts."""
         return [(*where, mac) for where, mac in self._macs.items()]

@@ -62,9 +62,9 @@ class News:
     def tell_all(self, life: Life) -> int:
         """Tell a worker that starts everything; return how many neighbors that are."""
         known = self._table.all()
-        for chunk in chunks(known):
-            life.tell({"type": "neighbors", "neighbors": chunk})
-        life.tell({"type": "watch", "neighbors": sorted(self._watched)})
+        current = (each for each in known if self._table.is_current(each))  # when its turn comes
+        life.tell_each({"type": "neighbors", "neighbors": chunk} for chunk in chunks(current))
+        self._tell_to_watch(life)
         return len(known)
 
     def watch_gateways(self) -> None:
@@ -79,7 +79,12 @@ class News:
             return
         self._watched = wanted
         for worker in self._lives():
-            worker.tell({"type": "watch", "neighbors": sorted(wanted)})
+            self._tell_to_watch(worker)
+
+    def _tell_to_watch(self, life: Life) -> None:
+        rest = list(chunks(sorted(self._watched))) or [[]]
+        for left, chunk in zip(range(len(rest) - 1, -1, -1), rest, strict=True):
+            life.tell({"type": "watch", "neighbors": chunk, "more": left > 0})
 
     def _lives(self) -> Iterable[Life]:
         return (worker.life for worker in self._workers.values() if worker.life is not None)
@@ -105,11 +110,9 @@ class News:
 
     def _set_hops(self, places: Iterable[Place], *, alive: bool) -> None:
         numbers = {entry.key: number for number, entry in self._interfaces().items()}
-        for port, vlan, address in places:
-            number = numbers.get((port, vlan))
-            if number is None or self._routes.is_alive(number, address) == alive:
-                continue
-            self._routes.set_hop(number, address, alive=alive)
+        hops = {(numbers[place[:2]], place[2]): place for place in places if place[:2] in numbers}
+        for hop in self._routes.set_hops(hops, alive=alive):
+            port, vlan, address = hops[hop]
             event = "gateway.up" if alive else "gateway.down"
             say = log.info if alive else log.warning
             say(event, port=port, vlan=vlan, address=ipv4.format_address(address))

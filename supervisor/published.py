@@ -74,9 +74,16 @@ class Published:
         self._kernel_side = {port.number: port.tap.addresses for port in config.ports if port.tap}
 
     def resume(self, running: Running, found: dict[int, Interface]) -> None:
-        """Go on from what a predecessor wanted, and from what stands in the tables."""
+        """Go on from what a predecessor wanted, and from what stands in the tables.
+
+        Only once `workers` say which epochs are read: routes that a predecessor did not finish are finished here.
+        """
         self.running = running
         self.interfaces = found
+        try:
+            self.routes.set_interfaces(found)
+        except RouteError as error:  # no reason to end what forwards
+            log.warning("route.refused", reason=str(error))
         self._kernel_side = {number: self._wanted_side(number) for number in self._kernel_side}
 
     # ---- what the driver brings about
@@ -164,11 +171,23 @@ class Published:
             try:
                 await self._publish(self._interfaces(self.driver.ports))
             except RouteError as error:
+                await self._take_back(before, wanted)
                 raise RefusedError(str(error)) from None
         gone = {_place(each) for each in before.neighbors} - {_place(each) for each in wanted.neighbors}
         if gone:
             self._tell_forget(gone)
         await self._change_kernel_side()
+
+    async def _take_back(self, before: Running, wanted: Running) -> None:
+        """Undo a change for which the routes have no room. Neighbors may have been changed meanwhile."""
+        lost = tuple(each for each in before.neighbors if each not in wanted.neighbors)
+        kept = (*self.running.neighbors, *lost)
+        self.running = dataclasses.replace(self.running, interfaces=before.interfaces, neighbors=kept)
+        self._on_changed()
+        try:
+            await self._publish(self._interfaces(self.driver.ports))
+        except RouteError as error:
+            log.warning("route.refused", reason=str(error))
 
     async def _change_kernel_side(self) -> None:
         for port in self.config.ports:
@@ -246,8 +265,10 @@ class Published:
         self._tell_forget(gone)
 
     def _tell_forget(self, places: Iterable[Place]) -> None:
-        for chunk in chunks(places):
-            self._tell({"type": "forget", "neighbors": chunk})
+        found = list(places)
+        for worker in self._workers.values():
+            if worker.life is not None:
+                worker.life.tell_each({"type": "forget", "neighbors": chunk} for chunk in chunks(found))
 
     # ---- messages
 

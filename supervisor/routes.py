@@ -14,7 +14,7 @@ What is not used any more is reused when every worker's epoch has passed: see `c
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Literal
@@ -162,11 +162,23 @@ class Routes:
 
     def set_hop(self, interface: int, address: int, *, alive: bool) -> None:
         """A gateway died or came back: flows leave it, or return."""
+        self.set_hops([(interface, address)], alive=alive)
+
+    def set_hops(self, hops: Collection[tuple[int, int]], *, alive: bool) -> list[tuple[int, int]]:
+        """The same for many (interface, address), each group spread once; return for which that is news."""
+        news: dict[tuple[int, int], None] = {}
+        groups: set[int] = set()
+        addresses = {address for _, address in hops}
         for target, number in self._by_target.items():
-            if target.kind is TargetKind.GATEWAY and target.address == address:
-                if self._fib.target(number).interface == interface:
-                    (self._dead.discard if alive else self._dead.add)(number)
-                    self._spread_groups_of(number)
+            if target.address not in addresses or (number in self._dead) != alive:
+                continue
+            hop = self._fib.target(number).interface, target.address
+            if target.kind is TargetKind.GATEWAY and hop in hops:
+                (self._dead.discard if alive else self._dead.add)(number)
+                groups |= self._groups_of.get(number, set())
+                news[hop] = None
+        self._spread_again(groups)
+        return list(news)
 
     # ---- questions
 
@@ -390,7 +402,10 @@ class Routes:
         return number not in self._dead and self._fib.target(number).kind is not TargetKind.UNREACHABLE
 
     def _spread_groups_of(self, number: int) -> None:
-        for group in self._groups_of.get(number, ()):
+        self._spread_again(self._groups_of.get(number, ()))
+
+    def _spread_again(self, groups: Iterable[int]) -> None:
+        for group in groups:
             buckets = self._spread(self._fib.buckets(group), self._fib.members(group))
             self._fib.set_buckets(group, buckets)
 

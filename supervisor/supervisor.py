@@ -198,7 +198,6 @@ class Supervisor:
     def _resume(self, adopted: Adopted) -> None:
         """Let everything begin where the dead supervisor left it."""
         self._tables.resume()
-        self._published.resume(adopted.running, read_interfaces(self._regions.tables))
         self._statistics.keep(adopted.left.kept)
         self._reports.take_over(adopted.left.members)
         self._boxes.sweep(adopted.left.members)
@@ -208,6 +207,7 @@ class Supervisor:
                 keeper.adopt_worker(adopted.workers[number])
             else:
                 keeper.adopt_slot()
+        self._published.resume(adopted.running, read_interfaces(self._regions.tables))
         log.info(
             "instance.adopted",
             instance=self._config.instance,

@@ -203,6 +203,16 @@ class StackHost:
             found += ((*entry.key, each.address, each.mac) for each in table or () if each.mac is not None)
         return [each for each in found if each[:3] not in self._static]
 
+    def watched(self) -> dict[str, list[Place]]:
+        """Return which of the gateways that we watch are there and which are not, by the message that says so."""
+        found: dict[str, list[Place]] = {"hops.up": [], "hops.down": []}
+        for port, vlan, address in self._watched:
+            table = self._stack.neighbors(port, vlan) if self._stack else None
+            up = None if table is None else table.is_up(address)
+            if up is not None:
+                found["hops.up" if up else "hops.down"].append((port, vlan, address))
+        return found
+
     def write_debug_log(self) -> None:
         """Write the frames that the last poll kept."""
         frames, missed = self._fastpath.debug_frames()

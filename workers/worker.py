@@ -15,6 +15,7 @@ import gc
 import os
 import select
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from halo_mp import logs
@@ -55,6 +56,7 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._enabled = False
         self._known: list[Neighbor] = []  # before there is anybody to tell
+        self._to_watch: list[Place] = []  # of which there is more to come
         self._end: asyncio.Future[int] = self._loop.create_future()
 
     async def run(self) -> int:
@@ -126,7 +128,10 @@ class Worker:
             case "used" if self._host:
                 self._host.touch([_place(item) for item in message["neighbors"]])
             case "watch" if self._host:
-                self._host.watch([_place(item) for item in message["neighbors"]])
+                self._to_watch += [_place(item) for item in message["neighbors"]]
+                if not message.get("more"):
+                    self._host.watch(self._to_watch)
+                    self._to_watch = []
             case "ping":
                 await self._line.channel.reply(message)
             case "interfaces":
@@ -159,24 +164,35 @@ class Worker:
         self._send({"type": "attached", "pid": os.getpid()})
         if self._enabled:
             self._send({"type": "ready"})
-        for known in chunks(host.neighbors()):
-            self._send({"type": "learned", "neighbors": [list(neighbor) for neighbor in known]})
+        self._to_watch = []  # its predecessor may have died between two messages
+        for kind, places in host.watched().items():
+            for chunk in chunks(places):
+                self._send({"type": kind, "neighbors": [list(place) for place in chunk]})
+        self._send_each(
+            {"type": "learned", "neighbors": [list(neighbor) for neighbor in known]}
+            for known in chunks(host.neighbors())
+        )
 
     def _send(self, message: dict[str, Any]) -> None:
         """Send without waiting; a supervisor that is gone loses it, and asks again when it is back."""
-        task = self._loop.create_task(self._send_quietly(message))
+        self._send_each((message,))
+
+    def _send_each(self, messages: Iterable[dict[str, Any]]) -> None:
+        """Send many, each when the one before is gone: a channel is closed when too much waits in it."""
+        task = self._loop.create_task(self._send_quietly(messages))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _send_quietly(self, message: dict[str, Any]) -> None:
+    async def _send_quietly(self, messages: Iterable[dict[str, Any]]) -> None:
         try:
-            await self._line.channel.send(message)
+            for message in messages:
+                await self._line.channel.send(message)
         except ChannelError:
             pass
 
     async def _fail(self, sentence: str) -> None:
         log.error("worker.failed", error=sentence)
-        await self._send_quietly({"type": "failed", "kind": "worker", "error": sentence})
+        await self._send_quietly([{"type": "failed", "kind": "worker", "error": sentence}])
         self.stop(EXIT_CANNOT_BOOT)
 
     # ---- from configured to ready

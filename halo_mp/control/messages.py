@@ -233,11 +233,13 @@ class Places(TypedDict):
 
     `forgotten`: worker → supervisor → the other workers: the home worker of the port knows them no more. `used`:
     worker → supervisor → the home worker of the port: packets were sent to them. `hops.up`, `hops.down`: home worker
-    → supervisor: gateways that it watches. `watch`: supervisor → worker: those are all of them.
+    → supervisor: gateways that it watches, also to a new supervisor. `watch`: supervisor → worker: those are all of
+    them, once no `more` follow.
     """
 
     type: Literal["forgotten", "used", "hops.up", "hops.down", "watch"]
     neighbors: list[Place]
+    more: NotRequired[bool]
 
 
 class Static(TypedDict):

@@ -65,6 +65,11 @@ class NeighborTable(NeighborStates):
         entry = self._cache.get(address)
         return None if entry is None else entry.snapshot()
 
+    def is_up(self, address: int) -> bool | None:
+        """What was last reported of a neighbor that is watched; None for nothing."""
+        entry = self._cache.get(address)
+        return None if entry is None else entry.up
+
     def start(self, now: float) -> list[NeighborOutput]:
         """Begin to announce the interface's addresses, or to probe for them."""
         return self._claims.update(self.interface, now)
@@ -287,6 +292,8 @@ class NeighborTable(NeighborStates):
             outputs += self._drop_held(entry, INTERFACE_DOWN)
             if not entry.watched:
                 outputs += self._forget(entry, Loss.REMOVED)
+        for entry in self._cache:
+            entry.up = None  # who chooses among gateways begins anew too, and must hear of each again
         return outputs
 
     def _ask_watched(self, now: float) -> list[NeighborOutput]:

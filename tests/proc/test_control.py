@@ -113,6 +113,22 @@ def test_routes_with_as_many_hops_as_there_can_be_come_in_pages(pair: Instance) 
         assert set(client.routes.delete_all(prefixes)) == {None}
 
 
+def test_address_for_whose_routes_there_is_no_room_is_not_there(pair: Instance) -> None:
+    with client_of(pair) as client:
+        before, many = client.interfaces.list(), 65_536  # gateways, of which each is a target
+        via = [f"20.{i >> 16}.{i >> 8 & 255}.{i & 255}@0" for i in range(1, 1 + many)]
+        results = client.routes.add_all([(f"30.{i >> 8}.{i & 255}.0/24", via[i]) for i in range(many)])
+        assert "all 65535 targets are in use" in str(results[-1])
+        for address in ("10.99.0.1/24", "10.99.1.1/24"):
+            with pytest.raises(RefusedError, match="all 65535 targets are in use"):
+                client.addresses.add("0.7", address)
+        assert client.interfaces.list() == before
+        client.addresses.add("0", "10.99.0.1/24")  # an interface that is there has all it needs
+        client.routes.delete_all([f"30.0.{i}.0/24" for i in range(16)])
+        client.addresses.add("0.7", "10.99.1.1/24")
+        assert_answered(pair.namespace, *ADDRESSES)
+
+
 def test_interface_that_is_down_is_silent_until_it_is_up(pair: Instance) -> None:
     with Pinger(pair.namespace, ADDRESSES[1]) as other, client_of(pair) as client:
         other.wait_for_more()
@@ -185,6 +201,39 @@ def test_flags_and_changes_are_known_to_the_next_supervisor(namespace: Namespace
                 assert pinger.lost == set()
                 pinger.stop()
                 assert successor.stop() == 0
+
+
+def test_successor_finds_gateways_though_nothing_has_changed(namespace: Namespace) -> None:
+    with Instance(namespace, "--ports", "0,1") as instance:
+        assert_answered(namespace, *ADDRESSES, count=1)
+        kill_supervisor(instance)
+        with start_again(instance) as successor, client_of(successor) as client:
+            client.routes.add("192.0.2.0/24", via="10.77.0.9")
+            client.routes.add("192.0.3.0/24", via="10.77.1.9@1")
+            found = {each.prefix: each.hops for each in client.routes.list(within="192.0.2.0/23")}
+            assert found == {"192.0.2.0/24": ("10.77.0.9@0",), "192.0.3.0/24": ("10.77.1.9@1",)}
+            assert successor.stop() == 0
+
+
+def test_gateway_that_died_before_the_supervisor_gets_its_flows_back(namespace: Namespace) -> None:
+    with Instance(namespace, "--ports", "0,1") as instance, client_of(instance) as client:
+        assert_answered(namespace, *ADDRESSES, count=1)
+        client.routes.add("192.0.2.0/24", via=["10.77.0.2", "10.77.0.9"])
+        [down] = instance.wait_for("gateway.down")
+        kill_supervisor(instance)
+        with start_again(instance) as successor, client_of(successor) as other:
+            [again] = successor.wait_for("gateway.down")
+            assert again["address"] == down["address"] == "10.77.0.9"
+
+            def taken() -> set[str]:
+                flows = [other.routes.lookup("192.0.2.1", src=f"10.77.0.{i}") for i in range(1, 64)]
+                return {flow.hop for flow in flows if flow and flow.hop}
+
+            assert taken() == {"10.77.0.2@0"}
+            namespace.run("ip", "address", "add", "10.77.0.9/24", "dev", f"{successor.name}.0")
+            successor.wait_for("gateway.up")
+            assert taken() == {"10.77.0.2@0", "10.77.0.9@0"}
+            assert successor.stop() == 0
 
 
 def test_routes_file_is_loaded_once(namespace: Namespace, tmp_path: Path) -> None:

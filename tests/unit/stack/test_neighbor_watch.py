@@ -291,6 +291,16 @@ def test_watched_is_asked_again_when_its_interface_is_up() -> None:
     assert asked == [ADDRESS, PEER]
 
 
+def test_watched_that_stays_silent_is_reported_again_when_its_interface_was_down() -> None:
+    """Whoever spreads flows over gateways has taken all of an interface that is down for dead, and begins anew."""
+    ours = table()
+    ours.watch(PEER, NOW)
+    assert of_type(Forgotten, [out for _, out in run(ours, NOW + 10)]) == [GONE]
+    ours.update(dataclasses.replace(INTERFACE, up=False), NOW + 10)
+    ours.update(INTERFACE, NOW + 11)
+    assert of_type(Forgotten, [out for _, out in run(ours, NOW + 30)]) == [GONE]
+
+
 def test_neighbor_whose_address_becomes_ours_or_a_broadcast_is_gone() -> None:
     ours = table()
     hear(ours, reply(), NOW)

@@ -485,6 +485,14 @@ def test_machine_here_is_what_the_kernel_says() -> None:
         ),
         ("--address 0=10.0.0.1/24 --address 0.5=10.0.0.9/32", "these overlap: nobody could say where"),
         (
+            "--address 0=10.0.0.1/24 --address 0=10.0.0.255/16",
+            "interface 0 has 10.0.0.1/24, and 10.0.0.255 is a broadcast address of that network",
+        ),
+        (
+            "--address 0=10.0.0.0/32 --address 0=10.0.0.1/24",
+            "10.0.0.0 is a broadcast address of that network",
+        ),
+        (
             "--ports 0,1 --address 0=10.77.1.9/24",
             "interface 0 is in 10.77.1.0/24 and interface 1 in 10.77.1.0/24",
         ),

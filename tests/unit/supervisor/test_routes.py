@@ -268,6 +268,17 @@ def test_dead_gateway_loses_its_flows_and_gets_them_back(rig: Rig) -> None:
     assert rig.paths("8.8.8.8", 64)[ip("10.0.1.2")] in (21, 22)
 
 
+def test_gateways_that_die_together_are_news_once(rig: Rig) -> None:
+    rig.add("0.0.0.0/0", gateways("10.0.0.2", "10.0.1.2", "10.0.1.3"))
+    dead = [(1, ip("10.0.1.2")), (1, ip("10.0.1.3"))]
+    unknown = [(0, ip("10.0.1.2")), (0, ip("10.0.0.9"))]
+    assert sorted(rig.routes.set_hops([*dead, *unknown], alive=False)) == dead
+    assert set(rig.paths("8.8.8.8")) == {ip("10.0.0.2")}
+    assert rig.routes.set_hops(dead, alive=False) == []
+    assert sorted(rig.routes.set_hops([*dead, (0, ip("10.0.0.2"))], alive=True)) == dead
+    assert len(rig.paths("8.8.8.8")) == 3
+
+
 def test_all_gateways_dead_keeps_sending_to_them(rig: Rig) -> None:
     rig.add("0.0.0.0/0", gateways("10.0.0.2", "10.0.1.2"))
     for number in (0, 1):

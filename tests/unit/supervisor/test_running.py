@@ -88,6 +88,8 @@ def test_address_of_a_static_neighbor_that_becomes_ours_ends_it(start: Running) 
             "interface 0 is in 10.0.0.0/24 and interface 1 in 10.0.0.0/24, and these overlap",
         ),
         (add("1.9", "10.0.0.9/32"), "interface 0 is in 10.0.0.0/24 and interface 1.9 in 10.0.0.9/32"),
+        (add("0", "10.0.0.255/32"), "interface 0 has 10.0.0.1/24, and 10.0.0.255 is a broadcast"),
+        (add("0", "10.0.0.0/32", primary=True), "interface 0 has 10.0.0.1/24, and 10.0.0.0 is a broadcast"),
         (add("2", "10.9.0.1/24"), "there is no interface 2; there are 0, 1, 0.7."),
         (add("2.9", "10.9.0.1/24"), "there is no interface 2; there are 0, 1, 0.7."),
         (delete("0.8", "10.0.0.1/24"), "there is no interface 0.8; "),
