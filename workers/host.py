@@ -18,6 +18,7 @@ from halo_mp.control.messages import chunks
 from halo_mp.shm import tables
 from halo_mp.shm.layout import lib
 from halo_mp.stack.icmp_errors import IcmpErrorSettings
+from halo_mp.stack.neighbor_settings import NeighborSettings
 from halo_mp.stack.outputs import (
     Conflict,
     Drop,
@@ -229,6 +230,7 @@ class StackHost:
             rng=self._rng,
             slot=settings.slot,
             lookup=self._mirror.lookup,
+            settings=NeighborSettings(reachable_s=settings.reachable_time_s),
             errors=IcmpErrorSettings(rate=rate, burst=max(1, rate // 2)) if rate else None,
         )
         stack.set_peers(settings.slots)
