@@ -90,11 +90,12 @@ def test_connection_outlives_a_worker_and_the_driver(network: Network) -> None:
     instance, (left, right) = network.instance, network.hosts
     ledger = Ledger(instance, *network.slots)
     with Connection(left, right) as connection:
-        for role, slot in (("worker", 0), ("driver", None), ("worker", 1)):
+        deaths: list[tuple[lives.Role, int | None]] = [("worker", 0), ("driver", None), ("worker", 1)]
+        for role, slot in deaths:
             connection.wait_for_more()
-            old = lives.pid(instance, role, slot)  # type: ignore[arg-type]
+            old = lives.pid(instance, role, slot)
             lives.kill(old)
-            lives.wait_for_successor(instance, role, old, slot, timeout_s=30)  # type: ignore[arg-type]
+            lives.wait_for_successor(instance, role, old, slot, timeout_s=30)
             connection.wait_for_more()
         connection.finish()
     ledger.assert_whole()
