@@ -184,6 +184,14 @@ def add_routing(known: argparse.ArgumentParser) -> None:
         help="ICMP errors that each worker sends in a second at most, 0 for none (default %(default)s)",
     )
     group.add_argument(
+        "--reachable-time",
+        metavar="SECONDS",
+        default="30",
+        help="how long a neighbor that has answered counts as reachable, 1 to 3600, on the average (RFC 4861's "
+        "ReachableTime): a gateway of a route that falls silent is found out after half as long again and four "
+        "seconds (default %(default)s)",
+    )
+    group.add_argument(
         "--ecmp-seed",
         metavar="N",
         help="of the hash that chooses between the hops of a route, 0 to 4294967295; by default each instance has "

@@ -60,6 +60,8 @@ LEAST_RING_SIZE = 64
 MOST_RING_SIZE = 1 << 20
 MOST_SPARES = 8
 MOST_ICMP_RATE = 1_000_000
+MOST_REACHABLE_TIME_S = 3600.0
+"""RFC 4861 section 6.2.1 (AdvReachableTime)."""
 LEAST_HANG_TIMEOUT_S = 1.0
 """A worker shows a sign of life at least each 250 ms; a limit near that would kill healthy ones."""
 
@@ -84,6 +86,9 @@ def build(flags: argparse.Namespace, machine: Machine | None = None) -> Config:
         neighbors=plan_neighbors(reader, ports.interfaces),
         probe=flags.probe,
         icmp_rate=reader.number("--icmp-rate", 0, MOST_ICMP_RATE, example="1000", otherwise=0),
+        reachable_time_s=reader.seconds(
+            "--reachable-time", 1.0, MOST_REACHABLE_TIME_S, example="30", otherwise=1.0
+        ),
         ecmp_seed=reader.number("--ecmp-seed", 0, (1 << 32) - 1, example="7", otherwise=None),
         slots=slots.slots,
         driver_cores=slots.driver_cores,

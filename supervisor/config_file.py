@@ -45,6 +45,7 @@ KEYS: dict[str, dict[str, tuple[str, Kind]]] = {
         "probe": ("--probe", "true"),
         "routes_file": ("--routes-file", "text"),
         "icmp_rate": ("--icmp-rate", "text"),
+        "reachable_time": ("--reachable-time", "text"),
         "ecmp_seed": ("--ecmp-seed", "text"),
     },
     "cores": {

@@ -196,6 +196,8 @@ class Config:
     """Whether static addresses are probed (RFC 5227) before they are used."""
     icmp_rate: int
     """ICMP errors that each worker may send in a second."""
+    reachable_time_s: float
+    """How long a neighbor that has answered counts as reachable, on the average."""
     ecmp_seed: int | None
     """Of the hash that spreads flows over the hops of a route; None: another one for each instance."""
     slots: tuple[SlotConfig, ...]

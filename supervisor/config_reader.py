@@ -53,9 +53,11 @@ class FlagReader:
         """Return a whole number from `low` to `high`."""
         return self.one(flag, partial(values.number, low=low, high=high, example=example), otherwise)
 
-    def seconds(self, flag: str, low: float, example: str, otherwise: D) -> float | D:
-        """Return a number of seconds of at least `low`."""
-        return self.one(flag, partial(values.seconds, low=low, example=example), otherwise)
+    def seconds(
+        self, flag: str, low: float, high: float | None = None, *, example: str, otherwise: D
+    ) -> float | D:
+        """Return a number of seconds of at least `low`, and at most `high` where that is given."""
+        return self.one(flag, partial(values.seconds, low=low, high=high, example=example), otherwise)
 
     def choice(self, flag: str, choices: Sequence[str]) -> str:
         """Return one of `choices`."""

@@ -81,14 +81,15 @@ def distinct(flag: str, text: str, high: int, example: str) -> tuple[int, ...]:
     return found
 
 
-def seconds(flag: str, text: str, low: float, example: str) -> float:
-    """Return a finite number of seconds of at least `low`."""
+def seconds(flag: str, text: str, low: float, high: float | None = None, *, example: str) -> float:
+    """Return a finite number of seconds of at least `low`, and at most `high` where that is given."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not (math.isfinite(value) and value >= low):
-        raise refusal(flag, text, f"expected a number of seconds, {low:g} or more", example)
+    if not (math.isfinite(value) and low <= value <= (math.inf if high is None else high)):
+        limits = f"{low:g} or more" if high is None else f"from {low:g} to {high:g}"
+        raise refusal(flag, text, f"expected a number of seconds, {limits}", example)
     return value
 
 
@@ -121,7 +122,7 @@ def restart_limit(flag: str, text: str) -> tuple[int, float]:
     count, slash, period = text.partition("/")
     if not slash or _digits(count) is None:
         raise refusal(flag, text, "expected how many restarts in how many seconds", "5/10")
-    return number(flag, count, 0, 1_000_000, "5/10"), seconds(flag, period, 0.1, "5/10")
+    return number(flag, count, 0, 1_000_000, "5/10"), seconds(flag, period, 0.1, example="5/10")
 
 
 def spares(flag: str, text: str, high: int) -> int | None:

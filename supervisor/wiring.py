@@ -100,6 +100,7 @@ def worker_configure(
         "slots": [each.number for each in config.slots],
         "probe": config.probe,
         "icmp_rate": config.icmp_rate,
+        "reachable_time_s": config.reachable_time_s,
         "macswap": sorted(config.macswap.items()),
         "twins": [(port.number, port.twin.port, port.twin.only or 0) for port in config.ports if port.twin],
         "ports": sorted({port for port, _ in slot.feeds}),

@@ -19,6 +19,7 @@ from halo_mp.shm import tables
 from halo_mp.shm.layout import lib
 from halo_mp.stack.icmp_errors import IcmpErrorSettings
 from halo_mp.stack.interface import Key
+from halo_mp.stack.neighbor_settings import NeighborSettings
 from halo_mp.stack.outputs import (
     Conflict,
     Drop,
@@ -243,6 +244,7 @@ class StackHost:
             rng=self._rng,
             slot=settings.slot,
             lookup=self._mirror.lookup,
+            settings=NeighborSettings(reachable_s=settings.reachable_time_s),
             errors=IcmpErrorSettings(rate=rate, burst=max(1, rate // 2)) if rate else None,
         )
         stack.set_peers(settings.slots)

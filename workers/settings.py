@@ -44,6 +44,7 @@ class Settings:
     slots: frozenset[int] = frozenset()  # that there are: frames may be handed to their workers
     probe: bool = False  # addresses before they are used
     icmp_rate: int = 100  # errors a second; 0: none
+    reachable_time_s: float = 30.0  # of a neighbor that has answered
 
 
 def parse_command_line(arguments: Sequence[str]) -> CommandLine:
@@ -80,4 +81,5 @@ def parse_settings(message: dict[str, Any]) -> Settings:
         slots=frozenset(int(slot) for slot in message.get("slots", ())),
         probe=bool(message.get("probe", False)),
         icmp_rate=int(message.get("icmp_rate", 100)),
+        reachable_time_s=float(message.get("reachable_time_s", 30.0)),
     )

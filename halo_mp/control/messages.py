@@ -177,6 +177,7 @@ class WorkerConfigure(TypedDict):
     slots: list[int]  # that there are: frames may be handed to their workers
     probe: bool  # static addresses before they are used
     icmp_rate: int  # errors in a second, 0: none
+    reachable_time_s: float  # of a neighbor that has answered, on the average
     macswap: list[tuple[int, int]]
     twins: list[
         tuple[int, int, int]

@@ -386,6 +386,7 @@ def test_every_other_flag_arrives() -> None:
         "--rx-checksum --tx-checksum --idle SLEEP --stats-log 2.5 --debug-log --user nobody --log-level "
         "warning --log-format json --restart-limit 0/0.5 --hang-timeout 1 --orphan-timeout 0 --macswap "
         "0=1 --macswap 1=0 --no-promiscuous --probe --icmp-rate 7 --ecmp-seed 0 --control-group adm "
+        "--reachable-time 1.5 "
         "--routes-file r.txt --neighbor 0=10.77.0.9,02:00:00:00:00:09"
     )
     assert (found.instance, found.mem_channels, found.idle, found.stats_log) == ("edge-1", 4, "sleep", 2.5)
@@ -397,6 +398,7 @@ def test_every_other_flag_arrives() -> None:
     assert (found.probe, found.icmp_rate, found.ecmp_seed, found.control_group) == (True, 7, 0, "adm")
     assert found.routes_file == str(Path("r.txt").absolute())
     assert found.neighbors == (config.NeighborConfig(0, 0, 0x0A4D0009, bytes.fromhex("020000000009")),)
+    assert (found.reachable_time_s, built().reachable_time_s) == (1.5, 30.0)
     assert (built().probe, built().icmp_rate, built().ecmp_seed, built().routes_file) == (
         False,
         1000,
@@ -521,6 +523,8 @@ def test_machine_here_is_what_the_kernel_says() -> None:
             "10.77.0.9 is named twice for interface 0",
         ),
         ("--icmp-rate -1", "from 0 to 1000000"),
+        ("--reachable-time 0.5", "from 1 to 3600"),
+        ("--reachable-time 3601", "from 1 to 3600"),
         ("--ecmp-seed 4294967296", "from 0 to 4294967295"),
         ("--control-group ''", "name or the number of a group"),
         ("--routes-file ''", "the name of a file"),

@@ -60,6 +60,7 @@ forward = false
 probe = true
 routes_file = "routes.txt"
 icmp_rate = 10
+reachable_time = 2.5
 ecmp_seed = 3
 
 [[routes]]
@@ -110,7 +111,7 @@ THE_SAME = (
     "--no-promiscuous --mac 0=02:00:00:00:00:05 --macswap 0=1 --slot 0=0.0,1 --slot 1=0.1 "
     "--address 0=10.1.0.1/24 "
     "--redirects 0 --address 0.100=10.1.100.1/24 --address 0.100=10.1.101.0/31 --mtu 0.100=1400 --proxy-arp 0.100 "
-    "--directed-broadcast 0.100 --vlan 1.7 --no-forward --probe --icmp-rate 10 --ecmp-seed 3 "
+    "--directed-broadcast 0.100 --vlan 1.7 --no-forward --probe --icmp-rate 10 --reachable-time 2.5 --ecmp-seed 3 "
     "--route default=10.1.0.2*2,10.1.100.9 --route 10.9.0.0/16=blackhole --neighbor 0=10.1.0.9,02:00:00:00:00:09 "
     "--cores 1,2 --driver-cores 0 --idle poll --ring-size 1024 --pool-size 50000 --hugepages off --mem-channels 2 "
     "--eal=-v --eal=--no-hpet --rx-checksum --tx-checksum --stats-log 0.5 --debug-log --log-level warning "
