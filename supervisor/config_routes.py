@@ -32,7 +32,7 @@ from halo_mp.supervisor.config_model import (
 )
 from halo_mp.supervisor.config_reader import FlagReader
 from halo_mp.supervisor.config_values import neighbor, parse_host, parse_interface, refusal
-from halo_mp.supervisor.routes import MAX_HOPS, MAX_WEIGHT, Hop, Via
+from halo_mp.supervisor.targets import MAX_HOPS, MAX_WEIGHT, Hop, Via
 
 ON_LINK = 0
 """Address of the hop that is the destination itself."""

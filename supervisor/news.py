@@ -3,7 +3,7 @@
 
 A port has one home worker that resolves its neighbors. It says what it has learned, and what it has forgotten; the
 others say which of its neighbors they use, so that it keeps them. Gateways that are one of several for a route are
-watched by it: when one dies its flows are spread over the others (`halo_mp.supervisor.routes`), until it is back.
+watched by it: when one dies its flows are spread over the others (`halo_mp.supervisor.targets`), until it is back.
 
 Everything here makes things faster, or known sooner. While nobody passes news on, packets for neighbors that a worker
 does not know are handed to the home worker.
@@ -72,7 +72,7 @@ class News:
         interfaces = self._interfaces()
         wanted = frozenset(
             (*interfaces[number].key, address)
-            for number, address in self._routes.gateways()
+            for number, address in self._routes.targets.gateways()
             if number in interfaces
         )
         if wanted == self._watched:
@@ -111,7 +111,7 @@ class News:
     def _set_hops(self, places: Iterable[Place], *, alive: bool) -> None:
         numbers = {entry.key: number for number, entry in self._interfaces().items()}
         hops = {(numbers[place[:2]], place[2]): place for place in places if place[:2] in numbers}
-        for hop in self._routes.set_hops(hops, alive=alive):
+        for hop in self._routes.targets.set_hops(hops, alive=alive):
             port, vlan, address = hops[hop]
             event = "gateway.up" if alive else "gateway.down"
             say = log.info if alive else log.warning

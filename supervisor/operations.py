@@ -28,8 +28,9 @@ from halo_mp.supervisor.config_routes import parse_hops, parse_prefix, via_of
 from halo_mp.supervisor.config_values import parse_address, parse_host, parse_interface, parse_mac
 from halo_mp.supervisor.plain import to_plain
 from halo_mp.supervisor.published import Published
-from halo_mp.supervisor.routes import Hop, Route, Via
+from halo_mp.supervisor.routes import Route
 from halo_mp.supervisor.running import RefusedError
+from halo_mp.supervisor.targets import Hop, Via
 
 PAGE_OCTETS = 32 << 10
 """After which a page ends: a route with as many hops as it can have still fits into the frame."""

@@ -28,8 +28,9 @@ from halo_mp.supervisor.keeper_worker import WorkerKeeper
 from halo_mp.supervisor.life import Life
 from halo_mp.supervisor.neighbors import NeighborTable
 from halo_mp.supervisor.news import News
-from halo_mp.supervisor.routes import RouteError, Routes
+from halo_mp.supervisor.routes import Routes
 from halo_mp.supervisor.running import RefusedError, Running
+from halo_mp.supervisor.targets import RouteError
 from halo_mp.supervisor.wiring import interface_flags, interfaces
 
 TABLES_POLL_S = 0.005

@@ -17,7 +17,8 @@ from halo_mp.shm.tables import Interface, TablesWriter, create_tables
 from halo_mp.supervisor.life import Life
 from halo_mp.supervisor.neighbors import CAPACITY, NeighborTable
 from halo_mp.supervisor.news import News
-from halo_mp.supervisor.routes import Hop, Routes
+from halo_mp.supervisor.routes import Routes
+from halo_mp.supervisor.targets import Hop
 
 MAC = bytes.fromhex("020000000001")
 NET = 10 << 24

@@ -16,7 +16,8 @@ from halo_mp.shm.fib import Columns, FibWriter, Target, TargetKind, create_fib, 
 from halo_mp.shm.layout import lib
 from halo_mp.shm.region import Region
 from halo_mp.shm.tables import Interface, InterfaceFlag, TablesWriter, create_tables
-from halo_mp.supervisor.routes import Hop, RouteError, Routes, Via
+from halo_mp.supervisor.routes import Routes
+from halo_mp.supervisor.targets import Hop, RouteError, Via
 
 MAC = bytes.fromhex("02aabbccddee")
 
@@ -259,12 +260,12 @@ def test_flows_are_spread_by_weight(rig: Rig) -> None:
 def test_dead_gateway_loses_its_flows_and_gets_them_back(rig: Rig) -> None:
     rig.add("0.0.0.0/0", gateways("10.0.0.2", "10.0.1.2", "10.0.2.2"))
     before = [rig.lookup("8.8.8.8", flow).address for flow in range(64)]
-    rig.routes.set_hop(1, ip("10.0.1.2"), alive=False)
+    rig.routes.targets.set_hops([(1, ip("10.0.1.2"))], alive=False)
     during = [rig.lookup("8.8.8.8", flow).address for flow in range(64)]
     assert ip("10.0.1.2") not in during
     assert all(new == old for old, new in zip(before, during, strict=True) if old != ip("10.0.1.2"))
-    assert not rig.routes.is_alive(1, ip("10.0.1.2"))
-    rig.routes.set_hop(1, ip("10.0.1.2"), alive=True)
+    assert not rig.routes.targets.is_alive(1, ip("10.0.1.2"))
+    rig.routes.targets.set_hops([(1, ip("10.0.1.2"))], alive=True)
     assert rig.paths("8.8.8.8", 64)[ip("10.0.1.2")] in (21, 22)
 
 
@@ -272,17 +273,17 @@ def test_gateways_that_die_together_are_news_once(rig: Rig) -> None:
     rig.add("0.0.0.0/0", gateways("10.0.0.2", "10.0.1.2", "10.0.1.3"))
     dead = [(1, ip("10.0.1.2")), (1, ip("10.0.1.3"))]
     unknown = [(0, ip("10.0.1.2")), (0, ip("10.0.0.9"))]
-    assert sorted(rig.routes.set_hops([*dead, *unknown], alive=False)) == dead
+    assert sorted(rig.routes.targets.set_hops([*dead, *unknown], alive=False)) == dead
     assert set(rig.paths("8.8.8.8")) == {ip("10.0.0.2")}
-    assert rig.routes.set_hops(dead, alive=False) == []
-    assert sorted(rig.routes.set_hops([*dead, (0, ip("10.0.0.2"))], alive=True)) == dead
+    assert rig.routes.targets.set_hops(dead, alive=False) == []
+    assert sorted(rig.routes.targets.set_hops([*dead, (0, ip("10.0.0.2"))], alive=True)) == dead
     assert len(rig.paths("8.8.8.8")) == 3
 
 
 def test_all_gateways_dead_keeps_sending_to_them(rig: Rig) -> None:
     rig.add("0.0.0.0/0", gateways("10.0.0.2", "10.0.1.2"))
     for number in (0, 1):
-        rig.routes.set_hop(number, ip(f"10.0.{number}.2"), alive=False)
+        rig.routes.targets.set_hops([(number, ip(f"10.0.{number}.2"))], alive=False)
     assert set(rig.paths("8.8.8.8")) <= {ip("10.0.0.2"), ip("10.0.1.2")}
 
 
@@ -313,7 +314,7 @@ def test_routes_with_the_same_next_hops_share_a_group(rig: Rig) -> None:
 def test_gateways_of_groups_are_worth_watching(rig: Rig) -> None:
     rig.add("10.9.0.0/16", "10.0.2.2")
     rig.add("0.0.0.0/0", gateways("10.0.0.2", "10.0.1.2"))
-    assert set(rig.routes.gateways()) == {(0, ip("10.0.0.2")), (1, ip("10.0.1.2"))}
+    assert set(rig.routes.targets.gateways()) == {(0, ip("10.0.0.2")), (1, ip("10.0.1.2"))}
 
 
 # ---- reuse and successors
