@@ -2,8 +2,8 @@
 """Spreading flows over several paths: buckets by weight, and as few of them moved as possible.
 
 A flow's hash names a bucket, a bucket a path. When a path goes, only its buckets get another one; when one
-comes, it gets its share from those that have more than theirs. So a flow keeps its path for as long as that
-is there (resilient hashing). Pure functions.
+comes, it gets its share from those that have more than theirs, and first what it had before it went. So a flow
+keeps its path for as long as that is there (resilient hashing). Pure functions.
 """
 
 from __future__ import annotations
@@ -35,12 +35,21 @@ def shares(weights: Mapping[int, int], buckets: int) -> dict[int, int]:
 def spread(before: Sequence[int], weights: Mapping[int, int]) -> list[int]:
     """Return the buckets, as they were or empty (0), spread over these paths; `weights` must not be empty."""
     wanted = shares(weights, len(before))
-    kept: Counter[int] = Counter()
-    buckets: list[int] = []
-    for path in before:
-        keep = kept[path] < wanted.get(path, 0)
-        kept[path] += keep
-        buckets.append(path if keep else 0)
-    missing = [path for path in wanted for _ in range(wanted[path] - kept[path])]
+    fresh = _fill([0] * len(before), wanted)
+    left = Counter(wanted)
+    buckets = [0] * len(before)
+    # What these paths would have had from the start comes first: so a path that comes back takes what it had before,
+    # and not from flows that have never moved.
+    order = sorted(range(len(before)), key=lambda bucket: before[bucket] != fresh[bucket])
+    for bucket in order:
+        if left[before[bucket]] > 0:
+            left[before[bucket]] -= 1
+            buckets[bucket] = before[bucket]
+    return _fill(buckets, left)
+
+
+def _fill(buckets: Sequence[int], missing: Mapping[int, int]) -> list[int]:
+    """Return the buckets with the empty ones given to paths that miss so many each, as many as there are."""
+    paths = [path for path, count in missing.items() for _ in range(count)]
     # Taken in turn, so that what one path left goes to all others and not to the first of them.
-    return [path or missing.pop(i % len(missing)) for i, path in enumerate(buckets)]
+    return [path or paths.pop(i % len(paths)) for i, path in enumerate(buckets)]

@@ -25,7 +25,7 @@ from halo_mp.wire.icmpv4 import (
     PORT_UNREACHABLE,
     UNREACHABLE,
 )
-from tests.support.flows import Asker, Listener, Told, sender
+from tests.support.flows import Asker, Listener, Told, gather, sender
 from tests.support.namespace import Namespace, connect, wait_until
 from tests.support.network import Host, Network
 from tests.support.station import Heard, Station, socket_in
@@ -229,15 +229,9 @@ def test_longer_datagrams_that_may_be_fragmented_arrive_whole(path: Path) -> Non
     sizes = (1372, 1373, 1472, 1473, *((1900,) if path.driver == "net_af_packet" else (8000, 40000)))
     sent = [os.urandom(size) for size in sizes]
     with Listener(path.far, 7000) as listener, sender(path.left.namespace) as out:
-        received: list[bytes] = []
         for data in sent:
             out.sendto(data, (FAR, 7000))
-
-        def all_here() -> bool:
-            received.extend(each.data for each in listener.arrived())
-            return len(received) >= len(sent)
-
-        wait_until(all_here, what="all datagrams")
+        received = [each.data for each in gather([listener], len(sent))]
     assert sorted(received, key=len) == sent
     assert not path.network.settled().since(before).drops
 

@@ -14,7 +14,7 @@ import pytest
 from halo_mp.control.client import Client
 from halo_mp.wire import arp, icmpv4, ipv4
 from tests.support import frames
-from tests.support.flows import Asker, Datagram, Listener, Told, sender
+from tests.support.flows import Asker, Listener, Told, gather, sender
 from tests.support.namespace import wait_until
 from tests.support.network import Network
 from tests.support.station import Heard, Station
@@ -174,8 +174,7 @@ def test_directed_broadcast_goes_out_while_it_is_on(network: Network, client: Cl
         wait_until(lambda: drops(1), what="the drop")
         client.interfaces.set("1", directed_broadcast=True)
         out.sendto(b"on", (BROADCAST, PORT))
-        found: list[Datagram] = []
-        wait_until(lambda: found.extend(listener.arrived()) or found, what="the datagram")
+        found = gather([listener], 1)
         client.interfaces.set("1", directed_broadcast=False)
         out.sendto(b"off again", (BROADCAST, PORT))
         wait_until(lambda: drops(2), what="the other drop")

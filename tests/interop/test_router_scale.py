@@ -13,7 +13,7 @@ import pytest
 
 from tests.support import frames
 from tests.support.accounts import arrived, tally
-from tests.support.flows import Datagram, Listener, send_paced, sender
+from tests.support.flows import Listener, gather, send_paced, sender
 from tests.support.namespace import wait_until
 from tests.support.network import Network
 from tests.support.station import Station
@@ -26,18 +26,6 @@ GATEWAYS = ("10.1.0.2", "10.2.0.2")
 CHANGES = 200
 STREAM_PPS = 5000
 STREAM = 10_000  # datagrams
-
-
-def gather(listeners: list[Listener], count: int) -> list[Datagram]:
-    """Wait until so many datagrams have arrived; return them."""
-    found: list[Datagram] = []
-
-    def enough() -> bool:
-        found.extend(each for listener in listeners for each in listener.arrived())
-        return len(found) >= count
-
-    wait_until(enough, timeout_s=20, what=f"{count} datagrams")
-    return found
 
 
 # ---- neighbors

@@ -7,10 +7,10 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Self
 
-from tests.support.namespace import Namespace
+from tests.support.namespace import Namespace, wait_until
 from tests.support.station import socket_in
 
 _IP_PKTINFO, _IP_RECVERR = 8, 11
@@ -68,6 +68,18 @@ class Listener:
                 return
             [(_, _, info)] = ancillary
             yield Datagram(data, source, socket.inet_ntoa(info[8:12]))
+
+
+def gather(listeners: Sequence[Listener], count: int) -> list[Datagram]:
+    """Wait until so many datagrams have arrived; return them."""
+    found: list[Datagram] = []
+
+    def enough() -> bool:
+        found.extend(each for listener in listeners for each in listener.arrived())
+        return len(found) >= count
+
+    wait_until(enough, timeout_s=20, what=f"{count} datagrams")
+    return found
 
 
 def sender(namespace: Namespace, *, port: int = 0) -> socket.socket:

@@ -49,6 +49,16 @@ def test_path_comes_back_and_moves_no_more_than_its_share(seed: int) -> None:
     assert Counter(after) == Counter(ecmp.shares(weights, 512))
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_path_goes_and_comes_back_to_its_own_flows(seed: int) -> None:
+    dice = random.Random(seed)
+    weights = {path: dice.randrange(1, 9) for path in range(1, dice.randrange(3, 40))}
+    first = ecmp.spread([0] * ecmp.bucket_count(list(weights.values())), weights)
+    for gone in weights:
+        rest = {path: weight for path, weight in weights.items() if path != gone}
+        assert ecmp.spread(ecmp.spread(first, rest), weights) == first
+
+
 def test_more_paths_than_buckets_leaves_none_empty() -> None:
     assert 0 not in ecmp.spread([0] * 64, dict.fromkeys(range(1, 100), 1))
 
