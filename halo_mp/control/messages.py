@@ -233,13 +233,19 @@ class Places(TypedDict):
 
     `forgotten`: worker → supervisor → the other workers: the home worker of the port knows them no more. `used`:
     worker → supervisor → the home worker of the port: packets were sent to them. `hops.up`, `hops.down`: home worker
-    → supervisor: gateways that it watches, also to a new supervisor. `watch`: supervisor → worker: those are all of
-    them, once no `more` follow.
+    → supervisor: gateways that it watches, also to a new supervisor.
     """
 
-    type: Literal["forgotten", "used", "hops.up", "hops.down", "watch"]
+    type: Literal["forgotten", "used", "hops.up", "hops.down"]
     neighbors: list[Place]
-    more: NotRequired[bool]
+
+
+class Watch(TypedDict):
+    """Supervisor → worker: these gateways are to be watched, and no others, once there are no `more`."""
+
+    type: Literal["watch"]
+    neighbors: list[Place]
+    more: bool
 
 
 class Static(TypedDict):
