@@ -68,7 +68,7 @@ class Targets:
             self._resolve(target, number)
 
     def set_hops(self, hops: Collection[tuple[int, int]], *, alive: bool) -> list[tuple[int, int]]:
-        """Gateways, (interface, address), died or came back: flows leave them, or return. Return for which that is news."""
+        """Gateways (interface, address) died, or came back, and flows with them; return for which that is news."""
         news: dict[tuple[int, int], None] = {}
         groups: set[int] = set()
         addresses = {address for _, address in hops}

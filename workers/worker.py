@@ -129,7 +129,7 @@ class Worker:
                 self._host.touch([_place(item) for item in message["neighbors"]])
             case "watch" if self._host:
                 self._to_watch += [_place(item) for item in message["neighbors"]]
-                if not message.get("more"):
+                if not message["more"]:
                     self._host.watch(self._to_watch)
                     self._to_watch = []
             case "ping":

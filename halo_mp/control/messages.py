@@ -242,11 +242,11 @@ class Places(TypedDict):
 
 
 class Watch(TypedDict):
-    """Supervisor → worker: those are all the gateways to watch, once no `more` follow."""
+    """Supervisor → worker: these gateways are to be watched, and no others, once there are no `more`."""
 
     type: Literal["watch"]
     neighbors: list[Place]
-    more: NotRequired[bool]
+    more: bool
 
 
 class Static(TypedDict):
