@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import os
 from array import array
+from bisect import bisect
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -228,7 +229,7 @@ class FibWriter:
         try:
             number = self._take_target()
         except FibFullError:
-            self._free_buckets[len(buckets)].append(first)
+            self._free_buckets(first, first + len(buckets))
             raise
         self._members[number] = []
         for order, (target, weight) in enumerate(members):
@@ -352,19 +353,27 @@ class FibWriter:
             for member in self._members.pop(number):
                 self._fib.member[member].group = 0
                 self._free_members.append(member)
-            self._free_buckets.setdefault(place.count, []).append(place.first)
+            self._free_buckets(place.first, place.first + place.count)
         place.what = place.address = place.flags = place.first = place.count = 0
         self._free.append(number)
 
     def _take_buckets(self, count: int) -> int:
-        """Return the first of `count` buckets, a power of two. They are kept by size, and not joined again."""
-        free = self._free_buckets.setdefault(count, [])
-        if free:
-            return free.pop()
-        if self._bucket_end + count > MAX_BUCKETS:
-            raise FibFullError(f"all {MAX_BUCKETS} buckets of groups are in use")
-        self._bucket_end += count
-        return self._bucket_end - count
+        """Return the first of `count` buckets in a row."""
+        for position, (first, end) in enumerate(self._gaps):
+            if end - first >= count:
+                self._gaps[position : position + 1] = [(first + count, end)] if end - first > count else []
+                return first
+        raise FibFullError(f"all {MAX_BUCKETS} buckets of groups are in use")
+
+    def _free_buckets(self, first: int, end: int) -> None:
+        """Give buckets back; gaps that touch become one."""
+        position = bisect(self._gaps, (first, end))
+        if position < len(self._gaps) and self._gaps[position][0] == end:
+            end = self._gaps.pop(position)[1]
+        if position and self._gaps[position - 1][1] == first:
+            position -= 1
+            first = self._gaps.pop(position)[0]
+        self._gaps.insert(position, (first, end))
 
     def _take_over_groups(self, used: set[int]) -> None:
         self._members: dict[int, list[int]] = {
@@ -378,9 +387,17 @@ class FibWriter:
             if group:  # a writer died while it made the group
                 self._fib.member[place].group = 0
             self._free_members.append(place)
-        self._free_buckets: dict[int, list[int]] = {}
-        ends = [self._fib.target[number].first + self._fib.target[number].count for number in self._members]
-        self._bucket_end = max(ends, default=0)
+        self._gaps: list[tuple[int, int]] = []  # of buckets that no group has: first and end, in order
+        end = 0
+        for first, count in sorted((place.first, place.count) for place in map(self._place, self._members)):
+            if end < first:
+                self._gaps.append((end, first))
+            end = first + count
+        if end < MAX_BUCKETS:
+            self._gaps.append((end, MAX_BUCKETS))
+
+    def _place(self, number: int) -> Any:
+        return self._fib.target[number]
 
     def _entry(self, place: int) -> RouteEntry | None:
         return None if place == -errno.ENOENT else self._read(place)

@@ -51,8 +51,10 @@ def test_two_kernels_ping_each_other(routed: Routed) -> None:
     assert routed.left.ping(RIGHT, count=20, options=("-i", "0.01")) == 20
     assert routed.right.ping(LEFT, count=20, options=("-i", "0.01")) == 20
     happened = [now - was for now, was in zip(forwarded(routed), before, strict=True)]
-    # Each worker forwards what comes in by its port, requests and answers; the first ones wait for a neighbor.
-    assert all(36 <= count <= 40 for count in happened), happened
+    # Each worker forwards what comes in by its port, requests and answers. The first ones wait for a neighbor, or are
+    # handed to the other worker, until news of that neighbor has come.
+    assert 76 <= sum(happened) <= 80, happened
+    assert min(happened) >= 20, happened
 
 
 def test_far_address_of_the_router_answers(routed: Routed) -> None:

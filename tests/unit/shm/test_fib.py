@@ -277,6 +277,25 @@ def test_groups_buckets_and_members_come_back(rig: Rig) -> None:
     assert len(set(groups)) == len(groups)
 
 
+@pytest.mark.parametrize("reopened", [False, True])
+def test_buckets_of_small_groups_are_joined_for_large_ones(rig: Rig, *, reopened: bool) -> None:
+    path = rig.writer.new_target(Target(TargetKind.GATEWAY, 0, 1))
+    small, large = 64, 16384
+    groups = [rig.writer.new_group([(path, 1)], [path] * small) for _ in range(fib.MAX_BUCKETS // small)]
+    kept = groups.pop(large // small - 1)  # at the end of what would be the first large group
+    for group in random.Random(1).sample(groups, len(groups)):
+        rig.writer.retire(group)
+    rig.writer.seal(2)
+    rig.writer.reclaim(2)
+    if reopened:
+        rig.reopen()
+    made = [rig.writer.new_group([(path, 1)], [path] * large) for _ in range(fib.MAX_BUCKETS // large - 1)]
+    with pytest.raises(FibFullError, match="buckets"):
+        rig.writer.new_group([(path, 1)], [path] * large)
+    places = sorted(rig.fib.pointer.target[group].first for group in (kept, *made))
+    assert places == [large - small, *range(large, fib.MAX_BUCKETS, large)]
+
+
 # ---- successors
 
 
