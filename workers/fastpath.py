@@ -19,6 +19,7 @@ from halo_mp.shm.tables import Interface, read_interface
 
 DROP_NUMBERS = {name: number for number, name in enumerate(DROP_NAMES)}
 CONSUMED = -1
+PYTHON_PERCENT = 50  # of the worker's time that punts may take: the other half is forwarding's
 
 
 class PollReason(IntFlag):
@@ -91,6 +92,7 @@ class FastPath:
             epoll_fd,
         )
         setup.idle_policy, setup.spin_ns, setup.debug = idle, spin_ns, debug
+        setup.python_percent = PYTHON_PERCENT
         out = ffi.new("struct halo_worker **")
         _check(lib.halo_worker_create(setup, out))
         self._worker = out[0]

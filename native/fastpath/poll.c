@@ -196,6 +196,7 @@ int halo_worker_poll(struct halo_worker *worker, int64_t timeout_ns, struct halo
 	if (halo_worker_held(worker)) /* Python owes us an answer to each punt before the next burst */
 		return -EBUSY;
 	start_poll(worker);
+	halo_share_settle(&worker->share, (uint64_t)start);
 	do {
 		turns++;
 		result->reasons = turn(worker, deadline, &idle_since);
@@ -213,5 +214,7 @@ int halo_worker_poll(struct halo_worker *worker, int64_t timeout_ns, struct halo
 	result->touched_count = worker->touched_count;
 	if (worker->touched_count)
 		result->reasons |= HALO_POLL_TOUCHED;
+	if (worker->punt_count)
+		halo_share_start(&worker->share);
 	return (int)worker->punt_count;
 }

@@ -9,7 +9,7 @@
 #include "octets.h"
 #include "worker.h"
 
-enum { ETHERTYPE_VLAN = 0x8100 };
+enum { ETHERTYPE_VLAN = 0x8100, ETHERTYPE_ARP = 0x0806 };
 
 static inline bool halo_tx_put(struct halo_worker *worker, struct halo_descriptor descriptor)
 {
@@ -130,9 +130,13 @@ static void finish_other(struct halo_worker *worker, struct halo_packet *packet,
 {
 	switch (packet->verdict) {
 	case HALO_VERDICT_PUNT:
-		punt(worker, packet);
-		tally->punted++;
-		return;
+		if (likely(halo_share_allows(&worker->share, worker->now_ns, packet->ethertype == ETHERTYPE_ARP))) {
+			punt(worker, packet);
+			tally->punted++;
+			return;
+		}
+		halo_count(&worker->slot->worker.drops[HALO_DROP_python_busy], 1);
+		break;
 	case HALO_VERDICT_HAND:
 		tally->tx_handed +=
 			put_or_lose(worker, descriptor_of(packet, (uint8_t)packet->tx_port, HALO_ACTION_HAND));

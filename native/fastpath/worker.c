@@ -78,6 +78,8 @@ static void set_up(struct halo_worker *worker, const struct halo_worker_setup *s
 	worker->idle_policy = setup->idle_policy;
 	worker->spin_ns = setup->idle_policy == HALO_IDLE_SLEEP ? 0 : setup->spin_ns;
 	worker->debug = setup->debug != 0;
+	worker->share.percent = setup->python_percent < 100 ? setup->python_percent : 0;
+	worker->share.credit_ns = HALO_SHARE_LIMIT_NS;
 	for (i = 0; i < PORT_ENTRIES; i++)
 		worker->port[i].macswap_to = HALO_NO_PORT;
 	halo_interfaces_compile(worker);

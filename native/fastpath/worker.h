@@ -13,6 +13,7 @@
 
 #include "addresses.h"
 #include "neighbors.h"
+#include "share.h"
 #include "tokens.h"
 
 enum {
@@ -98,6 +99,7 @@ struct halo_worker {
 	struct halo_neighbors neighbors;
 	struct halo_tokens resolve_tokens;
 	struct halo_tokens error_tokens;
+	struct halo_share share;
 	struct halo_selection routed;
 	struct halo_hop hop[HALO_BURST];
 	uint32_t hop_count;

@@ -269,6 +269,59 @@ static void punts_end_in_each_way(void)
 	rig_close();
 }
 
+static void spend(int64_t time_ns)
+{
+	struct timespec now;
+	int64_t end_ns;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+	end_ns = now.tv_sec * INT64_C(1000000000) + now.tv_nsec + time_ns;
+	do {
+		clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+	} while (now.tv_sec * INT64_C(1000000000) + now.tv_nsec < end_ns);
+}
+
+/* Deliver one frame; whether it was punted, which is ended. */
+static bool is_punted(const struct frame *frame)
+{
+	rig_deliver(frame, 0, 0);
+	if (!(rig_poll() & HALO_POLL_PUNTS))
+		return false;
+	CHECK_EQUAL(halo_worker_finish_punt(rig.worker, 0, -1), 0);
+	halo_worker_flush(rig.worker);
+	return true;
+}
+
+/* 200 ms of Python at once, 50 more for ARP; behind that half of the time. Forwarding and echoes go on. */
+static void python_spends_its_share(void)
+{
+	struct plan plan = echo;
+	struct frame datagram;
+	uint32_t turns = 0;
+
+	open_plain();
+	halo_worker_detach(rig.worker);
+	rig.setup.python_percent = 50;
+	CHECK_EQUAL(halo_worker_create(&rig.setup, &rig.worker), 0);
+	CHECK(rig_poll() & HALO_POLL_ENABLED);
+	plan.protocol = 99;
+	frame_make(&plan, &datagram);
+	CHECK(is_punted(&datagram));
+	spend(100000000);
+	CHECK(is_punted(&datagram)); /* there is credit left */
+	spend(140000000);            /* overdrawn by 40 ms, less half of the time that passes */
+	CHECK(!is_punted(&datagram));
+	CHECK_EQUAL(rig.slot->worker.drops[HALO_DROP_python_busy], 1);
+	CHECK(is_punted(&arp));
+	rig_check_reply(&request, 0);
+	while (!is_punted(&datagram)) { /* time alone makes it good */
+		CHECK(++turns < 10000);
+		usleep(1000);
+	}
+	rig_collect();
+	rig_close();
+}
+
 static void check_refusals(uint32_t i)
 {
 	CHECK_EQUAL(halo_worker_finish_punt(rig.worker, i, -1), -EINVAL);
@@ -803,6 +856,7 @@ int main(int argc, char **argv)
 		{"rx_ring_broken", rx_ring_broken},
 		{"poll_while_python_owes_answers", poll_while_python_owes_answers},
 		{"punts_end_in_each_way", punts_end_in_each_way},
+		{"python_spends_its_share", python_spends_its_share},
 		{"punt_bad_arguments", punt_bad_arguments},
 		{"detached_with_punts_open", detached_with_punts_open},
 		{"originate_each_length", originate_each_length},

@@ -82,3 +82,4 @@ X(interface_removed, "the interface was taken away while the packet waited there
 X(rx_lcore_full, "the ring to the home lcore of the slot, which alone feeds it, was full")
 X(neighbor_rate, "packets to unresolved neighbors came faster than neighbors can be looked for")
 X(copy_no_buffer, "no empty buffer for a copy of a frame that two shall get")
+X(python_busy, "Python had to look at it, and has spent its share of the worker's time")

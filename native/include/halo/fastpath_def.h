@@ -74,6 +74,7 @@ struct halo_worker_setup {
 	uint32_t idle_policy;       /* enum halo_idle_policy */
 	uint32_t spin_ns;           /* adaptive: how long to poll in vain before sleeping */
 	uint32_t debug;             /* keep the first octets of frames for the debug log */
+	uint32_t python_percent;    /* of the worker's time that Python may spend on punts; 0: all of it */
 };
 
 struct halo_debug_frame {
