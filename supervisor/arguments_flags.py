@@ -188,8 +188,8 @@ def add_routing(known: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         default="30",
         help="how long a neighbor that has answered counts as reachable, 1 to 3600, on the average (RFC 4861's "
-        "ReachableTime): a gateway of a route that falls silent is found out after half as long again and three "
-        "seconds (default %(default)s)",
+        "ReachableTime): that a gateway of several has fallen silent is found out after half as long again and three "
+        "seconds, at most (default %(default)s)",
     )
     group.add_argument(
         "--ecmp-seed",

@@ -18,6 +18,7 @@ from tests.support.network import Network
 ANYCAST, PORT = "203.0.113.1", 7000
 FLOWS = 64
 ROUNDS = 5
+PATIENCE_S = 15  # with the default reachable time it takes 18 s at least to find out that a gateway is silent
 FLAGS = ("--route", "203.0.113.0/24=10.1.0.2,10.2.0.2", "--reachable-time", "1")
 
 Where = dict[int, int]  # source port -> which of the gateways
@@ -57,7 +58,7 @@ class Flows:
             assert all(latest[flow] == first[flow] for flow in stay)
             return settled(latest)
 
-        wait_until(arrived, timeout_s=30, what=what)
+        wait_until(arrived, timeout_s=PATIENCE_S, what=what)
         return latest
 
 

@@ -6,8 +6,10 @@ from __future__ import annotations
 import select
 import socket
 import struct
+import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Self
 
 from tests.support.namespace import Namespace, wait_until
@@ -19,6 +21,7 @@ _SO_RCVBUFFORCE = 33
 _RECEIVE_OCTETS = 32 << 20
 _ERROR = struct.Struct("=IBBBBII")  # struct sock_extended_err: errno, origin, type, code, pad, info, data
 _ORIGIN_ICMP = 2
+_LOOK_S = 0.1  # how often a listener looks whether it is wanted any more
 _BURST = 20  # datagrams between two looks at the clock
 
 
@@ -40,34 +43,42 @@ class Datagram(NamedTuple):
 
 
 class Listener:
-    """A UDP port of a kernel, on all its addresses, with room for all that a test sends."""
+    """A UDP port of a kernel, on all its addresses. What comes is taken from it at once. Use as a context manager."""
 
     def __init__(self, namespace: Namespace, port: int) -> None:
         self._socket = socket_in(namespace, socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_OCTETS)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_OCTETS)
+        except PermissionError:  # in a user namespace: as much as everybody may have, some hundred datagrams
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_OCTETS)
         self._socket.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         self._socket.bind(("0.0.0.0", port))
-        self._socket.setblocking(False)
+        self._socket.settimeout(_LOOK_S)
+        self._arrived: deque[Datagram] = deque()
+        self._enough = threading.Event()
+        self._reader = threading.Thread(target=self._read)
 
     def __enter__(self) -> Self:
+        self._reader.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._enough.set()
+        self._reader.join()
         self._socket.close()
 
     def arrived(self) -> list[Datagram]:
         """Return what has come since the last call."""
-        return [*self._waiting()]
+        return [self._arrived.popleft() for _ in range(len(self._arrived))]
 
-    def _waiting(self) -> Iterator[Datagram]:
-        while True:
+    def _read(self) -> None:
+        while not self._enough.is_set():
             try:
                 data, ancillary, _, source = self._socket.recvmsg(65536, 64)
-            except BlockingIOError:
-                return
+            except TimeoutError:
+                continue
             [(_, _, info)] = ancillary
-            yield Datagram(data, source, socket.inet_ntoa(info[8:12]))
+            self._arrived.append(Datagram(data, source, socket.inet_ntoa(info[8:12])))
 
 
 def gather(listeners: Sequence[Listener], count: int) -> list[Datagram]:

@@ -71,6 +71,7 @@ def test_missing_key_is_refused() -> None:
         ("--route default=10.77.0.2", "--route: it runs with none, this asks for 0.0.0.0/0"),
         ("--routes-file r", "--routes-file: it runs with none, this asks for /"),
         ("--neighbor 0=10.77.0.9,02:00:00:00:00:09", "--neighbor: it runs with none, this asks for [{"),
+        ("--reachable-time 9", "--reachable-time: it runs with 30.0, this asks for 9.0"),
         ("--ecmp-seed 4", "--ecmp-seed: it runs with none, this asks for 4"),
         ("--tx-only", "--tx-only: it runs with False, this asks for True"),
         ("--idle poll", "--idle: it runs with adaptive, this asks for poll"),
