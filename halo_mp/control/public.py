@@ -90,11 +90,11 @@ class InstanceInfo:
     workers: int
     routes: int
     nodes: int
-    """Of the trie that the routes are looked up in, those that wait among them."""
+    """In use, of the trie that routes are looked up in."""
     nodes_waiting: int
-    """That no route needs any more: they are used again when every worker has passed the present epoch."""
+    """That no route needs any more: they are used again when every worker has passed the epoch in which one did."""
     octets: int
-    """Of memory that is reserved for the routes."""
+    """Of memory that is reserved for routes and trie."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
