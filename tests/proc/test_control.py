@@ -346,7 +346,9 @@ def test_program_in_a_worker_that_is_nobody_may_not(namespace: Namespace) -> Non
         ids = [worker[name].split()[0] for name in ("Uid", "Gid")]
         path = str(instance.runtime / "control.sock")
         done = namespace.run(sys.executable, "-c", AS_A_WORKER, path, *ids, check=False)
-        assert "Permission denied; ask as root, or as a member of the instance's --control-group" in done.stderr
+        assert (
+            "Permission denied; ask as root, or as a member of the instance's --control-group" in done.stderr
+        )
 
 
 def test_vlan_answers_at_its_addresses_and_at_those_that_come(namespace: Namespace) -> None:
