@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,6 +30,8 @@ SEND_TIMEOUT_S = 5.0
 MAX_CLIENTS = 64
 
 _ENVELOPE = {"type", "id"}
+_LONG = {"ping"}
+"""Requests that end when their client goes away."""
 
 log = logs.get("supervisor")
 
@@ -75,6 +77,9 @@ class Operations(Protocol):
     def lookup(self, address: str, flow: Fields) -> Fields | None:
         """`routes.lookup`."""
 
+    async def ping(self, address: str, settings: Fields) -> list[Any]:
+        """`ping`, which takes its time; cancelled, it ends at once."""
+
 
 class ControlServer:
     """Listens until closed."""
@@ -106,11 +111,11 @@ class ControlServer:
         try:
             admin = is_admin(channel.peer, self._group)
             await self._greet(channel, admin=admin)
+            inlet = Inlet(channel)
             while True:
-                message, fds = await channel.receive()
-                close_all(fds)
+                message = await inlet.receive()
                 async with asyncio.timeout(None) as limit:
-                    await self._answer(channel, message, limit, admin=admin)
+                    await self._answer((channel, inlet), message, limit, admin=admin)
         except (ChannelError, TimeoutError) as error:
             if isinstance(error, ProtocolError | TimeoutError):
                 reason = str(error) or "does not read what it asked for, or says nothing"
@@ -141,13 +146,15 @@ class ControlServer:
                 raise ProtocolError(f"speaks version {version} of the protocol, not {PUBLIC_VERSION}")
 
     async def _answer(
-        self, channel: Channel, message: Message, limit: asyncio.Timeout, *, admin: bool
+        self, client: tuple[Channel, Inlet], message: Message, limit: asyncio.Timeout, *, admin: bool
     ) -> None:
         """Do what a message asks for, for as long as that takes, and have the answer read within a time."""
+        channel, inlet = client
         if type(message.get("id")) is not int:
             raise ProtocolError(f"sent {message['type']!r:.40} without an id")
         try:
-            fields = await self._requests.do(message, admin=admin)
+            work = self._requests.do(message, admin=admin)
+            fields = await (inlet.await_work(work) if message["type"] in _LONG else work)
         except RefusedError as error:
             fields, refusal = {}, str(error)
         else:
@@ -180,6 +187,7 @@ class Requests:
             "routes.replace": self._routes_change,
             "routes.delete": self._routes_delete,
             "routes.lookup": self._routes_lookup,
+            "ping": self._ping,
         }
 
     async def do(self, message: Message, *, admin: bool) -> Fields:
@@ -243,6 +251,46 @@ class Requests:
     async def _routes_lookup(self, message: Message) -> Fields:
         flow = {name: value for name, value in message.items() if name not in {*_ENVELOPE, "address"}}
         return {"found": self._operations.lookup(message["address"], flow)}
+
+    async def _ping(self, message: Message) -> Fields:
+        settings = {name: value for name, value in message.items() if name not in {*_ENVELOPE, "address"}}
+        return {"outcomes": await self._operations.ping(message["address"], settings)}
+
+
+class Inlet:
+    """What a client sends, one request after the other; and whether it is still there while one takes its time."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._held: Message | None = None
+
+    async def receive(self) -> Message:
+        """Return the next message; descriptors with it are closed. Raises ChannelError."""
+        if (held := self._held) is not None:
+            self._held = None
+            return held
+        message, fds = await self._channel.receive()
+        close_all(fds)
+        return message
+
+    async def await_work(self, work: Coroutine[Any, Any, Fields]) -> Fields:
+        """Await something, and cancel it when the client goes away, which is a ChannelError.
+
+        Who has sent more requests already is not seen to go before this one is done.
+        """
+        working = asyncio.create_task(work)
+        reading = asyncio.create_task(self.receive())
+        try:
+            await asyncio.wait({working, reading}, return_when=asyncio.FIRST_COMPLETED)
+            if reading.done() and not working.done():
+                reading.result()
+            return await working
+        finally:
+            working.cancel()
+            reading.cancel()
+            _, read = await asyncio.gather(working, reading, return_exceptions=True)
+            if not isinstance(read, BaseException):
+                self._held = read
 
 
 def check_request(message: Message, *, admin: bool) -> None:

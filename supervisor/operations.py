@@ -26,6 +26,7 @@ from halo_mp.supervisor import running
 from halo_mp.supervisor.config_model import HopConfig, InterfaceConfig, NeighborConfig, interface_name
 from halo_mp.supervisor.config_routes import parse_hops, parse_prefix, via_of
 from halo_mp.supervisor.config_values import parse_address, parse_host, parse_interface, parse_mac
+from halo_mp.supervisor.echo import Outcome, Ping
 from halo_mp.supervisor.plain import to_plain
 from halo_mp.supervisor.published import Published
 from halo_mp.supervisor.routes import Route
@@ -53,7 +54,7 @@ class PublishedOperations:
 
     def show(self) -> Fields:
         """Return the instance as a whole."""
-        config = self._published.config
+        config, usage = self._published.config, self._published.routes.usage()
         found = InstanceInfo(
             name=config.instance,
             version=halo_mp.__version__,
@@ -61,9 +62,18 @@ class PublishedOperations:
             since=self._since,
             ports=len(config.ports),
             workers=len(config.slots),
-            routes=self._published.routes.usage().routes,
+            routes=usage.routes,
+            nodes=usage.nodes,
+            nodes_waiting=usage.nodes_waiting,
+            octets=usage.octets,
         )
         return {"instance": to_plain(found)}
+
+    async def ping(self, address: str, settings: Mapping[str, Any]) -> list[Outcome]:
+        """Send echo requests, and return what became of each."""
+        source = _parsed(parse_host, settings["source"]) if "source" in settings else 0
+        wanted = {**settings, "dst": _parsed(parse_host, address), "source": source}
+        return await self._published.echoes.ping(Ping(**wanted))
 
     # ---- interfaces and their addresses
 

@@ -23,6 +23,7 @@ from halo_mp.supervisor.config import Config, PortConfig, TapConfig, TwinConfig
 from halo_mp.supervisor.config_interfaces import kernel_side
 from halo_mp.supervisor.config_model import AddressConfig, NeighborConfig
 from halo_mp.supervisor.config_routes import RouteList, via_of
+from halo_mp.supervisor.echo import Echoes
 from halo_mp.supervisor.keeper_driver import DriverKeeper
 from halo_mp.supervisor.keeper_worker import WorkerKeeper
 from halo_mp.supervisor.life import Life
@@ -65,6 +66,7 @@ class Published:
         self.routes = routes
         self.neighbors = NeighborTable()
         self.news = News(self.neighbors, routes, workers, lambda: self.interfaces)
+        self.echoes = Echoes(routes, workers, lambda: self.interfaces)
         self.interfaces: dict[int, Interface] = {}
         self._tables = tables
         self._workers = workers

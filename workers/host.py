@@ -23,8 +23,10 @@ from halo_mp.stack.neighbor_settings import NeighborSettings
 from halo_mp.stack.outputs import (
     Conflict,
     Drop,
+    EchoReply,
     Forgotten,
     Hand,
+    IcmpError,
     Learned,
     Loss,
     NeighborUp,
@@ -33,9 +35,12 @@ from halo_mp.stack.outputs import (
     Transmit,
     Used,
 )
+from halo_mp.stack.pinger import PingOutcome, PingSettings
 from halo_mp.stack.reasons import NO_INTERFACE
 from halo_mp.stack.router import Router
 from halo_mp.wire import ethernet, ipv4
+from halo_mp.wire.ipv4 import Ipv4Packet
+from halo_mp.workers.echo import EchoError, Pings
 from halo_mp.workers.fastpath import CONSUMED, DROP_NUMBERS, FastPath, Punt
 from halo_mp.workers.mirror import Mirror, interface
 from halo_mp.workers.settings import Settings
@@ -76,6 +81,8 @@ class StackHost:
         self._timer: asyncio.TimerHandle | None = None
         self._rng = random.Random()
         self._quiet_until = 0.0
+        self._heard_at: float | None = None  # when the burst came whose punts are looked at
+        self._pings = Pings(settings.slot, loop, self._send_packet, self._listen)
         self._suppressed = 0  # ICMP errors of the stack that the shared counter has
         # What is known of neighbors before there is a stack, and what must outlast changes of interfaces.
         self._known: list[Neighbor] = []
@@ -176,13 +183,48 @@ class StackHost:
                 self._act(self._stack.announce(port, self._loop.time()))
         self._finish()
 
+    # ---- what is asked of it
+
+    async def ping(
+        self,
+        dst: int,
+        *,
+        count: int = 4,
+        interval_s: float = 1.0,
+        timeout_s: float = 1.0,
+        size: int = 56,
+        df: bool = False,
+        ttl: int = 64,
+        source: int = 0,
+    ) -> list[PingOutcome]:
+        """Send echo requests, and return what became of each, in their order. Errors on the path are outcomes.
+
+        `size` is of the data; `source` is an address of ours, or 0 for the one that the route suggests. Several pings
+        may run at once. Raises EchoError when that can not be; ValueError for settings that make no sense.
+        """
+        if self._stack is None:
+            raise EchoError("the worker has no interfaces yet; try again in a moment.")
+        settings = PingSettings(
+            dst=dst,
+            count=count,
+            interval_s=interval_s,
+            timeout_s=timeout_s,
+            size_octets=size,
+            df=df,
+            ttl=ttl,
+            src=source,
+        )
+        return await self._pings.run(settings)
+
     # ---- what the fast path says
 
     def handle_punts(self) -> None:
         """Run the stack on what the last poll punted, and send what it answers."""
         now = self._loop.time()
+        self._heard_at = self._fastpath.burst_s
         for punt in self._fastpath.punts():
             self._handle(punt, now)
+        self._heard_at = None
         self._finish()
 
     def handle_touched(self) -> None:
@@ -230,7 +272,8 @@ class StackHost:
             log.info("frame.missed", count=missed)
 
     def stop(self) -> None:
-        """Forget the timer; the stack holds nothing else."""
+        """Forget the timer, and end pings; the stack holds nothing else."""
+        self._pings.close()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -316,6 +359,8 @@ class StackHost:
                     news["hops.up"].append((port, vlan, address))
                 case Used(port, vlan, address):
                     news["used"].append((port, vlan, address))
+                case EchoReply() | IcmpError():
+                    self._pings.receive(output, self._heard_at or self._loop.time())
                 case Conflict():
                     _log_conflict(output)
                 case _:
@@ -324,6 +369,19 @@ class StackHost:
             for kind, places in news.items():
                 for chunk in chunks(places):
                     self._send({"type": kind, "neighbors": [list(place) for place in chunk]})
+
+    def _send_packet(self, packet: Ipv4Packet) -> None:
+        if self._stack is not None:
+            self._act(self._stack.send(packet, self._loop.time()))
+        self._finish()
+
+    def _listen(self, identifier: int, *, listen: bool) -> None:
+        if self._stack is None:
+            return
+        if listen:
+            self._stack.listen_to_echo(identifier)
+        else:
+            self._stack.ignore_echo(identifier)
 
     def _transmit(self, port: int, frame: bytes) -> None:
         self._fastpath.originate(port, frame)

@@ -25,6 +25,7 @@ from halo_mp.control.lifeline import Lifeline
 from halo_mp.control.messages import chunks
 from halo_mp.errors import EXIT_NO_MEMORY, HaloError
 from halo_mp.shm.layout import WorkerState, lib
+from halo_mp.workers.echo import EchoError, emit_outcome, parse_echo
 from halo_mp.workers.fastpath import FastPath, PollReason
 from halo_mp.workers.host import Neighbor, Place, StackHost
 from halo_mp.workers.regions import WorkerRegions
@@ -54,6 +55,7 @@ class Worker:
         self._fastpath: FastPath | None = None
         self._host: StackHost | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._echoes: dict[int, asyncio.Task[None]] = {}
         self._enabled = False
         self._known: list[Neighbor] = []  # before there is anybody to tell
         self._to_watch: list[Place] = []  # of which there is more to come
@@ -114,6 +116,7 @@ class Worker:
                 return
             case "adopt" if self._host:
                 self._line.orphan_timeout_s = float(message["orphan_timeout_s"])
+                self._end_echoes()  # who asked for them is gone
                 self._introduce(self._host)
             case "neighbors":
                 self._adopt([_neighbor(item) for item in message["neighbors"]])
@@ -132,6 +135,10 @@ class Worker:
                 if not message["more"]:
                     self._host.watch(self._to_watch)
                     self._to_watch = []
+            case "echo" if self._host:
+                self._start_echo(self._host, message)
+            case "echo.end":
+                self._end_echo(int(message["number"]))
             case "ping":
                 await self._line.channel.reply(message)
             case "interfaces":
@@ -194,6 +201,33 @@ class Worker:
         log.error("worker.failed", error=sentence)
         await self._send_quietly([{"type": "failed", "kind": "worker", "error": sentence}])
         self.stop(EXIT_CANNOT_BOOT)
+
+    # ---- pings that the supervisor asks for
+
+    def _start_echo(self, host: StackHost, message: dict[str, Any]) -> None:
+        number = int(message["number"])
+        task = self._loop.create_task(self._echo(host, message))
+        self._echoes[number] = task
+        task.add_done_callback(lambda _: self._echoes.pop(number, None))
+
+    async def _echo(self, host: StackHost, message: dict[str, Any]) -> None:
+        channel = self._line.channel  # the one that it was asked on, should there be another later
+        try:
+            outcomes = await host.ping(**parse_echo(message))
+            await channel.reply(message, outcomes=[emit_outcome(each) for each in outcomes])
+        except (EchoError, ValueError) as error:
+            with contextlib.suppress(ChannelError):
+                await channel.refuse(message, str(error))
+        except ChannelError:
+            pass
+
+    def _end_echo(self, number: int) -> None:
+        if task := self._echoes.get(number):
+            task.cancel()
+
+    def _end_echoes(self) -> None:
+        for number in list(self._echoes):
+            self._end_echo(number)
 
     # ---- from configured to ready
 
@@ -294,6 +328,7 @@ class Worker:
 
     def _leave_slot(self) -> None:
         """Touch the rings no more: from here on another worker may attach where this one stopped."""
+        self._end_echoes()
         if self._host is not None:
             self._host.stop()
             self._host = None

@@ -16,6 +16,7 @@ from halo_mp.control.public import (
     InterfaceInfo,
     LookupInfo,
     NeighborInfo,
+    PingInfo,
     RouteInfo,
     socket_path,
 )
@@ -81,22 +82,47 @@ class AsyncClient:
         """See `Client`."""
         return await self.run(calls.show())
 
-    async def run(self, call: Call[T]) -> T:
-        """Make a call. Raises ControlError."""
+    async def ping(
+        self,
+        address: str,
+        *,
+        count: int = 4,
+        interval_s: float = 1.0,
+        timeout_s: float = 1.0,
+        size: int = 56,
+        df: bool = False,
+        ttl: int = 64,
+        source: str | None = None,
+    ) -> list[PingInfo]:
+        """See `Client`. Other calls wait meanwhile; cancelled, it ends, and the connection is closed."""
+        call = calls.ping(
+            address,
+            count=count,
+            interval_s=interval_s,
+            timeout_s=timeout_s,
+            size=size,
+            df=df,
+            ttl=ttl,
+            source=source,
+        )
+        return await self.run(call, extra_s=calls.ping_seconds(count, interval_s, timeout_s))
+
+    async def run(self, call: Call[T], *, extra_s: float = 0.0) -> T:
+        """Make a call, whose answers may take that much longer than others. Raises ControlError."""
         try:
             request = next(call)
             while True:
-                request = call.send(await self._ask(request))
+                request = call.send(await self._ask(request, self._timeout_s + extra_s))
         except StopIteration as end:
             result: T = end.value
             return result
 
-    async def _ask(self, request: Message) -> Message:
+    async def _ask(self, request: Message, timeout_s: float) -> Message:
         async with self._turn:
             if self._writer is None:
                 raise NotReachableError(f"{self._path}: this client is not connected.")
             try:
-                async with asyncio.timeout(self._timeout_s):
+                async with asyncio.timeout(timeout_s):
                     self._writer.write(frame.emit({**request, "id": 0}))
                     await self._writer.drain()
                     reply = await self._receive()

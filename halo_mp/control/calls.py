@@ -20,6 +20,7 @@ from halo_mp.control.public import (
     InterfaceInfo,
     LookupInfo,
     NeighborInfo,
+    PingInfo,
     RouteInfo,
 )
 from halo_mp.errors import HaloError
@@ -136,6 +137,36 @@ def lookup(
     reply = yield {"type": "routes.lookup", "address": address, **flow}
     found = reply["found"]
     return None if found is None else LookupInfo(route=_route(found["route"]), hop=found["hop"])
+
+
+def ping(
+    address: str,
+    *,
+    count: int = 4,
+    interval_s: float = 1.0,
+    timeout_s: float = 1.0,
+    size: int = 56,
+    df: bool = False,
+    ttl: int = 64,
+    source: str | None = None,
+) -> Call[list[PingInfo]]:
+    reply = yield {
+        "type": "ping",
+        "address": address,
+        "count": count,
+        "interval_ms": round(1000 * interval_s),
+        "timeout_ms": round(1000 * timeout_s),
+        "size": size,
+        "df": df,
+        "ttl": ttl,
+        **_given(source=source),
+    }
+    return [PingInfo(*entry) for entry in reply["outcomes"]]
+
+
+def ping_seconds(count: int, interval_s: float, timeout_s: float) -> float:
+    """Return how long a ping may take."""
+    return (count - 1) * interval_s + timeout_s
 
 
 def route(prefix: str, via: Hops) -> list[Any]:

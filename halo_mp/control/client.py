@@ -27,6 +27,7 @@ from halo_mp.control.public import (
     InterfaceInfo,
     LookupInfo,
     NeighborInfo,
+    PingInfo,
     RouteInfo,
     socket_path,
 )
@@ -45,6 +46,7 @@ class Client:
         """Connect to an instance by name, or to the socket at `path`. Raises ControlError."""
         self._path = path or socket_path(instance)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self._timeout_s = timeout_s
         self._socket.settimeout(timeout_s)
         try:
             self._socket.connect(str(self._path))
@@ -81,8 +83,38 @@ class Client:
         """Return the instance as a whole."""
         return self.run(calls.show())
 
-    def run(self, call: Call[T]) -> T:
-        """Make a call. Raises ControlError."""
+    def ping(
+        self,
+        address: str,
+        *,
+        count: int = 4,
+        interval_s: float = 1.0,
+        timeout_s: float = 1.0,
+        size: int = 56,
+        df: bool = False,
+        ttl: int = 64,
+        source: str | None = None,
+    ) -> list[PingInfo]:
+        """Have the instance send echo requests; return what became of each, in their order.
+
+        Errors on the path are outcomes. `size` is of the data; `source` one of the instance's addresses. At most 1000
+        requests, at least 10 ms apart. Closing the connection ends it.
+        """
+        call = calls.ping(
+            address,
+            count=count,
+            interval_s=interval_s,
+            timeout_s=timeout_s,
+            size=size,
+            df=df,
+            ttl=ttl,
+            source=source,
+        )
+        return self.run(call, extra_s=calls.ping_seconds(count, interval_s, timeout_s))
+
+    def run(self, call: Call[T], *, extra_s: float = 0.0) -> T:
+        """Make a call, whose answers may take that much longer than others. Raises ControlError."""
+        self._socket.settimeout(self._timeout_s + extra_s)
         try:
             request = next(call)
             while True:

@@ -249,6 +249,31 @@ class Watch(TypedDict):
     more: bool
 
 
+class Echo(TypedDict):
+    """Supervisor → worker, a request: ping, and reply with `outcomes` once the last request has ended.
+
+    `number` is the supervisor's, to end it early by; `dst` and `source` (0: the router's choice) are in host order.
+    """
+
+    type: Literal["echo"]
+    number: int
+    dst: int
+    count: int
+    interval_s: float
+    timeout_s: float
+    size: int
+    df: bool
+    ttl: int
+    source: int
+
+
+class EchoEnd(TypedDict):
+    """Supervisor → worker: nobody waits for the outcomes of this `echo` any more."""
+
+    type: Literal["echo.end"]
+    number: int
+
+
 class Static(TypedDict):
     """Supervisor → worker: these neighbors are neither asked for nor forgotten, whatever was learned of them."""
 

@@ -19,6 +19,8 @@ SOCKET = "control.sock"
 ROOT_BASE = Path("/run/halo-mp")
 MAX_CHANGES = 1024
 """In one request; a frame has to hold them too."""
+MAX_PINGS = 1000
+"""Echo requests in one request, likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ def _optional(*names: str) -> frozenset[str]:
 
 
 _FLAGS = ("up", "forward", "proxy_arp", "directed_broadcast", "redirects")
+_NUMBERS = ("count", "interval_ms", "timeout_ms", "size", "ttl")
 _ADDRESS = {"interface": str, "address": str}
 
 REQUESTS: dict[str, Request] = {
@@ -65,6 +68,12 @@ REQUESTS: dict[str, Request] = {
         ("found",),
         _optional("src", "protocol", "src_port", "dst_port"),
     ),
+    "ping": Request(
+        {"address": str, "source": str, "df": bool, **dict.fromkeys(_NUMBERS, int)},
+        ("outcomes",),
+        _optional("source", "df", *_NUMBERS),
+        changes=True,
+    ),
 }
 
 
@@ -80,6 +89,12 @@ class InstanceInfo:
     ports: int
     workers: int
     routes: int
+    nodes: int
+    """In use, of the trie that routes are looked up in."""
+    nodes_waiting: int
+    """That no route needs any more: they are used again when every worker has passed the epoch in which one did."""
+    octets: int
+    """Of memory that is reserved for routes and trie."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +148,25 @@ class LookupInfo:
     route: RouteInfo
     hop: str
     """The one of its hops that this flow takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class PingInfo:
+    """What became of one echo request."""
+
+    outcome: str
+    """`reply`, `error` or `timeout`."""
+    src: str
+    """Whose reply or error it is; empty for an error of the instance itself, and for a time-out."""
+    rtt_ns: int
+    """From the request to what came back; 0 for a time-out."""
+    ttl: int
+    """Of the reply."""
+    type: int
+    """Of the ICMP error, as its code: 3 and 1 for a host that is unreachable, 11 and 0 for a TTL that has run out."""
+    code: int
+    mtu: int
+    """With type 3 and code 4: the most that gets through."""
 
 
 def socket_path(instance: str) -> Path:

@@ -78,10 +78,11 @@ class PingReply:
 
 @dataclass(frozen=True, slots=True)
 class PingFailure:
-    """``number`` did not get there, says the error's source (0: our own router)."""
+    """``number`` did not get there, says the error's source (0: our own router), after ``rtt_s``."""
 
     number: int
     error: IcmpError
+    rtt_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +172,7 @@ class Pinger:
             self._end(sequence)
         self.outcomes.append(outcome)
 
-    def fail(self, error: IcmpError) -> None:
+    def fail(self, error: IcmpError, now: float) -> None:
         """An error about one of our requests. What it quotes is compared: anybody may send errors."""
         quote = error.about
         if quote.dst != self._settings.dst or quote.protocol != PROTOCOL_ICMP:
@@ -180,7 +181,8 @@ class Pinger:
             return
         sequence = int.from_bytes(quote.payload[6:8], "big")
         if sequence in self._waiting:
-            self.outcomes.append(PingFailure(self._end(sequence).number, error))
+            request = self._end(sequence)
+            self.outcomes.append(PingFailure(request.number, error, now - request.sent_at))
 
     @property
     def _oldest(self) -> _Request:

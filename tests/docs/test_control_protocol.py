@@ -11,16 +11,12 @@ import pytest
 
 from halo_mp.control import channel, frame, public
 from halo_mp.control.public import REQUESTS
-from halo_mp.supervisor import control
+from halo_mp.supervisor import control, echo
 from tests.docs import markdown
 from tests.docs.markdown import ROOT, rows, section, spans
 
 PAGE = (ROOT / "docs/control-protocol.md").read_text()
-TABLE = {
-    spans(cells[0])[0]: cells
-    for cells in rows(section(PAGE, "## Requests"))
-    if "." in cells[0] or "version" in cells[0]
-}
+TABLE = {spans(cells[0])[0]: cells for cells in rows(section(PAGE, "## Requests")) if spans(cells[0])}
 
 
 def test_every_request_has_a_row_and_no_other() -> None:
@@ -42,6 +38,7 @@ def test_request_has_its_fields(name: str) -> None:
         ("instance", public.InstanceInfo),
         ("interface", public.InterfaceInfo),
         ("neighbor", public.NeighborInfo),
+        ("outcome", public.PingInfo),
         ("route", public.RouteInfo),
     ],
 )
@@ -60,6 +57,7 @@ def test_limits_are_those_of_the_code() -> None:
         f"for {control.HELLO_TIMEOUT_S:g} seconds is dropped",
         f"There can be {control.MAX_CLIENTS} clients",
         f"at most {public.MAX_CHANGES} routes",
+        f"at most {public.MAX_PINGS}), `interval_ms` apart (1000; at least {echo.MIN_INTERVAL_MS})",
         f"version {public.PUBLIC_VERSION} of the protocol",
     ):
         assert sentence in text, sentence

@@ -98,6 +98,31 @@ def test_routes_are_listed_added_and_deleted(instance: Instance) -> None:
     assert (routes("where", "11.2.3.4").returncode, routes("where", "11.2.3.4").stdout) == (1, "no route\n")
 
 
+def test_ping_asks_the_instance_and_says_what_came_of_it(instance: Instance) -> None:
+    def ping(*words: str) -> tuple[int, list[str]]:
+        done = run("ping.py", "--name", instance.name, "--timeout", "30", *words)
+        assert done.stderr == ""
+        return done.returncode, done.stdout.splitlines()
+
+    status, lines = ping("10.77.0.2", "--count", "2", "--interval", "0.01")
+    assert (status, [line.split()[:4] for line in lines]) == (
+        0,
+        [[number, "10.77.0.2", "ttl", "64"] for number in "01"],
+    )
+    status, [line] = ping("10.77.0.2", "--trace")
+    assert (status, line.split()[:2]) == (0, ["1", "10.77.0.2"])
+    status, [line] = ping("10.77.0.2", "--count", "1", "--size", "1473", "--df")
+    assert (status, line.rpartition(" octets")[0]) == (1, "0 here: too big, at most 1500")
+    status, [line] = ping("192.0.2.1", "--trace")
+    assert (status, line.split()[:4]) == (1, ["1", "here:", "network", "unreachable"])
+
+
+def test_ping_of_no_instance_says_so() -> None:
+    refused = run("ping.py", "--name", "not-there", "10.77.0.2")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("ping: nobody answers at ")
+
+
 def test_routes_of_no_instance_say_so() -> None:
     refused = run("routes.py", "--name", "not-there", "list")
     assert refused.returncode == 1

@@ -18,7 +18,7 @@ from halo_mp.shm.layout import RegionKind
 from halo_mp.supervisor.checks_privileges import in_first_user_namespace
 from halo_mp.wire import ipv4
 from tests.proc.conftest import ADDRESSES, assert_answered, everybody, kill_supervisor, start_again
-from tests.support import frames
+from tests.support import frames, lives
 from tests.support.instance import Instance, run_supervisor
 from tests.support.namespace import Namespace, wait_until
 from tests.support.pinger import Pinger
@@ -295,6 +295,60 @@ def test_members_of_the_group_may_ask_and_nobody_else(namespace: Namespace) -> N
             assert sentence in done.stderr
         with client_of(instance) as client:
             assert client.routes.lookup("10.1.1.1") is not None
+
+
+AS_A_WORKER = """
+import asyncio, sys
+from pathlib import Path
+from halo_mp.control.client import AsyncClient
+from halo_mp.shm.layout import lib
+
+uid, gid = map(int, sys.argv[2:])
+assert lib.halo_drop_privileges(uid, gid, False) == 0 or lib.halo_drop_privileges(uid, gid, True) == 0
+
+async def main():
+    async with AsyncClient(path=Path(sys.argv[1]), timeout_s=30.0) as client:
+        [interface] = await client.interfaces.list()
+        await client.addresses.add(interface.name, "10.88.0.1/24")
+        await client.interfaces.set(interface.name, redirects=True)
+        await client.neighbors.add(interface.name, "10.88.0.7", "02:00:00:00:00:07")
+        await client.routes.add("10.0.0.0/8", via="10.88.0.7")
+        assert [each.address for each in await client.neighbors.list() if each.static] == ["10.88.0.7"]
+        routes = [each async for each in client.routes.iterate() if each.origin == "static"]
+        assert [each.hops for each in routes] == [("10.88.0.7@0",)]
+        print((await client.routes.lookup("10.1.1.1")).hop)
+
+asyncio.run(main())
+"""
+
+
+def test_program_in_a_worker_with_a_user_of_its_own_may_ask(namespace: Namespace) -> None:
+    """What a worker is: its user and group, no capability, no other group, and an event loop."""
+    user = ("--user", "daemon") if in_first_user_namespace() else ()  # else there is no user but ours
+    with Instance(namespace, *user) as instance:
+        [worker, *_] = lives.threads(lives.pid(instance, "worker", 0))
+        ids = [worker[name].split()[0] for name in ("Uid", "Gid")]
+        path = str(instance.runtime / "control.sock")
+        done = namespace.run(sys.executable, "-c", AS_A_WORKER, path, *ids, check=False)
+        assert (done.returncode, done.stdout) == (0, "10.88.0.7@0\n"), done.stderr
+        with client_of(instance) as client:
+            [interface] = client.interfaces.list()
+            assert interface.redirects
+            assert interface.addresses == ("10.77.0.1/24", "10.88.0.1/24")
+        assert instance.stop() == 0
+
+
+def test_program_in_a_worker_that_is_nobody_may_not(namespace: Namespace) -> None:
+    if not in_first_user_namespace():  # there is no nobody
+        return
+    with Instance(namespace) as instance:
+        [worker, *_] = lives.threads(lives.pid(instance, "worker", 0))
+        ids = [worker[name].split()[0] for name in ("Uid", "Gid")]
+        path = str(instance.runtime / "control.sock")
+        done = namespace.run(sys.executable, "-c", AS_A_WORKER, path, *ids, check=False)
+        assert (
+            "Permission denied; ask as root, or as a member of the instance's --control-group" in done.stderr
+        )
 
 
 def test_vlan_answers_at_its_addresses_and_at_those_that_come(namespace: Namespace) -> None:

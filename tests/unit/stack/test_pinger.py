@@ -121,10 +121,10 @@ def test_group_is_answered_by_its_members() -> None:
 def test_error_about_a_request_ends_it() -> None:
     made = pinger(count=1)
     error = error_about(send(made), type_=11, code=0)
-    made.fail(error)
-    assert list(made.outcomes) == [PingFailure(0, error)]
+    made.fail(error, NOW + 0.5)
+    assert list(made.outcomes) == [PingFailure(0, error, 0.5)]
     assert made.is_finished
-    made.fail(error)
+    made.fail(error, NOW + 0.5)
     assert len(made.outcomes) == 1
 
 
@@ -132,10 +132,10 @@ def test_error_about_something_else_is_ignored() -> None:
     made = pinger()
     packet = send(made)
     strangers = Pinger(PingSettings(dst=PEER, src=ADDRESS), IDENTIFIER + 1)
-    made.fail(error_about(send(strangers)))
-    made.fail(error_about(send(pinger(dst=OTHER))))
+    made.fail(error_about(send(strangers)), NOW)
+    made.fail(error_about(send(pinger(dst=OTHER))), NOW)
     assert not made.outcomes
-    made.fail(error_about(packet))
+    made.fail(error_about(packet), NOW)
     assert len(made.outcomes) == 1
 
 

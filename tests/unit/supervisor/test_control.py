@@ -14,8 +14,8 @@ import pytest
 
 from halo_mp.control.channel import Channel, ChannelClosed, Peer, RequestFailed, connect
 from halo_mp.control.client import AsyncClient
-from halo_mp.control.frame import MAX_FRAME_OCTETS
-from halo_mp.control.public import MAX_CHANGES, REQUESTS
+from halo_mp.control.frame import MAX_FRAME_OCTETS, emit
+from halo_mp.control.public import MAX_CHANGES, MAX_PINGS, REQUESTS
 from halo_mp.supervisor import control
 from halo_mp.supervisor.control import MAX_CLIENTS, ControlServer, is_admin
 from halo_mp.supervisor.running import RefusedError
@@ -79,6 +79,15 @@ class Recorder:
             raise ZeroDivisionError
         self._note("lookup", address, dict(flow))
         return None
+
+    async def ping(self, address: str, settings: Mapping[str, Any]) -> list[Any]:
+        self._note("ping", address, dict(settings))
+        try:
+            await asyncio.sleep(3600 if address == "for ever" else 0)
+        except asyncio.CancelledError:
+            self._note("cancelled")
+            raise
+        return []
 
 
 Play = Callable[[Path, Recorder], Awaitable[None]]
@@ -202,6 +211,7 @@ SOUND = [
         {"address": "a", "src": "b", "dst_port": 5},
         ("lookup", "a", {"src": "b", "dst_port": 5}),
     ),
+    ("ping", {"address": "a", "count": 3, "df": True}, ("ping", "a", {"count": 3, "df": True})),
 ]
 
 
@@ -357,6 +367,41 @@ def test_client_that_does_not_read_is_dropped_and_nobody_waits(
         assert len(recorder.asked) < 200
         assert (await ask(good, "version"))["protocol"] == 1
         good.close()
+
+    serve(tmp_path, play)
+
+
+def test_ping_of_a_client_that_goes_away_is_cancelled(tmp_path: Path) -> None:
+    async def play(path: Path, recorder: Recorder) -> None:
+        channel, other = await greeted(path), await greeted(path)
+        await channel.send({"type": "ping", "address": "for ever", "id": 1})
+        await until(lambda: ("ping", "for ever", {}) in recorder.asked)
+        assert (await ask(other, "version"))["protocol"] == 1
+        channel.close()
+        await until(lambda: ("cancelled",) in recorder.asked)
+        await until(lambda: recorder.clients() == 1)
+        other.close()
+
+    serve(tmp_path, play)
+
+
+def test_as_many_outcomes_as_there_can_be_fit_into_one_answer() -> None:
+    longest = ["timeout", "255.255.255.255", 1 << 63, 255, 255, 255, 0xFFFF]
+    emit({"type": "reply", "id": 1 << 63, "ok": True, "outcomes": [longest] * MAX_PINGS})
+
+
+def test_requests_behind_a_ping_are_done_after_it(tmp_path: Path) -> None:
+    async def play(path: Path, recorder: Recorder) -> None:
+        channel = await greeted(path)
+        requests = [{"type": "ping", "address": str(number)} for number in range(20)]
+        requests += [{"type": "neighbors.flush"}]
+        reading = asyncio.create_task(channel.receive())
+        replies = await asyncio.gather(*map(channel.request, requests))
+        assert replies[-1]["count"] == 7
+        assert recorder.asked == [*(("ping", str(number), {}) for number in range(20)), ("flush", None)]
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        channel.close()
 
     serve(tmp_path, play)
 
