@@ -99,6 +99,11 @@ class WorkerKeeper(Keeper):
         if self.life is not None and self._touched:
             self.life.kill("had its slot's region scribbled over")
 
+    def end_laggard(self) -> None:
+        """End a worker that goes on and keeps an old epoch of the tables, which holds up changes for everybody."""
+        if self.life is not None and self._reads:
+            self.life.kill("kept an old epoch of the tables")
+
     async def replace(self) -> bool:
         """Have a fresh process take over the slot as it is: with its rings, and every frame that waits on them.
 

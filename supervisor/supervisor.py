@@ -30,6 +30,7 @@ from halo_mp.supervisor.boxes import Boxes
 from halo_mp.supervisor.config import Config, SlotConfig
 from halo_mp.supervisor.config_routes import RouteList
 from halo_mp.supervisor.control import ControlServer
+from halo_mp.supervisor.epoch_watch import EpochWatch
 from halo_mp.supervisor.greeter import Greeter
 from halo_mp.supervisor.hang import INTERVAL_S
 from halo_mp.supervisor.instance import Instance
@@ -84,6 +85,7 @@ class Supervisor:
         self._launch = launch or Launch()
         self._on_up = on_up or (lambda _text: None)
         self._workers: dict[int, WorkerKeeper] = {}
+        self._epoch_watch = EpochWatch()
         self._boxes = Boxes(instance.directory / "last")
         self._reports = Reports(instance.directory)
         self._status: StatusFile | None = None
@@ -305,6 +307,9 @@ class Supervisor:
         self._driver.check_progress(now)
         for worker in self._workers.values():
             worker.check_progress(now)
+        epochs = {number: worker.epoch for number, worker in self._workers.items()}
+        for slot in self._epoch_watch.laggards(now, self._tables.epoch, epochs):
+            self._workers[slot].end_laggard()
         if self._status is not None:
             self._status.update()
 
