@@ -337,7 +337,7 @@ def test_peer_has_its_supplementary_groups(tmp_path: Path) -> None:
         b"\0\0\0\1\xc1",
         b"\0\0\0\3abc",
         b"GET / HTTP/1.1\r\n\r\n",
-        b"\0\0\0\x0f\x81\xa4type\xa7version",  # a request without id
+        b"\0\0\0\x0e\x81\xa4type\xa7version",  # a request without id
     ],
 )
 def test_frame_that_is_wrong_closes_its_client_and_no_other(tmp_path: Path, octets: bytes) -> None:
