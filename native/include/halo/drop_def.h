@@ -83,3 +83,11 @@ X(rx_lcore_full, "the ring to the home lcore of the slot, which alone feeds it, 
 X(neighbor_rate, "packets to unresolved neighbors came faster than neighbors can be looked for")
 X(copy_no_buffer, "no empty buffer for a copy of a frame that two shall get")
 X(python_busy, "Python had to look at it, and has spent its share of the worker's time")
+/* an application's */
+X(hook_drop, "a hook said so")
+X(hook_error, "a hook raised an exception, or gave a verdict that there is not")
+X(hook_quarantined, "a hook that has failed too often would have decided, and its policy is to drop")
+X(app_drop, "the application dropped a raw frame")
+X(raw_queue_full, "raw frames that the application did not take in time")
+X(inject_full, "more frames put in at a stage at once than there is room for")
+X(socket_closed, "the socket was closed before it got the datagram")

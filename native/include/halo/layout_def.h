@@ -11,7 +11,7 @@
  */
 
 enum halo_constant {
-	HALO_LAYOUT_VERSION = 5,
+	HALO_LAYOUT_VERSION = 6,
 	HALO_BOOT_ID_OCTETS = 16,
 	/* pool */
 	HALO_CHUNK_OCTETS = 2097152, /* buffers never cross a chunk, whatever the page size */
@@ -29,8 +29,12 @@ enum halo_constant {
 	HALO_MAX_ADDRESSES = 1024, /* of all interfaces together */
 	HALO_MAX_XSTATS = 128,
 	HALO_BURST = 64,
-	HALO_SPARE_SIZE = 512, /* entries of a slot's spare ring */
-	HALO_DROP_LIMIT = 128, /* room for drop reasons in each counter block */
+	HALO_WIDE_BURST = 512, /* where Python looks at packets: each of its calls costs as much as many of them */
+	HALO_MAX_HOOKS = 32,   /* of a worker */
+	HALO_HOOK_NAME_OCTETS = 48,
+	HALO_MAX_SOCKETS = 16384, /* of all workers together */
+	HALO_SPARE_SIZE = 512,    /* entries of a slot's spare ring */
+	HALO_DROP_LIMIT = 128,    /* room for drop reasons in each counter block */
 };
 
 enum halo_region_kind {
@@ -210,8 +214,35 @@ struct halo_worker_counters {
 	uint64_t copies;           /* frames that this worker made from received ones, in spare buffers */
 	uint64_t icmp_suppressed;  /* errors that were not sent because too many were */
 	uint64_t neighbor_touches; /* first uses of neighbors that Python was to hear of */
+	uint64_t injected;         /* of originated: frames that the application put in at a stage */
+	uint64_t datagrams_in;     /* given to sockets of this worker */
+	uint64_t datagrams_out;    /* sent by sockets of this worker */
+	uint64_t raw_frames;       /* given to the application as they came */
+	uint64_t app_errors; /* exceptions of the application that cost no packet: of its timers, tasks, protocols */
+	uint64_t sockets;    /* gauge: that this worker has */
 	uint64_t drops[HALO_DROP_LIMIT];
-	uint8_t pad[96];
+	uint8_t pad[48];
+};
+
+enum halo_hook_state {
+	HALO_HOOK_FREE = 0, /* an unused place */
+	HALO_HOOK_ACTIVE = 1,
+	HALO_HOOK_QUARANTINED = 2, /* failed too often: its policy decides for it */
+	HALO_HOOK_REMOVED = 3,     /* its counters stay until the worker ends */
+};
+
+/* Writer: the worker. */
+struct halo_hook_counters {
+	char name[HALO_HOOK_NAME_OCTETS];
+	uint32_t state; /* enum halo_hook_state */
+	uint32_t stage; /* enum halo_stage */
+	uint64_t calls; /* bursts that it was shown */
+	uint64_t packets;
+	uint64_t dropped;
+	uint64_t rewritten;
+	uint64_t errors; /* exceptions */
+	uint64_t busy_ns;
+	uint8_t pad[24];
 };
 
 /* Writer: the worker. */
@@ -258,6 +289,7 @@ struct halo_slot {
 	struct halo_worker_counters worker;
 	struct halo_driver_counters driver;
 	struct halo_interface_counters interface[HALO_MAX_INTERFACES];
+	struct halo_hook_counters hook[HALO_MAX_HOOKS];
 	/* then the descriptors of rx, tx and spare, where geometry says */
 };
 
@@ -309,13 +341,38 @@ struct halo_interface_block {
 	struct halo_address address[HALO_MAX_ADDRESSES];
 };
 
+enum halo_socket_flag {
+	HALO_SOCKET_SHARED = 1, /* others may have the same place: each worker takes what comes in by its own queues */
+};
+
+/* What a worker listens to. Host order; an address or a port of 0 stands for any. */
+struct halo_socket { /* writer: the supervisor, in the block that is not active */
+	uint32_t address;
+	uint32_t peer;
+	uint16_t port;
+	uint16_t peer_port;
+	uint8_t protocol;
+	uint8_t slot;  /* whose worker has it */
+	uint8_t flags; /* enum halo_socket_flag */
+	uint8_t reserved;
+};
+
+struct halo_socket_block {
+	uint32_t count;
+	uint8_t pad[60];
+	struct halo_socket entry[HALO_MAX_SOCKETS]; /* sorted by protocol, port, address, peer port, peer, slot */
+};
+
 struct halo_tables {
 	struct halo_region_header header;
 	uint64_t epoch;                /* writer: the supervisor; +1 at each switch, never 0 */
-	uint32_t active;               /* writer: the supervisor; which block readers use */
+	uint32_t active;               /* writer: the supervisor; which block of interfaces readers use */
 	uint32_t interface_generation; /* writer: the supervisor; +1 when another block became active */
-	uint8_t pad[48];
+	uint32_t active_sockets;       /* writer: the supervisor; which block of sockets readers use */
+	uint32_t socket_generation;    /* writer: the supervisor; +1 when another block became active */
+	uint8_t pad[40];
 	struct halo_interface_block interfaces[2];
+	struct halo_socket_block sockets[2];
 };
 
 /* ---- fib: where packets go -------------------------------------------------------------------------------------- */

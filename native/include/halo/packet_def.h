@@ -11,6 +11,16 @@ enum halo_verdict {
 	HALO_VERDICT_PUNT = 3,     /* the Python stack finishes it */
 	HALO_VERDICT_HAND = 4,     /* to slot tx_port */
 	HALO_VERDICT_CONSUME = 5,  /* ended here on purpose */
+	HALO_VERDICT_DELIVER = 6,  /* to `socket` of this worker */
+	HALO_VERDICT_RAW = 7,      /* to the application, as it came */
+};
+
+enum halo_stage {                         /* where hooks are, and where frames can be put in */
+		  HALO_STAGE_INGRESS = 0, /* parsed; nothing decided */
+		  HALO_STAGE_FORWARD = 1, /* goes on to another station: route, TTL and options have been looked at */
+		  HALO_STAGE_EGRESS = 2,  /* leaves, as it is, by tx_port */
+		  HALO_STAGE_COUNT = 3,
+		  HALO_STAGE_TX = 3, /* to put in only: behind all hooks */
 };
 
 struct halo_packet {
@@ -40,7 +50,10 @@ struct halo_packet {
 	uint32_t mark;         /* for hooks; starts as 0 */
 	uint64_t timestamp_ns; /* CLOCK_MONOTONIC, once a burst */
 	uint8_t plain;         /* 1: untagged IPv4 without options */
-	uint8_t reserved1[7];
+	uint8_t injected;      /* 1: made by this worker, not received */
+	uint8_t rewritten;     /* 1: a hook has changed octets of the frame */
+	uint8_t reserved1;
+	uint32_t socket; /* with verdict deliver */
 	/* second 64 octets */
 	uint32_t src[4]; /* IPv4: the first word */
 	uint32_t dst[4];
