@@ -11,16 +11,13 @@
 
 enum { ETHERTYPE_VLAN = 0x8100, ETHERTYPE_ARP = 0x0806 };
 
-static inline bool halo_tx_put(struct halo_worker *worker, struct halo_descriptor descriptor)
+bool halo_tx_find_room(struct halo_worker *worker)
 {
-	if (unlikely(worker->tx_pending == worker->tx_room)) {
-		uint32_t room = halo_ring_reserve(&worker->tx, worker->tx_pending + HALO_BURST);
+	uint32_t room = halo_ring_reserve(&worker->tx, worker->tx_pending + HALO_BURST);
 
-		if (room == HALO_RING_BROKEN || room <= worker->tx_pending)
-			return false;
-		worker->tx_room = room;
-	}
-	halo_ring_put(&worker->tx, worker->tx_pending++, descriptor);
+	if (room == HALO_RING_BROKEN || room <= worker->tx_pending)
+		return false;
+	worker->tx_room = room;
 	return true;
 }
 
@@ -144,6 +141,11 @@ static void finish_other(struct halo_worker *worker, struct halo_packet *packet,
 	case HALO_VERDICT_CONSUME:
 		tally->consumed++;
 		break;
+	case HALO_VERDICT_RAW:
+		if (likely(halo_raw_keep(worker, packet)))
+			return;
+		halo_count(&worker->slot->worker.drops[HALO_DROP_raw_queue_full], 1);
+		break;
 	default:
 		halo_count(&worker->slot->worker.drops[packet->reason], 1);
 		break;
@@ -211,7 +213,7 @@ static int take_punt(struct halo_worker *worker, uint32_t i)
 }
 
 /* By which interface a frame of Python's leaves, its octets say. */
-static void count_on_interface(struct halo_worker *worker, struct halo_descriptor descriptor)
+void halo_tx_count_interface(struct halo_worker *worker, struct halo_descriptor descriptor)
 {
 	const uint8_t *frame = worker->pool + descriptor.offset;
 	uint16_t vlan = 0, number;
@@ -229,13 +231,18 @@ static void count_on_interface(struct halo_worker *worker, struct halo_descripto
 	halo_count(&worker->slot->interface[number].tx_octets, descriptor.length);
 }
 
-static void send_frame(struct halo_worker *worker, struct halo_descriptor descriptor)
+void halo_tx_frame(struct halo_worker *worker, struct halo_descriptor descriptor)
 {
 	if (!put_or_lose(worker, descriptor))
 		return;
-	count_on_interface(worker, descriptor);
+	halo_tx_count_interface(worker, descriptor);
 	halo_count(&worker->slot->worker.tx_frames, 1);
 	halo_count(&worker->slot->worker.tx_octets, descriptor.length);
+}
+
+void halo_tx_release(struct halo_worker *worker, struct halo_descriptor descriptor)
+{
+	halo_tx_put(worker, halo_descriptor_make(descriptor.offset, descriptor.length, 0, HALO_ACTION_RELEASE));
 }
 
 int halo_worker_finish_punt(struct halo_worker *worker, uint32_t i, int reason)
@@ -264,7 +271,7 @@ int halo_worker_transmit_punt(struct halo_worker *worker, uint32_t i, uint32_t o
 	packet = &worker->punts[i];
 	packet->offset = offset;
 	packet->length = (uint16_t)length;
-	send_frame(worker, descriptor_of(packet, (uint8_t)port, HALO_ACTION_TRANSMIT));
+	halo_tx_frame(worker, descriptor_of(packet, (uint8_t)port, HALO_ACTION_TRANSMIT));
 	return 0;
 }
 
@@ -326,7 +333,7 @@ int halo_worker_originate(struct halo_worker *worker, uint32_t port, const uint8
 	descriptor.port = (uint8_t)port;
 	descriptor.flags = HALO_ACTION_TRANSMIT;
 	halo_count(&worker->slot->worker.originated, 1);
-	send_frame(worker, descriptor);
+	halo_tx_frame(worker, descriptor);
 	return 0;
 }
 
@@ -344,7 +351,7 @@ void halo_copy(struct halo_worker *worker, const struct halo_packet *packet, uin
 	descriptor.length = packet->length;
 	descriptor.port = (uint8_t)port;
 	descriptor.flags = HALO_ACTION_TRANSMIT;
-	send_frame(worker, descriptor);
+	halo_tx_frame(worker, descriptor);
 }
 
 void halo_worker_flush(struct halo_worker *worker)

@@ -12,7 +12,9 @@
 #include <halo/ring.h>
 
 #include "addresses.h"
+#include "blast.h"
 #include "neighbors.h"
+#include "raw.h"
 #include "share.h"
 #include "tokens.h"
 
@@ -115,6 +117,9 @@ struct halo_worker {
 	bool punt_open[HALO_MAX_PUNTS];
 	uint32_t punt_count;
 
+	struct halo_raw raw;
+	struct halo_blasts blasts;
+
 	bool has_twins;
 	struct halo_twin twin[HALO_MAX_PORTS];
 
@@ -191,7 +196,20 @@ void halo_attach_rings(struct halo_worker *worker);
 
 /* tx */
 void halo_copy(struct halo_worker *worker, const struct halo_packet *packet, uint16_t port);
+bool halo_tx_find_room(struct halo_worker *worker);
+void halo_tx_frame(struct halo_worker *worker, struct halo_descriptor descriptor);   /* and count it */
+void halo_tx_release(struct halo_worker *worker, struct halo_descriptor descriptor); /* its buffer */
+void halo_tx_count_interface(struct halo_worker *worker, struct halo_descriptor descriptor);
 void halo_tx_submit(struct halo_worker *worker);
 void halo_ring_doorbell(struct halo_worker *worker);
+
+/* False: the ring has no room, or its indices make no sense. */
+static inline bool halo_tx_put(struct halo_worker *worker, struct halo_descriptor descriptor)
+{
+	if (unlikely(worker->tx_pending == worker->tx_room) && !halo_tx_find_room(worker))
+		return false;
+	halo_ring_put(&worker->tx, worker->tx_pending++, descriptor);
+	return true;
+}
 
 #endif

@@ -6,6 +6,7 @@
 #include <halo/layout.h>
 #include <halo/packet_def.h>
 #include <halo/fastpath_def.h>
+#include <halo/raw_def.h>
 
 static_assert(sizeof(struct halo_packet) == 128, "a packet is two lines");
 HALO_AT(halo_packet, src, 64);
