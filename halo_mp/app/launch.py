@@ -12,8 +12,16 @@ from typing import Any, NoReturn
 SUPERVISOR = ("-P", "-m", "halo_mp.supervisor")
 
 
+in_worker = False  # set by a worker before it imports an application
+
+
 def run(app: object, flags: Mapping[str, Any]) -> NoReturn:
     """Replace this process by a supervisor that runs `app`. Raises RuntimeError, TypeError."""
+    if in_worker:
+        raise RuntimeError(
+            "app.run() was called in a worker, which runs the application already: call it below "
+            '`if __name__ == "__main__":`'
+        )
     command = [sys.executable, *SUPERVISOR, *find(app), *words(flags), *sys.argv[1:]]
     sys.stdout.flush()
     sys.stderr.flush()
