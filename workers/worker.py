@@ -19,18 +19,21 @@ from collections.abc import Iterable
 from typing import Any
 
 from halo_mp import logs
+from halo_mp.app import App
 from halo_mp.blackbox import Inherited
 from halo_mp.control.channel import ChannelError
 from halo_mp.control.lifeline import Lifeline
 from halo_mp.control.messages import chunks
 from halo_mp.errors import EXIT_NO_MEMORY, HaloError
 from halo_mp.shm.layout import WorkerState, lib
+from halo_mp.workers.app_host import AppHost
+from halo_mp.workers.app_loader import load
 from halo_mp.workers.echo import EchoError, emit_outcome, parse_echo
 from halo_mp.workers.fastpath import FastPath, PollReason
 from halo_mp.workers.host import Neighbor, Place, StackHost
 from halo_mp.workers.regions import WorkerRegions
 from halo_mp.workers.selector import RingSelector
-from halo_mp.workers.settings import CommandLine, Settings, parse_settings
+from halo_mp.workers.settings import CommandLine, Privileges, Settings, parse_settings
 
 log = logs.get("worker")
 
@@ -56,6 +59,9 @@ class Worker:
         self._host: StackHost | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._echoes: dict[int, asyncio.Task[None]] = {}
+        self._app: App | None = None
+        self._app_host: AppHost | None = None
+        self._unprivileged = False
         self._enabled = False
         self._known: list[Neighbor] = []  # before there is anybody to tell
         self._to_watch: list[Place] = []  # of which there is more to come
@@ -63,14 +69,17 @@ class Worker:
 
     async def run(self) -> int:
         """Serve the slot until told to stop."""
+        self._loop.set_exception_handler(self._on_loop_error)
+        if self._is_spare and not self._load_early():
+            return EXIT_CANNOT_BOOT
         await self._line.connect()
         if self._is_spare:
             gc.collect()  # takes 20 ms, for which a worker that takes over has no time
-        self._loop.set_exception_handler(self._on_loop_error)
         service = self._loop.create_task(self._serve_or_end())
         try:
             return await self._end
         finally:
+            await self._stop_app()
             service.cancel()
             self._leave()
 
@@ -144,6 +153,7 @@ class Worker:
             case "interfaces":
                 pass  # the fast path sees the tables' epoch by itself
             case "leave":
+                await self._stop_app()
                 if self._host and self._fastpath and self._fastpath.held:
                     self._host.handle_punts()  # the loop has polled once more since this was asked for
                 self._leave_slot()
@@ -169,7 +179,7 @@ class Worker:
     def _introduce(self, host: StackHost) -> None:
         """Tell a supervisor that is new to us where we are and what we know."""
         self._send({"type": "attached", "pid": os.getpid()})
-        if self._enabled:
+        if self._is_ready:
             self._send({"type": "ready"})
         self._to_watch = []  # its predecessor may have died between two messages
         for kind, places in host.watched().items():
@@ -240,16 +250,39 @@ class Worker:
         self._settings = settings
         self._line.orphan_timeout_s = settings.orphan_timeout_s
         self._regions = WorkerRegions(fds)
-        _drop_privileges(settings)
+        self._become_unprivileged(settings.privileges, f"worker.{settings.slot}")
+        if settings.app is not None and self._app is None:
+            self._app = load(settings.app, self._command_line.log_level)
+        self._attach(settings, self._regions)
+        self._send({"type": "attached", "pid": os.getpid()})
+
+    def _become_unprivileged(self, privileges: Privileges, name: str) -> None:
+        """Give up what is not needed any more, and log from here on."""
+        if self._unprivileged:
+            logs.rename(name)
+            return
+        _drop_privileges(privileges)
+        self._unprivileged = True
         # Its writer thread would keep the capabilities that this thread gives up, so logging starts only now.
         logs.configure(
-            f"worker.{settings.slot}",
+            name,
             self._command_line.log_level,
             _style(self._command_line.log_format),
             box=self._box.lines() if self._box else None,
         )
-        self._attach(settings, self._regions)
-        self._send({"type": "attached", "pid": os.getpid()})
+
+    def _load_early(self) -> bool:
+        """Import the application as a spare, before anybody waits for it; False when that is not possible."""
+        command_line = self._command_line
+        if command_line.app is None or command_line.privileges is None:
+            return True
+        self._become_unprivileged(command_line.privileges, "worker.spare")
+        try:
+            self._app = load(command_line.app, command_line.log_level)
+        except HaloError as error:
+            log.error("worker.failed", error=str(error))
+            return False
+        return True
 
     def _attach(self, settings: Settings, regions: WorkerRegions) -> None:
         status = regions.slot.pointer.status
@@ -273,6 +306,16 @@ class Worker:
         self._host = StackHost(self._fastpath, self._loop, settings, self._send)
         self._host.adopt(self._known)
         self._known.clear()
+        if self._app is not None:
+            self._app_host = AppHost(
+                self._app,
+                self._fastpath,
+                self._loop,
+                settings,
+                regions.slot.pointer,
+                on_started=self._tell_ready,
+                on_failed=self._fail_soon,
+            )
         status.pid = os.getpid()
         status.state = WorkerState.ATTACHED
         self._selector.attach(self._fastpath, regions.doorbell_fd, self._on_work)
@@ -305,6 +348,8 @@ class Worker:
     def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if isinstance(context.get("exception"), MemoryError):
             _end_without_memory()
+        if self._app_host is not None and self._regions is not None:
+            self._regions.slot.pointer.worker.app_errors += 1
         loop.default_exception_handler(context)
 
     def _do_work(self, reasons: int) -> None:
@@ -315,16 +360,36 @@ class Worker:
             self._enabled = False
         if reasons & PollReason.ENABLED:
             self._enabled = True
-            log.info("worker.ready")
-            self._send({"type": "ready"})
+            self._tell_ready()
         if reasons & (PollReason.EPOCH | PollReason.ENABLED) and self._enabled:
             # Not before there are spare buffers: the stack starts with announcements.
             self._host.set_interfaces(self._fastpath.interfaces())
+            if self._app_host is not None:
+                self._app_host.start()
         if reasons & PollReason.TOUCHED:
             self._host.handle_touched()
         if reasons & PollReason.PUNTS:  # may have waited on the ring for as long as it had no worker
             self._host.write_debug_log()  # first: what came in before the answers to it
             self._host.handle_punts()
+
+    @property
+    def _is_ready(self) -> bool:
+        return self._enabled and (self._app_host is None or self._app_host.started)
+
+    def _tell_ready(self) -> None:
+        """Say that we do our work, once the slot is enabled and the application has started."""
+        if self._is_ready:
+            log.info("worker.ready")
+            self._send({"type": "ready"})
+
+    def _fail_soon(self, sentence: str) -> None:
+        task = self._loop.create_task(self._fail(sentence))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _stop_app(self) -> None:
+        if self._app_host is not None:
+            await self._app_host.stop()
 
     def _leave_slot(self) -> None:
         """Touch the rings no more: from here on another worker may attach where this one stopped."""
@@ -346,11 +411,11 @@ class Worker:
         log.info("worker.stopped")
 
 
-def _drop_privileges(settings: Settings) -> None:
-    if settings.privileges == "keep":
+def _drop_privileges(privileges: Privileges) -> None:
+    if privileges.mode == "keep":
         return
-    keep_uid = settings.privileges == "capabilities" or settings.user is None
-    uid, gid = settings.user or (os.getuid(), os.getgid())
+    keep_uid = privileges.mode == "capabilities" or privileges.user is None
+    uid, gid = privileges.user or (os.getuid(), os.getgid())
     error = lib.halo_drop_privileges(uid, gid, keep_uid)
     if error:
         raise HaloError(

@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Your Python in the workers: what an application imports. docs/embedding.md teaches it."""
+
+from halo_mp.app.application import App
+from halo_mp.app.verdict import Verdict
+from halo_mp.app.worker import Worker
+
+__all__ = ["App", "Verdict", "Worker"]

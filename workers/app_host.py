@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The life of an application in its worker: started, its timers and tasks, its end.
+
+    made (imported, hooks added) → started (slot enabled, interfaces known) → stopped
+
+Plain functions of on_start run before the first packet is shown to a hook written in Python; coroutine functions
+are awaited behind them, and the worker is ready when they have returned. An exception in on_start ends the worker,
+with the reason; anywhere else it is logged and counted, and all goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from halo_mp import logs
+from halo_mp.app import App, Worker
+from halo_mp.app.registry import Callback, HookSpec, Task, TimerSpec
+from halo_mp.app.verdict import Stage
+from halo_mp.workers.bounded_log import BoundedLog
+from halo_mp.workers.fastpath import FastPath
+from halo_mp.workers.settings import Settings
+
+STOP_TIMEOUT_S = 1.0
+"""For on_stop, and for tasks that are cancelled; the supervisor waits two seconds in all."""
+
+log = logs.get("app")
+
+
+class AppHost:
+    """Runs one App. Everything is called from the event loop's thread."""
+
+    def __init__(
+        self,
+        app: App,
+        fastpath: FastPath,
+        loop: asyncio.AbstractEventLoop,
+        settings: Settings,
+        slot: Any,
+        *,
+        on_started: Callable[[], None],
+        on_failed: Callable[[str], None],
+    ) -> None:
+        """`slot` is the shared struct halo_slot. `on_failed` gets the sentence that says why we are of no use."""
+        self.started = False
+        """Whether on_start is behind us."""
+        self._app = app
+        self._fastpath = fastpath
+        self._loop = loop
+        self._slot = slot
+        self._on_started = on_started
+        self._on_failed = on_failed
+        self._errors = BoundedLog()
+        self._begun = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.worker = Worker(
+            slot=settings.slot, ports=settings.ports, loop=loop, log=logging.getLogger(app.name), backend=self
+        )
+        app._worker = self.worker
+
+    # ---- life
+
+    def start(self) -> None:
+        """Call on_start and begin timers and tasks; only the first call does anything."""
+        if self._begun:
+            return
+        self._begun = True
+        for function in self._app.starts:
+            if not inspect.iscoroutinefunction(function):
+                try:
+                    function(self.worker)
+                except Exception as error:
+                    self._fail(function, error)
+                    return
+        self._spawn(self._finish_start())
+
+    async def stop(self) -> None:
+        """Cancel timers and tasks, and call on_stop. May be called twice."""
+        if not self._begun:
+            return
+        self._begun = False
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=STOP_TIMEOUT_S)
+        for function in self._app.stops if self.started else ():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_TIMEOUT_S):
+                    await self._call("app.stop_failed", function)
+
+    async def _finish_start(self) -> None:
+        for function in self._app.starts:
+            if inspect.iscoroutinefunction(function):
+                try:
+                    await function(self.worker)
+                except Exception as error:
+                    self._fail(function, error)
+                    return
+        self.started = True
+        for timer in self._app.timers:
+            self._spawn(self._run_timer(timer))
+        for task in self._app.tasks:
+            self._spawn(self._run_task(task))
+        log.info("app.started", app=self._app.name, hooks=len(self._app.hooks))
+        self._on_started()
+
+    def _fail(self, function: Any, error: Exception) -> None:
+        log.exception("app.start_failed", name=_name(function))
+        self._on_failed(
+            f"on_start of the application, {_name(function)}, raised {type(error).__name__}: {error}."
+        )
+
+    async def _run_timer(self, timer: TimerSpec) -> None:
+        due = self._loop.time()
+        while True:
+            due = max(due + timer.interval_s, self._loop.time())  # what was missed is not made up for
+            await asyncio.sleep(due - self._loop.time())
+            await self._call("app.timer_failed", timer.function)
+
+    async def _run_task(self, task: Task) -> None:
+        await self._call("app.task_failed", task)
+
+    async def _call(self, event: str, function: Callback) -> None:
+        """Call a function of the application, and await what it returns; an exception is logged and counted."""
+        try:
+            result = function(self.worker)
+            if inspect.isawaitable(result):
+                await result
+        except MemoryError:
+            raise
+        except Exception:
+            self.count_error(event, _name(function))
+
+    def count_error(self, event: str, name: str) -> None:
+        """Log and count the exception that is being handled, which cost no packet."""
+        self._slot.worker.app_errors += 1
+        self._errors.exception(event, name, self._loop.time())
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # ---- what its Worker asks for
+
+    def add_hook(self, spec: HookSpec) -> int:
+        """Add a hook from the next burst on; return its number."""
+        raise NotImplementedError
+
+    def remove_hook(self, number: int) -> None:
+        """Remove a hook from the next burst on."""
+        raise NotImplementedError
+
+    def inject(self, stage: Stage, port: int, frame: bytes) -> bool:
+        """Put a frame in at a stage; False when it was dropped, which is counted."""
+        raise NotImplementedError
+
+    def open_port(self, number: int) -> Any:
+        """Return the port's raw frames."""
+        raise NotImplementedError
+
+
+def _name(function: Any) -> str:
+    return str(getattr(function, "__name__", function))
