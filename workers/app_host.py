@@ -19,10 +19,13 @@ from typing import Any
 
 from halo_mp import logs
 from halo_mp.app import App, Worker
+from halo_mp.app.frames import Port
 from halo_mp.app.registry import Callback, HookSpec, Task, TimerSpec
 from halo_mp.app.verdict import Stage
 from halo_mp.workers.bounded_log import BoundedLog
 from halo_mp.workers.fastpath import FastPath
+from halo_mp.workers.raw import RawFrames
+from halo_mp.workers.regions import WorkerRegions
 from halo_mp.workers.settings import Settings
 
 STOP_TIMEOUT_S = 1.0
@@ -40,18 +43,20 @@ class AppHost:
         fastpath: FastPath,
         loop: asyncio.AbstractEventLoop,
         settings: Settings,
-        slot: Any,
+        regions: WorkerRegions,
         *,
+        turn: Callable[[int], None],
         on_started: Callable[[], None],
         on_failed: Callable[[str], None],
     ) -> None:
-        """`slot` is the shared struct halo_slot. `on_failed` gets the sentence that says why we are of no use."""
+        """`on_failed` gets the sentence that says why we are of no use. `turn` runs one poll and its work."""
         self.started = False
         """Whether on_start is behind us."""
         self._app = app
         self._fastpath = fastpath
         self._loop = loop
-        self._slot = slot
+        self._slot = regions.slot.pointer
+        self._raw = RawFrames(fastpath, loop, regions.pool.pointer, turn, debug=app.debug)
         self._on_started = on_started
         self._on_failed = on_failed
         self._errors = BoundedLog()
@@ -92,6 +97,14 @@ class AppHost:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(STOP_TIMEOUT_S):
                     await self._call("app.stop_failed", function)
+
+    def on_poll(self, reasons: int) -> None:
+        """Do what a poll came back for."""
+        self._raw.on_poll(reasons)
+
+    def detach(self) -> None:
+        """Give back every frame that the application has, before the worker leaves its slot."""
+        self._raw.close()
 
     async def _finish_start(self) -> None:
         for function in self._app.starts:
@@ -160,9 +173,9 @@ class AppHost:
         """Put a frame in at a stage; False when it was dropped, which is counted."""
         raise NotImplementedError
 
-    def open_port(self, number: int) -> Any:
+    def open_port(self, number: int) -> Port:
         """Return the port's raw frames."""
-        raise NotImplementedError
+        return self._raw.open(number)
 
 
 def _name(function: Any) -> str:

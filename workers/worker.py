@@ -312,7 +312,8 @@ class Worker:
                 self._fastpath,
                 self._loop,
                 settings,
-                regions.slot.pointer,
+                regions,
+                turn=self._turn,
                 on_started=self._tell_ready,
                 on_failed=self._fail_soon,
             )
@@ -331,6 +332,11 @@ class Worker:
             self.stop(EXIT_FAULT)
             return
         self._loop.call_soon(self._work, reasons)
+
+    def _turn(self, timeout_ns: int) -> None:
+        """Poll for the application, from outside of a poll's work, and do what it comes back for."""
+        if self._fastpath is not None:
+            self._work(self._fastpath.poll(timeout_ns))
 
     def _work(self, reasons: int) -> None:
         try:
@@ -356,6 +362,8 @@ class Worker:
         if self._fastpath is None or self._host is None or self._regions is None:
             return
         self._regions.slot.pointer.worker.logs_dropped = logs.dropped()
+        if reasons & (PollReason.RAW | PollReason.BLAST) and self._app_host is not None:
+            self._app_host.on_poll(reasons)
         if reasons & PollReason.DISABLED:
             self._enabled = False
         if reasons & PollReason.ENABLED:
@@ -398,6 +406,8 @@ class Worker:
             self._host.stop()
             self._host = None
         if self._fastpath is not None and self._regions is not None:
+            if self._app_host is not None:
+                self._app_host.detach()
             self._selector.detach()
             self._fastpath.detach()
             self._fastpath = None  # work may have been called for already
