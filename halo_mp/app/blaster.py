@@ -15,7 +15,7 @@ from typing import Final, Protocol, Self
 
 from halo_mp.shm.layout import lib
 
-CATCH_UP_S: Final = 0.02
+CATCH_UP_S: Final = 0.05
 """Time without the processor that is made up for by sending faster; what is missed beyond that stays missed."""
 MOST_TEMPLATES: Final = int(lib.HALO_MAX_TEMPLATES)
 MOST_FIELDS: Final = int(lib.HALO_MAX_BLAST_FIELDS)
