@@ -8,6 +8,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "load.h"
 #include "worker.h"
 
 enum {
@@ -64,21 +65,29 @@ static uint32_t follow_life(struct halo_worker *worker)
 /* One burst through the line. Returns how many frames it had, or HALO_RING_BROKEN. */
 static uint32_t run_burst(struct halo_worker *worker)
 {
+	struct halo_laps laps = halo_laps_start(worker);
 	uint32_t count = halo_stage_receive(worker);
 
 	if (count == 0 || count == HALO_RING_BROKEN)
 		return count;
+	halo_load_burst(worker, count, &laps);
+	halo_lap(&laps, HALO_TIMED_RECEIVE);
 	halo_stage_parse(worker, count);
 	if (unlikely(worker->debug))
 		halo_debug_keep(worker, count);
+	halo_lap(&laps, HALO_TIMED_PARSE);
 	if (unlikely(worker->raw.claims))
 		halo_stage_raw(worker, count);
 	halo_stage_input(worker, count);
+	halo_lap(&laps, HALO_TIMED_INPUT);
 	halo_stage_route(worker);
+	halo_lap(&laps, HALO_TIMED_ROUTE);
 	halo_stage_forward(worker);
 	if (unlikely(worker->debug))
 		halo_debug_conclude(worker);
+	halo_lap(&laps, HALO_TIMED_FORWARD);
 	halo_stage_finish(worker, count);
+	halo_lap(&laps, HALO_TIMED_FINISH);
 	__atomic_store_n(&worker->slot->status.last_burst_ns, worker->now_ns, __ATOMIC_RELAXED);
 	return count;
 }
@@ -221,6 +230,7 @@ static void start_poll(struct halo_worker *worker)
 	worker->touched_count = 0;
 	set_place(worker, HALO_PLACE_NATIVE);
 	__atomic_store_n(&worker->slot->status.epoch, worker->epoch, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&worker->slot->worker.neighbors, halo_worker_neighbor_count(worker), __ATOMIC_RELAXED);
 	halo_worker_flush(worker);
 }
 
@@ -234,6 +244,7 @@ int halo_worker_poll(struct halo_worker *worker, int64_t timeout_ns, struct halo
 	if (halo_worker_held(worker)) /* Python owes us an answer to each punt before the next burst */
 		return -EBUSY;
 	start_poll(worker);
+	halo_load_lag(worker, (uint64_t)start);
 	halo_share_settle(&worker->share, (uint64_t)start);
 	do {
 		turns++;
@@ -258,5 +269,6 @@ int halo_worker_poll(struct halo_worker *worker, int64_t timeout_ns, struct halo
 	worker->blasts.ended = false;
 	if (worker->punt_count)
 		halo_share_start(&worker->share);
+	worker->left_ns = halo_now_ns();
 	return (int)worker->punt_count;
 }

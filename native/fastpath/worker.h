@@ -86,7 +86,9 @@ struct halo_worker {
 	uint32_t tx_pending; /* put on tx, not yet submitted */
 	uint32_t tx_room;    /* reserved since the last submit */
 
-	uint64_t now_ns; /* of the current burst */
+	uint64_t now_ns;  /* of the current burst */
+	uint64_t left_ns; /* when the last poll went back to Python; 0: there was none */
+	uint64_t bursts;  /* that had frames */
 	int64_t next_fd_look_ns;
 	uint64_t epoch;
 	struct halo_port_entry port[PORT_ENTRIES];
