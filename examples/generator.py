@@ -20,7 +20,10 @@ PPS = float(os.environ.get("GENERATOR_PPS", "100000"))
 SECONDS = float(os.environ.get("GENERATOR_S", "3"))
 OUT, BACK = 0, 1
 MACS = bytes.fromhex("02fe00000000"), bytes.fromhex("02fe00000001")
-ADDRESSES = ipv4.parse_address("198.18.0.1"), ipv4.parse_address("198.19.0.1")  # RFC 2544: for benchmarks alone
+ADDRESSES = (
+    ipv4.parse_address("198.18.0.1"),
+    ipv4.parse_address("198.19.0.1"),
+)  # RFC 2544: for benchmarks alone
 SECRET_OCTETS = 16
 CHECK_S = 2.0
 DRAIN_S = 0.5
@@ -43,7 +46,9 @@ async def generate(worker: Worker) -> None:
     await asyncio.sleep(DRAIN_S)  # what is on its way
     counting.cancel()
     returned = worker.context.returned
-    worker.log.info("sent %d, %.0f a second; returned %d, lost %d", sent, sent / SECONDS, returned, sent - returned)
+    worker.log.info(
+        "sent %d, %.0f a second; returned %d, lost %d", sent, sent / SECONDS, returned, sent - returned
+    )
 
 
 async def is_ourselves(out: Port, back: Port) -> bool:

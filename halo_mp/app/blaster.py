@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bursts from templates: Python says what and how fast, C copies and paces.
 
-A frame is a copy of a template in which some numbers differ from frame to frame. IPv4, UDP, TCP and ICMP checksums that are
-right in the template stay right; one that is wrong stays as it is, and so does a UDP checksum of 0.
+A frame is a copy of a template in which some numbers differ from frame to frame. IPv4, UDP, TCP and ICMP checksums
+that are right in the template stay right; one that is wrong stays as it is, and so does a UDP checksum of 0.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from tests.support import lives
 from tests.support.instance import Instance
 from tests.support.ledger import Ledger
-from tests.support.namespace import Namespace, connect, wait_until
+from tests.support.namespace import Namespace, wait_until
 from tests.support.station import Heard, Station
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,24 +39,11 @@ def namespace() -> Iterator[Namespace]:
         yield made
 
 
-def app_file(tmp_path: Path, text: str) -> str:
-    """Write an application, readable by a worker without privileges."""
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents:
-        if parent != Path("/tmp") and parent.is_relative_to("/tmp"):
-            parent.chmod(0o755)
-    file = tmp_path / "application.py"
-    file.write_text(text)
-    return f"{file}:app"
-
-
 def test_direct_example_is_a_wire_and_outlives_its_workers(namespace: Namespace) -> None:
     flags = ("--ports", "0,1", "--app", f"{EXAMPLES / 'direct.py'}:app")
     with Instance(namespace, *flags) as instance:
         instance.wait_for("app.started", count=2)
-        names = [f"{instance.name}-{number}" for number in (0, 1)]
-        taps = [line.split(":")[1].strip() for line in namespace.run("ip", "-o", "link").stdout.splitlines()]
-        names = [name for name in taps if instance.name in name] or names
+        names = [f"{instance.name}.{number}" for number in (0, 1)]
         with Station(namespace, names[0]) as left, Station(namespace, names[1]) as right:
             ledger = Ledger(instance, 0, 1)
             cross(left, right)
@@ -78,3 +67,42 @@ def cross(sender: Station, receiver: Station) -> None:
         sender.send(octets)
     heard = receiver.listen(is_ours, count=FRAMES, what="frames on the other side")
     assert [each.octets for each in heard] == sent
+
+
+def test_generator_example_sends_when_it_hears_itself(namespace: Namespace) -> None:
+    namespace.run("ip", "link", "add", "gen0", "type", "veth", "peer", "name", "gen1")
+    for end in ("gen0", "gen1"):
+        namespace.run("ip", "link", "set", end, "up")
+    found = generate(namespace, "gen0", "gen1", GENERATOR_PPS="2000", GENERATOR_S="0.5")
+    assert "nothing is sent" not in found
+    sent, returned, lost = (int(number) for number in re.findall(r"(?:sent|returned|lost) (\d+)", found))
+    assert 0 < sent <= 2000 * 0.5 + 2000 * 0.05 + 1
+    assert (returned, lost) == (sent, 0)
+    namespace.run("ip", "link", "delete", "gen0")
+
+
+def test_generator_example_sends_nothing_to_others(namespace: Namespace) -> None:
+    """Two veths that end elsewhere."""
+    for end in ("gen2", "gen3"):
+        namespace.run("ip", "link", "add", end, "type", "veth", "peer", "name", f"{end}p")
+        namespace.run("ip", "link", "set", end, "up")
+        namespace.run("ip", "link", "set", f"{end}p", "up")
+    with Station(namespace, "gen2p") as somebody:
+        assert "nothing is sent" in generate(namespace, "gen2", "gen3")
+        assert len([each for each in somebody.heard() if each.dst == bytes.fromhex("02fe00000001")]) == 1
+
+
+def generate(namespace: Namespace, out: str, back: str, **environment: str) -> str:
+    """Run examples/generator.py between two interfaces until it has said what it found; return that."""
+    flags = [
+        *("--vdev", f"net_af_packet0,iface={out}", "--vdev", f"net_af_packet1,iface={back}"),
+        *("--ports", "0,1", "--slot", "0=0,1", "--app", f"{EXAMPLES / 'generator.py'}:app"),
+    ]
+    with Instance(namespace, *flags, env=os.environ | environment) as instance:
+
+        def said() -> list[str]:
+            return [each["message"] for each in instance.events("log") if "sent" in each["message"]]
+
+        wait_until(said, timeout_s=30, what="the generator's last word")
+        assert instance.stop() == 0
+        return said()[0]
