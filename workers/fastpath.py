@@ -33,6 +33,7 @@ class PollReason(IntFlag):
     DISABLED = lib.HALO_POLL_DISABLED
     BROKEN = lib.HALO_POLL_BROKEN
     TOUCHED = lib.HALO_POLL_TOUCHED
+    HOOK = lib.HALO_POLL_HOOK
 
 
 class NeighborState(IntEnum):
@@ -100,6 +101,16 @@ class FastPath:
         self._result = ffi.new("struct halo_poll_result *")
         self._flow = ffi.new("struct halo_flow *")
         self._found = ffi.new("struct halo_route_found *")
+
+    @property
+    def pointer(self) -> Any:
+        """The `struct halo_worker *`, for the bindings of its parts; NULL once it is detached."""
+        return self._worker
+
+    @property
+    def result(self) -> Any:
+        """The `struct halo_poll_result *` that each poll fills, always the same."""
+        return self._result
 
     @property
     def burst_s(self) -> float:
