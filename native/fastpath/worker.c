@@ -53,6 +53,8 @@ void halo_attach_rings(struct halo_worker *worker)
 	worker->tx_pending = 0;
 	worker->tx_room = 0;
 	worker->punt_count = 0;
+	worker->punts_open = 0;
+	halo_chain_abandon(worker);
 	/* What Python held when its worker ended, or when the rings were made anew, is gone: the books say so. */
 	halo_count(&slot->worker.drops[HALO_DROP_punt_lost], slot->worker.held);
 	halo_count(&slot->worker.held, -slot->worker.held);
@@ -72,6 +74,7 @@ static void set_up(struct halo_worker *worker, const struct halo_worker_setup *s
 	worker->geometry = geometry->pool;
 	worker->rings = *geometry;
 	worker->slot_number = geometry->slot;
+	worker->width = HALO_BURST;
 	worker->doorbell_fd = setup->doorbell_fd;
 	worker->driver_doorbell_fd = setup->driver_doorbell_fd;
 	worker->epoll_fd = setup->epoll_fd;
@@ -146,6 +149,7 @@ void halo_worker_detach(struct halo_worker *worker)
 	for (i = 0; i < worker->punt_count; i++)
 		if (worker->punt_open[i])
 			halo_worker_finish_punt(worker, i, HALO_DROP_punt_lost);
+	halo_chain_end(worker);
 	halo_worker_flush(worker);
 	__atomic_store_n(&worker->slot->status.epoch, 0, __ATOMIC_RELEASE);
 	__atomic_store_n(&worker->slot->status.state, HALO_WORKER_ABSENT, __ATOMIC_RELEASE);
@@ -170,7 +174,7 @@ const struct halo_interface_block *halo_worker_interfaces(const struct halo_work
 
 int halo_worker_held(const struct halo_worker *worker)
 {
-	return (int)worker->slot->worker.held;
+	return (int)worker->punts_open;
 }
 
 uint16_t halo_checksum(const uint8_t *octets, uint32_t length)
