@@ -138,7 +138,7 @@ class LeakyBurstRunner(BurstRunner):
 
     def __call__(self, packets: Any, count: int) -> int:
         self._places.clear()  # a Burst of its own for each call
-        burst = self._burst(packets)
+        burst = self._burst(packets, count)
         watched = {"a column": burst._records, "burst.pool": burst.pool}
         before = {what: sys.getrefcount(array) for what, array in watched.items()}
         errors = super().__call__(packets, count)
@@ -156,4 +156,4 @@ class LeakyBurstRunner(BurstRunner):
         burst._columns = ended
         for view in VIEWS:
             getattr(burst, view)._columns = ended
-        burst._count = 0
+        burst._show(None, 0, 0)

@@ -17,6 +17,7 @@ from halo_mp.shm.layout import DROP_NAMES, ffi, lib
 ERROR = lib.HALO_VERDICT_ERROR
 MOST_PLACES = 16  # where bursts can be: the worker's own, and where it gathers
 ROOM = lib.HALO_WIDE_BURST
+RECORD_OCTETS = ffi.sizeof("struct halo_packet")
 
 _DROP = lib.HALO_VERDICT_DROP
 _HOOK_ERROR = DROP_NAMES.index("hook_error")
@@ -40,6 +41,7 @@ class PacketRunner:
         self._pool = pool
         self._failed = failed
         self._places: dict[int, list[Packet]] = {}
+        self._known: dict[int, Packet] = {}  # by address, of as many records as a worker has
         self._call = self._with_octets if spec.octets else self._alone
         self._view = _viewer(pool) if spec.octets else None
 
@@ -80,10 +82,15 @@ class PacketRunner:
         if objects is None or len(objects) < count:
             if len(self._places) >= MOST_PLACES:
                 self._places.clear()
-            have = objects or []
-            more = [Packet(packets + index, self._pool) for index in range(len(have), count)]
-            objects = self._places[address] = have + more
+            objects = self._places[address] = [self._object(packets + index) for index in range(count)]
         return objects if len(objects) == count else objects[:count]
+
+    def _object(self, record: Any) -> Packet:
+        address = int(ffi.cast("uintptr_t", record))
+        packet = self._known.get(address)
+        if packet is None:
+            packet = self._known[address] = Packet(record, self._pool)
+        return packet
 
 
 class BurstRunner:
@@ -102,8 +109,7 @@ class BurstRunner:
         self._places: dict[int, Any] = {}
 
     def __call__(self, packets: Any, count: int) -> int:
-        burst = self._burst(packets)
-        burst._count = count
+        burst = self._burst(packets, count)
         lib.halo_view_open(self._pool, packets, count)
         errors = 0
         try:
@@ -117,13 +123,18 @@ class BurstRunner:
         lib.halo_view_close(packets, count)
         return errors
 
-    def _burst(self, packets: Any) -> Any:
+    def _burst(self, packets: Any, count: int) -> Any:
+        """Return what stands for these records: over memory that an earlier burst was in too, if possible."""
         address = int(ffi.cast("uintptr_t", packets))
-        burst = self._places.get(address)
-        if burst is None:
-            if len(self._places) >= MOST_PLACES:
-                self._places.clear()
-            burst = self._places[address] = self._make(packets, ROOM, self._pool, self._geometry)
+        for start, burst in self._places.items():
+            first, rest = divmod(address - start, RECORD_OCTETS)
+            if rest == 0 and 0 <= first <= ROOM - count:
+                burst._show(packets, first, count)
+                return burst
+        if len(self._places) >= MOST_PLACES:
+            self._places.clear()
+        burst = self._places[address] = self._make(packets, ROOM, self._pool, self._geometry)
+        burst._show(packets, 0, count)
         return burst
 
 

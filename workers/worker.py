@@ -424,7 +424,7 @@ class Worker:
     def _leave(self) -> None:
         self._leave_slot()
         if self._regions is not None:
-            self._regions.close()
+            self._regions.close(keep_pool=self._app is not None)
         self._line.close()
         log.info("worker.stopped")
 

@@ -69,11 +69,11 @@ class IcmpColumns(Columns):
 
 def _field(name: str) -> Any:
     def read(self: Columns) -> Column:
-        column: Column = self._columns[name][: self._burst._count]
+        column: Column = self._columns[name][self._burst._rows]
         return column
 
     def write(self: Columns, value: Any) -> None:
-        self._columns[name][: self._burst._count] = value
+        self._columns[name][self._burst._rows] = value
 
     return property(read, write)
 
@@ -99,7 +99,7 @@ class Octets:
         """Write octets of rows. Checksums stay as they are: see Burst.update_checksums."""
         where, rows = self._places(place)
         self._burst.pool[where] = value
-        self._burst._rewritten[: self._burst._count][rows] = 1
+        self._burst._rewritten[self._burst._rows][rows] = 1
 
     def _places(self, place: tuple[Rows, Any]) -> tuple[Any, Rows]:
         """Return where in the pool the octets are."""
@@ -138,6 +138,7 @@ class Burst:
         self._pool_pointer = pool
         self._keep: Any = None
         self._count = 0
+        self._rows = slice(0, 0)
         self._records: NDArray[Any] = np.frombuffer(octets, dtype=RECORD)
         self._rewritten: NDArray[np.uint8] = np.frombuffer(octets, dtype=np.uint8)[
             ffi.offsetof("struct halo_packet", "rewritten") :: ffi.sizeof("struct halo_packet")
@@ -150,6 +151,12 @@ class Burst:
         self.udp = PortColumns(self, "udp")
         self.tcp = PortColumns(self, "tcp")
         self.icmp = IcmpColumns(self, "icmp")
+
+    def _show(self, packets: Any, first: int, count: int) -> None:
+        """Be the burst at `packets`, the records from `first` on."""
+        self._packets = packets
+        self._count = count
+        self._rows = slice(first, first + count)
 
     if TYPE_CHECKING:
         port: Column
@@ -219,7 +226,7 @@ class Burst:
 
         trial = Trial(frames, port=port, tx_port=tx_port)
         burst = cls(trial.packets, max(1, trial.count), trial.pool, trial.geometry)
-        burst._count = trial.count
+        burst._show(trial.packets, 0, trial.count)
         burst._keep = trial
         return burst
 
@@ -236,11 +243,11 @@ class Burst:
 
 def _column(name: str) -> Any:
     def read(self: Burst) -> Column:
-        column: Column = self._columns[name][: self._count]
+        column: Column = self._columns[name][self._rows]
         return column
 
     def write(self: Burst, value: Any) -> None:
-        self._columns[name][: self._count] = value
+        self._columns[name][self._rows] = value
 
     return property(read, write)
 

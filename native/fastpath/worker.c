@@ -111,6 +111,8 @@ static void destroy(struct halo_worker *worker)
 	if (worker->fib_is_ours)
 		munmap((void *)(uintptr_t)worker->fib, sizeof(*worker->fib));
 	halo_neighbors_free(&worker->neighbors);
+	if (worker->chain.ages) /* an application may have kept views of packets, and its process ends soon */
+		return;
 	free(worker);
 }
 
