@@ -35,6 +35,7 @@ class PollReason(IntFlag):
     TOUCHED = lib.HALO_POLL_TOUCHED
     RAW = lib.HALO_POLL_RAW
     BLAST = lib.HALO_POLL_BLAST
+    HOOK = lib.HALO_POLL_HOOK
 
 
 class NeighborState(IntEnum):
@@ -107,6 +108,11 @@ class FastPath:
     def pointer(self) -> Any:
         """The `struct halo_worker *`, for the bindings of its parts; NULL once it is detached."""
         return self._worker
+
+    @property
+    def result(self) -> Any:
+        """The `struct halo_poll_result *` that each poll fills, always the same."""
+        return self._result
 
     @property
     def burst_s(self) -> float:

@@ -32,11 +32,11 @@ class RawFrames:
         fastpath: FastPath,
         loop: asyncio.AbstractEventLoop,
         pool: Any,
-        turn: Callable[[int], None] | None = None,
+        turn: Callable[[int], bool] | None = None,
         *,
         debug: bool = False,
     ) -> None:
-        """`turn` polls for at most so many nanoseconds and does the host's work; None: nobody may from here."""
+        """`turn` polls for at most so many nanoseconds and does the host's work, or says that it can not be now."""
         self.debug = debug
         self._fastpath = fastpath
         self._loop = loop
@@ -132,16 +132,15 @@ class RawFrames:
 
     def pump(self, port: int, count: int, timeout_s: float) -> None:
         """Run the packet loop until frames are there, or until then. Raises RuntimeError where that can not be."""
-        if self._turn is None or self._fastpath.held:
-            raise RuntimeError(
-                "receive() runs the packet loop, and was called by it: use `async for` over port.frames() in hooks and "
-                "callbacks of datagrams"
-            )
         until_ns = time.monotonic_ns() + int(timeout_s * _NS)
         while not self._waiting(port):
             lib.halo_worker_raw_want(self._worker, port, count)
             left_ns = max(0, until_ns - time.monotonic_ns())
-            self._turn(left_ns)
+            if self._turn is None or not self._turn(left_ns):
+                raise RuntimeError(
+                    "receive() runs the packet loop, and was called by it: in hooks, callbacks of datagrams and an "
+                    "on_start that is no coroutine, use port.frames() in a task"
+                )
             if left_ns == 0:
                 return
 

@@ -24,8 +24,8 @@ static bool is_undecided(const struct halo_packet *packet)
 {
 	if (packet->verdict == HALO_VERDICT_NONE)
 		return true;
-	return packet->verdict == HALO_VERDICT_DROP && packet->reason >= HALO_DROP_vlan_truncated &&
-	       packet->reason <= HALO_DROP_ipv4_fragment;
+	return packet->verdict == HALO_VERDICT_DROP && !(packet->hooked & HALO_HOOKED_DECIDED) &&
+	       packet->reason >= HALO_DROP_vlan_truncated && packet->reason <= HALO_DROP_ipv4_fragment;
 }
 
 void halo_stage_raw(struct halo_worker *worker, uint32_t count)
@@ -63,7 +63,6 @@ bool halo_raw_keep(struct halo_worker *worker, const struct halo_packet *packet)
 	port->packet[place] = *packet;
 	port->kept[place] = halo_descriptor_make(packet->offset, packet->length, packet->port, packet->flags);
 	port->waiting++;
-	worker->raw.held++;
 	halo_count(&worker->slot->worker.held, 1);
 	halo_count(&worker->slot->worker.raw_frames, 1);
 	if (port->wanted && port->waiting == 1)
@@ -101,7 +100,6 @@ void halo_raw_forget(struct halo_worker *worker)
 		worker->raw.port[i]->waiting = 0;
 		worker->raw.port[i]->taken = 0;
 	}
-	worker->raw.held = 0;
 	worker->raw.ready = 0;
 	worker->raw.full = false;
 }
@@ -126,7 +124,7 @@ static bool is_whole(const struct halo_worker *worker, const struct halo_packet 
 static void drop(struct halo_worker *worker, struct halo_descriptor kept, enum halo_drop reason)
 {
 	halo_count(&worker->slot->worker.drops[reason], 1);
-	halo_tx_release(worker, kept);
+	halo_release(worker, kept);
 }
 
 /* A reason that the application gave itself counts as that; reason 0 is the driver's, and means none here. */
@@ -141,12 +139,12 @@ static void settle_one(struct halo_worker *worker, const struct halo_packet *pac
 	case HALO_VERDICT_TRANSMIT:
 		if (packet->tx_port >= HALO_MAX_PORTS || !is_whole(worker, packet, kept))
 			return drop(worker, kept, HALO_DROP_hook_error);
-		halo_tx_frame(worker, halo_descriptor_make(packet->offset, packet->length, (uint8_t)packet->tx_port,
-							   HALO_ACTION_TRANSMIT));
+		halo_send_frame(worker, halo_descriptor_make(packet->offset, packet->length, (uint8_t)packet->tx_port,
+							     HALO_ACTION_TRANSMIT));
 		return;
 	case HALO_VERDICT_CONSUME:
 		halo_count(&worker->slot->worker.consumed, 1);
-		halo_tx_release(worker, kept);
+		halo_release(worker, kept);
 		return;
 	case HALO_VERDICT_DROP:
 		return drop(worker, kept, reason_of(packet));
@@ -170,7 +168,6 @@ int halo_worker_raw_settle(struct halo_worker *worker, uint32_t number)
 	for (i = 0; i < count; i++)
 		settle_one(worker, &port->packet[first + i], port->kept[first + i]);
 	port->taken = 0;
-	worker->raw.held -= count;
 	halo_count(&worker->slot->worker.held, -(uint64_t)count);
 	if (count)
 		halo_worker_flush(worker);
@@ -313,7 +310,6 @@ static void give_back(struct halo_worker *worker, struct halo_raw_port *port, en
 	for (i = 0; i < count; i++)
 		drop(worker, port->kept[(port->head - count + i) & (port->size - 1)], reason);
 	port->waiting = port->taken = 0;
-	worker->raw.held -= count;
 	halo_count(&worker->slot->worker.held, -(uint64_t)count);
 }
 

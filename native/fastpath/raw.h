@@ -24,7 +24,6 @@ struct halo_raw_port {
 struct halo_raw {
 	struct halo_raw_port *port[HALO_MAX_PORTS];
 	uint32_t claims; /* ports that are claimed */
-	uint32_t held;   /* frames in all queues, of the published gauge */
 	uint32_t ready;  /* ports where frames wait that are wanted */
 	bool full;       /* of one of them as many as are wanted */
 	uint64_t ready_since_ns;

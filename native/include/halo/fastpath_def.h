@@ -5,7 +5,7 @@
  */
 
 enum halo_fastpath_limit {
-	HALO_MAX_PUNTS = 64, /* a poll returns after the burst that punted, so one burst at most */
+	HALO_MAX_PUNTS = HALO_WIDE_BURST, /* a poll returns after the burst that punted, so one burst at most */
 	HALO_MAX_DEBUG = 64,
 	HALO_DEBUG_OCTETS = 96,
 	HALO_MAX_TOUCHED = 256, /* neighbors that one poll tells of */
@@ -29,6 +29,7 @@ enum halo_poll_reason {                      /* why halo_worker_poll() came back
 			HALO_POLL_DISABLED = 32, /* the slot was disabled since the last call */
 			HALO_POLL_BROKEN = 64, /* the driver's ring indices make no sense: end, and be started again */
 			HALO_POLL_TOUCHED = 128, /* touched[0 .. touched_count) */
+			HALO_POLL_HOOK = 256,    /* hook_packets[0 .. hook_count) wait for a hook of Python's */
 			HALO_POLL_RAW = 1024,    /* frames wait that halo_worker_raw_want asked for */
 			HALO_POLL_BLAST = 2048,  /* one has sent its count */
 };
@@ -99,6 +100,9 @@ struct halo_poll_result {
 	const struct halo_touched *touched;
 	struct halo_packet *punts;
 	struct halo_debug_frame *debug;
+	uint32_t hook; /* its number */
+	uint32_t hook_count;
+	struct halo_packet *hook_packets; /* to be judged before the next poll, which goes on with them */
 };
 
 struct halo_worker;

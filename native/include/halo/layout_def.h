@@ -245,7 +245,7 @@ struct halo_hook_counters {
 	uint64_t packets;
 	uint64_t dropped;
 	uint64_t rewritten;
-	uint64_t errors; /* exceptions */
+	uint64_t errors; /* exceptions, and verdicts that there are not */
 	uint64_t busy_ns;
 	uint8_t pad[24];
 };

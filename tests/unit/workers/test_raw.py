@@ -38,8 +38,9 @@ def raw_of(made: Rig, *, debug: bool = False, turn: bool = True) -> Iterator[Raw
         loop = asyncio.new_event_loop()
         loop.close()
 
-    def run(timeout_ns: int) -> None:
+    def run(timeout_ns: int) -> bool:
         raw.on_poll(made.fastpath.poll(timeout_ns))
+        return True
 
     raw = RawFrames(made.fastpath, loop, made.pool, run if turn else None, debug=debug)
     yield raw
