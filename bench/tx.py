@@ -76,7 +76,7 @@ def run_alone() -> list[Row]:
     for place in range(rig.geometry.spare_size):
         entries[place].offset = rig.geometry.pool.frame_offset(place % worker.FEW)
     loop = asyncio.new_event_loop()
-    port = RawFrames(rig.fastpath, loop, rig.pool).open(1)
+    port = RawFrames(rig.fastpath, loop, rig.pool, ffi.addressof(rig.slot.geometry, "pool")).open(1)
     rows = []
     for fields, metric in enumerate(ALONE):
         costs = _costs(rig, port, VARIED[:fields])

@@ -25,6 +25,7 @@ from halo_mp.app import App, Worker
 from halo_mp.app.frames import Port
 from halo_mp.app.registry import Callback, HookSpec, Task, TimerSpec
 from halo_mp.app.verdict import Stage
+from halo_mp.shm.layout import ffi
 from halo_mp.workers.bounded_log import BoundedLog
 from halo_mp.workers.compiled import NotCompiled, compile_hook
 from halo_mp.workers.compiler import command
@@ -87,7 +88,14 @@ class AppHost:
             errors=self._errors,
             on_failed=on_failed,
         )
-        self._raw = RawFrames(fastpath, loop, regions.pool.pointer, turn, debug=debug)
+        self._raw = RawFrames(
+            fastpath,
+            loop,
+            regions.pool.pointer,
+            ffi.addressof(regions.slot.pointer.geometry, "pool"),
+            turn,
+            debug=debug,
+        )
         self._begun = False
         self._tasks: set[asyncio.Task[None]] = set()
         self.worker = Worker(

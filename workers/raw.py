@@ -11,13 +11,16 @@ import errno
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from halo_mp import logs
 from halo_mp.app.blaster import Pace, Sent, Vary
 from halo_mp.app.frames import QUEUE, Octets, Port
 from halo_mp.shm.layout import ffi, lib
 from halo_mp.workers.fastpath import FastPath, PollReason
+
+if TYPE_CHECKING:
+    from halo_mp.app.burst import Burst
 
 log = logs.get("app")
 
@@ -32,20 +35,24 @@ class RawFrames:
         fastpath: FastPath,
         loop: asyncio.AbstractEventLoop,
         pool: Any,
+        geometry: Any,
         turn: Callable[[int], bool] | None = None,
         *,
         debug: bool = False,
     ) -> None:
-        """`turn` polls for at most so many nanoseconds and does the host's work, or says that it can not be now."""
+        """`geometry` is a pointer to the pool's. `turn` polls for at most so many nanoseconds and does the host's work, or says that it can not be now."""
         self.debug = debug
         self._fastpath = fastpath
         self._loop = loop
         self._pool = pool
+        self._geometry = geometry
         self._turn = turn
         self._ports: dict[int, Port] = {}
         self._waiters: dict[int, tuple[asyncio.Future[None], int]] = {}
         self._blasts: dict[int, NativeBlast] = {}
         self._out = ffi.new("struct halo_packet **")
+        self._records: dict[int, Any] = {}
+        self._columns: dict[int, Burst] = {}
         self._closed = False
 
     def open(self, number: int) -> Port:
@@ -82,12 +89,16 @@ class RawFrames:
 
     def claim(self, port: int) -> None:
         """Let frames of a port wait for us. Raises OSError."""
-        _check(lib.halo_worker_raw_claim(self._worker, port, QUEUE))
+        records = ffi.new("struct halo_packet[]", QUEUE)
+        _check(lib.halo_worker_raw_claim(self._worker, port, QUEUE, records))
+        self._records[port] = records
 
     def release(self, port: int) -> None:
         """No more of them; what waits is dropped."""
         if not self._closed:
             lib.halo_worker_raw_release(self._worker, port)
+            self._columns.pop(port, None)  # arrays of it keep the records alive
+            del self._records[port]
 
     def take(self, port: int, limit: int) -> tuple[Any, int]:
         """Return a pointer to struct halo_packet and how many there are; those taken before end."""
@@ -112,6 +123,18 @@ class RawFrames:
     def octets(self, offset: int, length: int) -> Any:
         """Return a buffer of the pool."""
         return ffi.buffer(self._pool + offset, length)
+
+    def columns(self, port: int, packets: Any, count: int) -> Burst:
+        """Return NumPy columns over what was taken."""
+        records = self._records[port]
+        if port not in self._columns:
+            from halo_mp.app import Burst  # NumPy is not everybody's
+
+            self._columns[port] = Burst(records, QUEUE, self._pool, self._geometry)
+        lib.halo_view_open(self._pool, packets, count)
+        columns = self._columns[port]
+        columns._show(packets, packets - ffi.addressof(records, 0), count)
+        return columns
 
     def originate(self, port: int, frames: Sequence[Octets]) -> int:
         """Send frames of ours; return how many had a buffer."""

@@ -18,8 +18,7 @@ from halo_mp.app.verdict import Verdict
 from halo_mp.shm.layout import ffi, lib
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from halo_mp.app.burst import Burst
 
 Octets = bytes | bytearray | memoryview
 Mask = Sequence[bool] | bytes | Any
@@ -29,11 +28,6 @@ LIMIT = 256
 """Frames of a burst, unless you ask for others: enough that what a burst costs is shared by many."""
 QUEUE = int(lib.HALO_RAW_QUEUE)
 MOST_FRAMES = int(lib.HALO_WIDE_BURST)
-_PACKET_OCTETS = int(ffi.sizeof("struct halo_packet"))
-_OFFSETS = {
-    name: (field.offset, int(ffi.sizeof(field.type)))
-    for name, field in ffi.typeof("struct halo_packet").fields
-}
 _UNUSED_REFERENCES = 2  # of an object in a tuple that is being looked at: the tuple's, and ours
 
 
@@ -62,6 +56,9 @@ class Backend(Protocol):
 
     def octets(self, offset: int, length: int) -> Any:
         """Return a buffer of the pool."""
+
+    def columns(self, port: int, packets: Any, count: int) -> Burst:
+        """Return NumPy columns over what was taken."""
 
     def originate(self, port: int, frames: Sequence[Octets]) -> int:
         """Send frames of ours; return how many had a buffer."""
@@ -191,43 +188,15 @@ class FrameBurst:
         self._release_views()
         self._backend.settle(self._port)
 
-    # ---- columns, with NumPy: views of the records, which end with the burst too
-
     @property
-    def length(self) -> NDArray[np.uint16]:
-        """Octets of each frame."""
-        return self._column("length")
+    def columns(self) -> Burst:
+        """The frames as NumPy columns: length, ethertype, ipv4.src, udp.dport, octets[rows, a:b], verdict ...
 
-    @property
-    def ethertype(self) -> NDArray[np.uint16]:
-        """Behind the VLAN tag, if there is one."""
-        return self._column("ethertype")
-
-    @property
-    def vlan(self) -> NDArray[np.uint16]:
-        """The VLAN id of each frame; 0 without a tag."""
-        return self._column("vlan")
-
-    @property
-    def offset(self) -> NDArray[np.uint32]:
-        """Where each frame starts in `pool`."""
-        return self._column("offset")
-
-    @property
-    def timestamp_ns(self) -> NDArray[np.uint64]:
-        """When each frame was received, by CLOCK_MONOTONIC."""
-        return self._column("timestamp_ns")
-
-    def gather(self, count: int) -> NDArray[np.uint8]:
-        """Return a copy of the first `count` octets of each frame, a row for each; 0 behind the end of a frame."""
-        import numpy as np
-
+        A frame is what its octets say: write those, and call columns.update_checksums(). Other columns are to be read,
+        but for verdict, reason and tx_port. Raises ImportError without NumPy.
+        """
         self._check_open()
-        out = np.zeros((self._count, count), np.uint8)
-        for index in range(self._count):
-            view = self._view(index)[:count]
-            out[index, : len(view)] = view
-        return out
+        return self._backend.columns(self._port, self._packets, self._count)
 
     # ---- private
 
@@ -258,19 +227,6 @@ class FrameBurst:
         self._check_open()
         return self._backend.decide(
             self._port, verdict, tx_port, ffi.NULL if mask is None else _mask(mask, self._count)
-        )
-
-    def _column(self, name: str) -> NDArray[Any]:
-        import numpy as np
-
-        self._check_open()
-        offset, size = _OFFSETS[name]
-        return np.ndarray(
-            (self._count,),
-            np.dtype(f"u{size}"),
-            ffi.buffer(self._packets, self._count * _PACKET_OCTETS),
-            offset,
-            (_PACKET_OCTETS,),
         )
 
     def _release_views(self) -> None:

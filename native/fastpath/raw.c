@@ -273,12 +273,11 @@ static void free_port(struct halo_raw_port *port)
 {
 	if (!port)
 		return;
-	free(port->packet);
 	free(port->kept);
 	free(port);
 }
 
-int halo_worker_raw_claim(struct halo_worker *worker, uint32_t number, uint32_t limit)
+int halo_worker_raw_claim(struct halo_worker *worker, uint32_t number, uint32_t limit, struct halo_packet *records)
 {
 	struct halo_raw_port *port;
 
@@ -290,9 +289,9 @@ int halo_worker_raw_claim(struct halo_worker *worker, uint32_t number, uint32_t 
 	if (!port)
 		return -ENOMEM;
 	port->size = limit;
-	port->packet = aligned_alloc(HALO_LINE, limit * sizeof(*port->packet));
+	port->packet = records;
 	port->kept = malloc(limit * sizeof(*port->kept));
-	if (!port->packet || !port->kept) {
+	if (!port->kept) {
 		free_port(port);
 		return -ENOMEM;
 	}

@@ -12,7 +12,7 @@
  * a record is its own affair: `kept` says which buffer there is to be given back.
  */
 struct halo_raw_port {
-	struct halo_packet *packet;
+	struct halo_packet *packet; /* the caller's */
 	struct halo_descriptor *kept;
 	uint32_t size; /* a power of two */
 	uint32_t head;

@@ -27,12 +27,13 @@ static const struct link links[] = {
 
 static struct frame request; /* the stack would answer it */
 static struct halo_packet *taken;
+static struct halo_packet records[256];
 
 static void open_claimed(uint32_t limit)
 {
 	frame_make(&echo, &request);
 	rig_open(links, 2);
-	CHECK_EQUAL(halo_worker_raw_claim(rig.worker, 0, limit), 0);
+	CHECK_EQUAL(halo_worker_raw_claim(rig.worker, 0, limit, records), 0);
 }
 
 static void deliver(uint32_t count)
@@ -328,7 +329,7 @@ static void released(void)
 	CHECK_EQUAL(halo_worker_raw_waiting(rig.worker, 0), 0);
 	rig_collect();
 	rig_check_reply(&request, 0);
-	CHECK_EQUAL(halo_worker_raw_claim(rig.worker, 0, SIZE), 0);
+	CHECK_EQUAL(halo_worker_raw_claim(rig.worker, 0, SIZE, records), 0);
 	deliver(1);
 	CHECK_EQUAL(take(SIZE), 1);
 	rig_close();
@@ -363,11 +364,11 @@ static void detached_with_frames(void)
 static void claims_that_make_no_sense(void)
 {
 	open_claimed(SIZE);
-	CHECK_EQUAL(halo_worker_raw_claim(rig.worker, 0, SIZE), -EBUSY);
-	CHECK_EQUAL(halo_worker_raw_claim(rig.worker, 64, SIZE), -EINVAL);
-	CHECK_EQUAL(halo_worker_raw_claim(rig.worker, 1, 0), -EINVAL);
-	CHECK_EQUAL(halo_worker_raw_claim(rig.worker, 1, 12), -EINVAL);
-	CHECK_EQUAL(halo_worker_raw_claim(rig.worker, 1, HALO_RAW_QUEUE * 2), -EINVAL);
+	CHECK_EQUAL(halo_worker_raw_claim(rig.worker, 0, SIZE, records), -EBUSY);
+	CHECK_EQUAL(halo_worker_raw_claim(rig.worker, 64, SIZE, records), -EINVAL);
+	CHECK_EQUAL(halo_worker_raw_claim(rig.worker, 1, 0, records), -EINVAL);
+	CHECK_EQUAL(halo_worker_raw_claim(rig.worker, 1, 12, records), -EINVAL);
+	CHECK_EQUAL(halo_worker_raw_claim(rig.worker, 1, HALO_RAW_QUEUE * 2, records), -EINVAL);
 	rig_close();
 }
 

@@ -14,9 +14,10 @@ enum halo_raw_limit {
 /*
  * From now on frames that come in by this port, through a queue of this slot, wait for the application: up to `limit` of them, a
  * power of two, HALO_RAW_QUEUE at most; more are dropped as raw_queue_full. After ingress hooks; frames that were handed over or
- * put in go to the stack as ever. -EBUSY: they are claimed already.
+ * put in go to the stack as ever. `records` has room for `limit` of them, and is the caller's: who has looked at one may go on doing
+ * so for as long as he keeps it. -EBUSY: they are claimed already.
  */
-int halo_worker_raw_claim(struct halo_worker *worker, uint32_t port, uint32_t limit);
+int halo_worker_raw_claim(struct halo_worker *worker, uint32_t port, uint32_t limit, struct halo_packet *records);
 /* No more of them. What waits or is taken is dropped. */
 void halo_worker_raw_release(struct halo_worker *worker, uint32_t port);
 /* Frames that wait, those that are taken not among them. */

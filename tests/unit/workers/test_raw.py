@@ -13,7 +13,7 @@ import pytest
 
 from halo_mp.app import Blaster, FrameBurst, Port, Vary
 from halo_mp.app.frames import QUEUE
-from halo_mp.shm.layout import DROP_NAMES, lib
+from halo_mp.shm.layout import DROP_NAMES, ffi, lib
 from halo_mp.wire import ethernet, ipv4, udp
 from halo_mp.workers.raw import RawFrames
 from tests.unit.workers.rig import Rig, rig
@@ -42,7 +42,14 @@ def raw_of(made: Rig, *, debug: bool = False, turn: bool = True) -> Iterator[Raw
         raw.on_poll(made.fastpath.poll(timeout_ns))
         return True
 
-    raw = RawFrames(made.fastpath, loop, made.pool, run if turn else None, debug=debug)
+    raw = RawFrames(
+        made.fastpath,
+        loop,
+        made.pool,
+        ffi.addressof(made.slot.geometry, "pool"),
+        run if turn else None,
+        debug=debug,
+    )
     yield raw
     raw.close()
 
@@ -149,16 +156,41 @@ def test_replacement_that_is_no_frame(made: Rig, port: Port, octets: bytes) -> N
         burst[0].replace(octets)
 
 
-def test_columns_are_views_of_the_records(made: Rig, port: Port) -> None:
-    with received(made, port) as burst:
-        assert burst.length.tolist() == [60, 61, 62, 63]
-        assert set(burst.ethertype.tolist()) == {ETHERTYPE}
-        assert burst.vlan.tolist() == [0] * 4
-        assert (np.diff(burst.timestamp_ns.astype(np.int64)) > 0).all()
-        assert burst.gather(62)[:, 58:].tolist() == [[0, 0, 0, 0], [1, 1, 1, 0], [2] * 4, [3] * 4]
-        assert len(set(burst.offset.tolist())) == 4
-        burst.transmit(OUT, burst.length % 2 == 0)
-    assert [len(octets) for action, _, octets in made.sent() if action == TRANSMIT] == [60, 62]
+def test_columns_are_those_of_hooks(made: Rig, port: Port) -> None:
+    for _ in range(2):
+        with received(made, port) as burst:
+            columns = burst.columns
+            assert columns.length.tolist() == [60, 61, 62, 63]
+            assert set(columns.ethertype.tolist()) == {ETHERTYPE}
+            assert columns.octets[:, 14:16].tolist() == [[number] * 2 for number in range(4)]
+            columns.octets[1:3, 14] = 0x77
+            assert columns.udp.dport.tolist() == [0] * 4
+            burst.transmit(OUT, columns.length % 2 == 0)
+            columns.tx_port[0] = 9
+        sent = [(out, octets[14:16]) for action, out, octets in made.sent() if action == TRANSMIT]
+        assert sent == [(9, bytes(2)), (OUT, b"\x77\x02")]
+
+
+def test_columns_of_packets_and_their_checksums(made: Rig, port: Port) -> None:
+    port.receive()
+    made.deliver(datagram())
+    with port.receive() as burst:
+        columns = burst.columns
+        assert (columns.udp.dport[0], columns.ipv4.ttl[0], columns.ipv4.src[0]) == (2, 64, 0xC6120001)
+        columns.octets[:, 36:38] = [0x12, 0x34]
+        columns.update_checksums()
+        burst.transmit(OUT)
+    [(_, _, octets)] = made.sent()
+    assert parse(octets)[1].dst_port == 0x1234
+
+
+def test_columns_that_are_kept_do_no_harm(made: Rig, port: Port) -> None:
+    kept = []
+    for _ in range(3):
+        with received(made, port) as burst:
+            kept += [burst.columns.length, burst.columns.pool]
+        port.close()
+    assert [column.sum() > 0 for column in kept[::2]] == [True] * 3
 
 
 # ---- their end
@@ -169,7 +201,7 @@ def test_next_burst_ends_the_one_before(made: Rig, port: Port) -> None:
     kept, view = first[0], first[1].octets
     assert not port.receive()
     assert dropped(made) == {"app_drop": 4}
-    for use in (lambda: kept.octets, lambda: kept.length, lambda: first.length, first.drop, kept.drop):
+    for use in (lambda: kept.octets, lambda: kept.length, lambda: first.columns, first.drop, kept.drop):
         with pytest.raises(RuntimeError, match="this burst has ended"):
             use()
     with pytest.raises(ValueError, match="released"):
