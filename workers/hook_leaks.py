@@ -143,6 +143,9 @@ class LeakyBurstRunner(BurstRunner):
         before = {what: sys.getrefcount(array) for what, array in watched.items()}
         errors = super().__call__(packets, count)
         self._places.clear()
+        burst._last = None
+        for view in VIEWS:
+            getattr(burst, view)._last = None
         found = [what for what, array in watched.items() if sys.getrefcount(array) > before[what]]
         if sys.getrefcount(burst) > 2:
             found.append("the burst")
