@@ -107,13 +107,18 @@ static int set_up_fib(struct halo_worker *worker, const struct halo_fib *fib)
 	return 0;
 }
 
+static struct halo_worker *kept; /* that is gone, and whose memory somebody may look at */
+
 static void destroy(struct halo_worker *worker)
 {
 	if (worker->fib_is_ours)
 		munmap((void *)(uintptr_t)worker->fib, sizeof(*worker->fib));
 	halo_neighbors_free(&worker->neighbors);
-	if (worker->chain.ages) /* an application may have kept views of packets, and its process ends soon */
+	if (worker->chain.ages) { /* an application may have kept views of packets, and its process ends soon */
+		worker->next_kept = kept;
+		kept = worker;
 		return;
+	}
 	free(worker);
 }
 
