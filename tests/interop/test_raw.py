@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,20 +42,23 @@ def namespace() -> Iterator[Namespace]:
         yield made
 
 
-def test_direct_example_is_a_wire_and_outlives_its_workers(namespace: Namespace) -> None:
-    flags = ("--ports", "0,1", "--app", f"{EXAMPLES / 'direct.py'}:app")
+@pytest.mark.parametrize("queues", [1, 2])
+def test_direct_example_is_a_wire_and_outlives_its_workers(namespace: Namespace, queues: int) -> None:
+    slots = range(2 * queues)
+    flags = ("--ports", "0,1", "--queues", str(queues), "--app", f"{EXAMPLES / 'direct.py'}:app")
     with Instance(namespace, *flags) as instance:
-        instance.wait_for("app.started", count=2)
+        instance.wait_for("app.started", count=len(slots))
         names = [f"{instance.name}.{number}" for number in (0, 1)]
         with Station(namespace, names[0]) as left, Station(namespace, names[1]) as right:
-            ledger = Ledger(instance, 0, 1)
+            ledger = Ledger(instance, *slots)
             cross(left, right)
             cross(right, left)
             ledger.assert_balanced()
-            old = lives.pid(instance, "worker", 0)
-            lives.kill(old)
-            lives.wait_for_successor(instance, "worker", old, 0)
-            instance.wait_for("app.started", count=3)
+            for slot in (0, queues):  # a worker of each port
+                old = lives.pid(instance, "worker", slot)
+                lives.kill(old)
+                lives.wait_for_successor(instance, "worker", old, slot)
+            instance.wait_for("app.started", count=len(slots) + 2)
             cross(left, right)
             cross(right, left)
             ledger.assert_whole()
@@ -127,3 +131,14 @@ def test_modifier_example_drops_blanks_and_repeats() -> None:
         assert heard == [middle[:18] + bytes(16) + middle[34:], small, small]
         wait_until(lambda: network.settled().drops.get("hook_drop") == 1, what="the large one's drop")
         network.stop()
+
+
+def test_generator_on_the_command_line_sends_its_count(namespace: Namespace) -> None:
+    program = (sys.executable, "-m", "halo_mp.app.generate", "0=5kpps,size=100,count=200,dport=7-9")
+    with Station(namespace) as everywhere, Instance(namespace, program=program) as instance:
+        heard = everywhere.listen(lambda each: len(each.octets) == 100, count=200, what="generated frames")
+        assert {each.octets[36:38] for each in heard} == {bytes([0, port]) for port in (7, 8, 9)}
+        instance.wait_for("log")
+        assert instance.events("log")[0]["message"] == "port 0: sent 200 frames, 20000 octets"
+        assert instance.slot()["worker"]["counters"]["rx_frames"] == 0, "--tx-only"
+        assert instance.stop() == 0
