@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -59,6 +60,12 @@ def test_direct_example_is_a_wire_and_outlives_its_workers(namespace: Namespace,
                 lives.kill(old)
                 lives.wait_for_successor(instance, "worker", old, slot)
             instance.wait_for("app.started", count=len(slots) + 2)
+            cross(left, right)
+            cross(right, left)
+            ledger.assert_whole()
+            instance.signal(signal.SIGUSR1)
+            instance.wait_for("worker.replaced", count=len(slots), timeout_s=60)
+            instance.wait_for("app.started", count=2 * len(slots) + 2)
             cross(left, right)
             cross(right, left)
             ledger.assert_whole()
