@@ -121,6 +121,11 @@ def run_stages(rounds: int) -> list[Row]:
     return rows
 
 
+def build_plain() -> Rig:
+    """Return a worker alone in measuring mode, with few buffers."""
+    return _build(SCENARIOS[0])
+
+
 def _measure(rig: Rig) -> list[float]:
     costs = []
     for _ in range(REPEATS):

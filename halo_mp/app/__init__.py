@@ -9,7 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from halo_mp.app.application import App
+from halo_mp.app.blaster import Blaster, Vary
 from halo_mp.app.fields import NO_INTERFACE, address, format_address, reason
+from halo_mp.app.frames import Frame, FrameBurst, Port
 from halo_mp.app.packet import Packet
 from halo_mp.app.trial import Settled
 from halo_mp.app.verdict import Stage, Verdict
@@ -21,10 +23,15 @@ if TYPE_CHECKING:
 __all__ = [
     "NO_INTERFACE",
     "App",
+    "Blaster",
     "Burst",
+    "Frame",
+    "FrameBurst",
     "Packet",
+    "Port",
     "Settled",
     "Stage",
+    "Vary",
     "Verdict",
     "Worker",
     "address",
