@@ -126,6 +126,8 @@ struct halo_worker {
 	struct halo_raw raw;
 	struct halo_blasts blasts;
 
+	struct halo_worker *next_kept; /* of those whose memory outlives them */
+
 	bool has_twins;
 	struct halo_twin twin[HALO_MAX_PORTS];
 
