@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import faults, forward, hook_chain, idle, io, ping, ring, start, worker
+from bench import faults, forward, hook_chain, idle, io, ping, ring, start, tx, worker
 from bench.rows import Row, as_json, as_table
 
 BENCHMARKS: dict[str, tuple[Callable[[int], list[Row]], str]] = {
@@ -26,6 +26,7 @@ BENCHMARKS: dict[str, tuple[Callable[[int], list[Row]], str]] = {
         forward.run,
         "frames per second of a router with 1 route, a million, 64 paths; against macswap",
     ),
+    "tx": (tx.run, "frames per second that Python sends from a template, and whether a pace is kept"),
     "idle": (idle.run, "processor time of an idle instance"),
     "ping": (ping.run, "round trip time over TAP, against dpdk-testpmd icmpecho"),
     "start": (start.run, "time from exec to the first echo reply, and the memory of a worker"),

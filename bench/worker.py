@@ -121,6 +121,11 @@ def run_stages(rounds: int) -> list[Row]:
     return rows
 
 
+def build_plain() -> Rig:
+    """Return a worker alone in measuring mode, with few buffers."""
+    return build(SCENARIOS[0])
+
+
 def measure(rig: Rig, poll: Callable[[Rig], None] | None = None) -> list[float]:
     """Return nanoseconds per frame, of each poll; `poll` takes its place where more than one call is needed."""
     costs = []

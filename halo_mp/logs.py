@@ -91,7 +91,7 @@ class _Writer(logging.Handler):
         self._box = box
         self.dropped = 0  # by callers that found the queue full, and by the writer
         self._counting = threading.Lock()
-        self._process = process
+        self.process = process
         self._render = _render_json if style == "json" else _render_text
         self._fd = fd
         self._lines: queue.Queue[bytes | None] = queue.Queue(queue_lines)
@@ -129,7 +129,7 @@ class _Writer(logging.Handler):
             pass
 
     def _line(self, created: float, level: int, event: str, fields: Mapping[str, object]) -> bytes:
-        return self._render(created, level, self._process, event, fields).encode("utf-8", "backslashreplace")
+        return self._render(created, level, self.process, event, fields).encode("utf-8", "backslashreplace")
 
     def _run(self) -> None:
         while (line := self._lines.get()) is not None:
@@ -174,6 +174,20 @@ def configure(
     root.addHandler(_writer)
     root.setLevel(logging.WARNING)
     logging.getLogger(ROOT).setLevel(LEVELS[level])
+
+
+def rename(process: str) -> None:
+    """Call this process something else from the next line on."""
+    if _writer is not None:
+        _writer.process = process
+
+
+def line(event: str, /, **fields: object) -> None:
+    """Write an event past all loggers and their levels: their handlers may be what it came from."""
+    if _writer is not None:
+        record = logging.LogRecord(ROOT, logging.INFO, "", 0, event, None, None)
+        record.fields = fields
+        _writer.handle(record)
 
 
 def dropped() -> int:

@@ -290,6 +290,26 @@ def add_packets(known: argparse.ArgumentParser) -> None:
     )
 
 
+def add_application(known: argparse.ArgumentParser) -> None:
+    group = known.add_argument_group("application", "Your Python in the workers; docs/embedding.md says how.")
+    group.add_argument(
+        "--app",
+        metavar="MODULE[:NAME]|FILE.py[:NAME]",
+        help="the application that every worker imports and runs: a module or a file, and the variable of it that "
+        "holds the App, by default app; imported when privileges are given up",
+    )
+    group.add_argument(
+        "--app-dir",
+        metavar="DIR",
+        help="where modules of the application are looked for first; by default the current directory",
+    )
+    group.add_argument(
+        "--app-debug",
+        action="store_true",
+        help="notice views of packets that outlive their burst, and say whose they are; slow",
+    )
+
+
 def add_supervision(known: argparse.ArgumentParser) -> None:
     group = known.add_argument_group("supervision")
     group.add_argument(
@@ -406,6 +426,7 @@ GROUPS = (
     add_cores,
     add_memory,
     add_packets,
+    add_application,
     add_supervision,
     add_privileges,
     add_logs,

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from halo_mp.errors import EnvironmentProblem
+from halo_mp.supervisor.checks_app import missing
 from halo_mp.supervisor.checks_descriptors import check_descriptors, raise_descriptor_limit
 from halo_mp.supervisor.checks_devices import check_devices
 from halo_mp.supervisor.checks_memory import check_hugepages, check_memory, check_shared_memory
@@ -38,7 +39,14 @@ def check(config: Config, *, sysfs: Path = SYSFS) -> None:
     check_hugepages(config, sysfs=sysfs)
     check_memory(config)
     check_descriptors(config)
+    check_app(config)
     privileges_plan(config)
+
+
+def check_app(config: Config) -> None:
+    """Refuse an application that can not be there."""
+    if config.app is not None and (sentence := missing(config.app)):
+        raise EnvironmentProblem(sentence)
 
 
 def check_driver() -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from halo_mp.errors import EnvironmentProblem
+from halo_mp.supervisor.checks_app import read_paths
 from halo_mp.supervisor.checks_privileges import Capability, effective_capabilities, has_capability
 from halo_mp.supervisor.config_model import Config
 
@@ -37,7 +38,7 @@ class PrivilegesPlan(NamedTuple):
 def privileges_plan(config: Config) -> PrivilegesPlan:
     """Return as whom workers run; raises EnvironmentProblem when --user names somebody that does not work."""
     if config.user is not None:
-        return _named(config.user)
+        return _named(config)
     own = PrivilegesPlan(
         "capabilities" if effective_capabilities() else "keep", os.geteuid(), os.getegid(), None
     )
@@ -49,10 +50,11 @@ def privileges_plan(config: Config) -> PrivilegesPlan:
         return own._replace(warning=f"{_fallback(own)}: there is no user {DEFAULT_USER}.")
     if _kernel_refusal(uid, gid):
         return own
-    found = unreadable(uid, gid, import_paths())
+    found = unreadable(uid, gid, _needed_paths(config))
     if found:
         reason = f"{_fallback(own)}: the user {DEFAULT_USER} could not read {found}"
-        return own._replace(warning=f"{reason}. Install Python and halo-mp where everybody can read them.")
+        what = "Python, halo-mp and the application" if config.app else "Python and halo-mp"
+        return own._replace(warning=f"{reason}. Install {what} where everybody can read them.")
     return PrivilegesPlan("setuid", uid, gid, None)
 
 
@@ -60,8 +62,16 @@ def _fallback(own: PrivilegesPlan) -> str:
     return f"Workers keep user {own.uid}, without capabilities"
 
 
-def _named(user: str) -> PrivilegesPlan:
+def _needed_paths(config: Config) -> Iterator[Path]:
+    """Yield what a worker must read when it is set up."""
+    yield from import_paths()
+    if config.app is not None:
+        yield from read_paths(config.app)
+
+
+def _named(config: Config) -> PrivilegesPlan:
     """Return the plan for --user, which the user wants to work and not to fall back."""
+    user = str(config.user)
     try:
         uid, gid = _lookup(user)
     except KeyError:
@@ -75,7 +85,7 @@ def _named(user: str) -> PrivilegesPlan:
         raise EnvironmentProblem(
             f"--user {user}: {refusal}. Leave --user out: workers then give up capabilities."
         )
-    found = unreadable(uid, gid, import_paths())
+    found = unreadable(uid, gid, _needed_paths(config))
     if found:
         raise EnvironmentProblem(
             f"--user {user}: that user can not read {found}, which the workers need. Install halo-mp where "

@@ -15,9 +15,11 @@ from functools import partial
 from halo_mp.shm.pool import PoolGeometry
 from halo_mp.supervisor import config_pool as pool
 from halo_mp.supervisor import config_values as values
+from halo_mp.supervisor.config_app import plan_app
 from halo_mp.supervisor.config_eal import eal_words
 from halo_mp.supervisor.config_model import (
     AddressConfig,
+    AppConfig,
     Config,
     HopConfig,
     InterfaceConfig,
@@ -37,6 +39,7 @@ from halo_mp.supervisor.config_slots import SlotPlan, plan_slots
 
 __all__ = [
     "AddressConfig",
+    "AppConfig",
     "Config",
     "HopConfig",
     "InterfaceConfig",
@@ -116,6 +119,7 @@ def build(flags: argparse.Namespace, machine: Machine | None = None) -> Config:
         hang_timeout_s=reader.seconds("--hang-timeout", LEAST_HANG_TIMEOUT_S, example="10", otherwise=1.0),
         orphan_timeout_s=reader.seconds("--orphan-timeout", 0.0, example="60", otherwise=0.0),
         adopt=not flags.no_adopt,
+        app=plan_app(reader, debug=flags.app_debug),
         macswap=_macswap(reader, ports, flags.tx_only),
         spares=_spares(reader),
         warnings=(*slots.warnings, *memory.warnings),

@@ -32,6 +32,11 @@ KEYS: dict[str, dict[str, tuple[str, Kind]]] = {
         "orphan_timeout": ("--orphan-timeout", "text"),
         "adopt": ("--no-adopt", "false"),
     },
+    "application": {
+        "app": ("--app", "text"),
+        "directory": ("--app-dir", "text"),
+        "debug": ("--app-debug", "true"),
+    },
     "devices": {
         "pci": ("--pci", "list"),
         "vdev": ("--vdev", "list"),

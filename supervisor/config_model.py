@@ -181,6 +181,25 @@ class SlotConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class AppConfig:
+    """A Python file or module, and the global variable of it that holds the App."""
+
+    module: str
+    """A dotted name; empty where it is a file."""
+    file: str
+    """Its path; empty where it is a module."""
+    name: str
+    directory: str
+    """Where modules are looked for first."""
+    debug: bool = False
+
+    @property
+    def text(self) -> str:
+        """What --app was given."""
+        return f"{self.file or self.module}:{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """One instance. Everything a supervisor needs to start it; nothing in it changes by itself."""
 
@@ -241,6 +260,8 @@ class Config:
     """Whether to take over what a dead supervisor of this name left running, or to end it."""
     macswap: dict[int, int]
     """Port in to port out; empty: the stack runs."""
+    app: AppConfig | None
+    """What runs in the workers besides the stack."""
     spares: int | None
     """Workers that are kept ready to take the place of one that dies; None: one, while memory allows."""
     warnings: tuple[str, ...]

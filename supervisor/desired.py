@@ -37,6 +37,7 @@ CHANGEABLE = frozenset(
 """What a supervisor may change of an instance that runs: it concerns the supervisor, or what it starts from now on."""
 
 _FLAGS = {
+    "app": "--app, --app-dir, --app-debug",
     "data_octets": "--mtu",
     "neighbors": "--neighbor",
     "routes": "--route",

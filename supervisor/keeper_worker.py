@@ -29,6 +29,8 @@ from halo_mp.supervisor.spares import Spares
 
 SPARE_GRACE_S = 3.0
 """For a spare to attach: it has everything imported."""
+APP_GRACE_S = 60.0
+"""For a worker to import an application, and to compile its hooks."""
 LEAVE_TIMEOUT_S = 10.0
 """As long as Python may take in a worker by default."""
 
@@ -153,9 +155,7 @@ class WorkerKeeper(Keeper):
             for chunk in chunks(self._neighbors.all()):
                 await channel.send(Neighbors(type="neighbors", neighbors=chunk))
             await channel.send(self._configuration, self._fds)
-        await self.within_grace(
-            self._attached.wait(), "did not attach", SPARE_GRACE_S if life.was_spare else None
-        )
+        await self.within_grace(self._attached.wait(), "did not attach", self._attach_grace_s(life))
         pid = life.child.pid
         self._watch = HangWatch(self._hang_timeout_s, lambda: read_activity(pid))
         await self._enable()
@@ -167,6 +167,12 @@ class WorkerKeeper(Keeper):
         while True:
             await (await self._driver.up()).ended.wait()
             await self._enable()
+
+    def _attach_grace_s(self, life: Life) -> float:
+        """How long a worker may take to attach: a spare has imported everything, an application too."""
+        if life.was_spare:
+            return SPARE_GRACE_S
+        return self._start_grace_s + (APP_GRACE_S if self._configuration["app"] else 0.0)
 
     async def _enable(self) -> None:
         """Have the slot enabled by the driver that is up, or by the first that is."""

@@ -51,7 +51,7 @@ from halo_mp.supervisor.spares import Spares
 from halo_mp.supervisor.state import Member, State
 from halo_mp.supervisor.statistics import Statistics
 from halo_mp.supervisor.status_file import StatusFile
-from halo_mp.supervisor.wiring import worker_configure
+from halo_mp.supervisor.wiring import spare_arguments, worker_configure
 
 SPARE_TIMEOUT_S = 10.0
 """To replace a worker without one leaves its port longer to its ring."""
@@ -139,6 +139,8 @@ class Supervisor:
 
     def _listen(self) -> Greeter:
         _, user = self._privileges
+        if self._config.app is not None:
+            self._instance.make_cache(user["uid"] if user else None)
         return Greeter(self._instance.socket_path, user["uid"] if user else None)
 
     async def _start_and_wait(self) -> None:
@@ -253,7 +255,8 @@ class Supervisor:
         return child
 
     def _spawn_spare(self) -> Child:
-        return self._spawn("spare", (*self._launch.worker, "--spare"), self._config.main_cores)
+        arguments = spare_arguments(self._config, *self._privileges)
+        return self._spawn("spare", (*self._launch.worker, *arguments), self._config.main_cores)
 
     def _is_calm(self) -> bool:
         """Whether nobody is starting whom another process on these cores would hold up."""

@@ -13,6 +13,7 @@ from halo_mp.control.messages import (
     Idle,
     Privileges,
     ReadyPort,
+    WorkerApp,
     WorkerConfigure,
     WorkerUser,
 )
@@ -107,7 +108,32 @@ def worker_configure(
         "shared_ports": sorted(
             port for port in {port for port, _ in slot.feeds} if home_slot(config, port) != slot.number
         ),
+        "app": _worker_app(config),
     }
+
+
+def _worker_app(config: Config) -> WorkerApp | None:
+    app = config.app
+    if app is None:
+        return None
+    return {
+        "file": app.file,
+        "module": app.module,
+        "name": app.name,
+        "directory": app.directory,
+        "debug": app.debug,
+    }
+
+
+def spare_arguments(config: Config, privileges: Privileges, user: WorkerUser | None) -> list[str]:
+    """Return what a spare worker is started with: to import an application, it gives up its privileges first."""
+    app = config.app
+    if app is None:
+        return ["--spare"]
+    found = ["--spare", "--app", app.text, "--app-dir", app.directory, "--privileges", privileges]
+    if app.debug:
+        found.append("--app-debug")
+    return found if user is None else [*found, "--user", f"{user['uid']}:{user['gid']}"]
 
 
 def stack_mac(instance: str, port: PortConfig, told: ReadyPort) -> bytes:

@@ -34,6 +34,8 @@ class PollReason(IntFlag):
     DISABLED = lib.HALO_POLL_DISABLED
     BROKEN = lib.HALO_POLL_BROKEN
     TOUCHED = lib.HALO_POLL_TOUCHED
+    RAW = lib.HALO_POLL_RAW
+    BLAST = lib.HALO_POLL_BLAST
     HOOK = lib.HALO_POLL_HOOK
 
 

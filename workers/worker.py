@@ -16,21 +16,27 @@ import os
 import select
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from halo_mp import logs
+from halo_mp.app import App
+from halo_mp.app.registry import HookSpec
 from halo_mp.blackbox import Inherited
 from halo_mp.control.channel import ChannelError
 from halo_mp.control.lifeline import Lifeline
 from halo_mp.control.messages import chunks
 from halo_mp.errors import EXIT_NO_MEMORY, HaloError
 from halo_mp.shm.layout import WorkerState, lib
+from halo_mp.workers.app_host import AppHost, compile_all
+from halo_mp.workers.app_loader import load
+from halo_mp.workers.compiled import CACHE_DIRECTORY
 from halo_mp.workers.echo import EchoError, emit_outcome, parse_echo
 from halo_mp.workers.fastpath import FastPath, PollReason
 from halo_mp.workers.host import Neighbor, Place, StackHost
 from halo_mp.workers.regions import WorkerRegions
 from halo_mp.workers.selector import RingSelector
-from halo_mp.workers.settings import CommandLine, Settings, parse_settings
+from halo_mp.workers.settings import AppSettings, CommandLine, Privileges, Settings, parse_settings
 
 log = logs.get("worker")
 
@@ -56,6 +62,11 @@ class Worker:
         self._host: StackHost | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._echoes: dict[int, asyncio.Task[None]] = {}
+        self._app: App | None = None
+        self._app_host: AppHost | None = None
+        self._functions: dict[HookSpec, int] = {}
+        self._unprivileged = False
+        self._working = False
         self._enabled = False
         self._known: list[Neighbor] = []  # before there is anybody to tell
         self._to_watch: list[Place] = []  # of which there is more to come
@@ -63,14 +74,17 @@ class Worker:
 
     async def run(self) -> int:
         """Serve the slot until told to stop."""
+        self._loop.set_exception_handler(self._on_loop_error)
+        if self._is_spare and not self._load_early():
+            return EXIT_CANNOT_BOOT
         await self._line.connect()
         if self._is_spare:
             gc.collect()  # takes 20 ms, for which a worker that takes over has no time
-        self._loop.set_exception_handler(self._on_loop_error)
         service = self._loop.create_task(self._serve_or_end())
         try:
             return await self._end
         finally:
+            await self._stop_app()
             service.cancel()
             self._leave()
 
@@ -144,6 +158,7 @@ class Worker:
             case "interfaces":
                 pass  # the fast path sees the tables' epoch by itself
             case "leave":
+                await self._stop_app()
                 if self._host and self._fastpath and self._fastpath.held:
                     self._host.handle_punts()  # the loop has polled once more since this was asked for
                 self._leave_slot()
@@ -169,7 +184,7 @@ class Worker:
     def _introduce(self, host: StackHost) -> None:
         """Tell a supervisor that is new to us where we are and what we know."""
         self._send({"type": "attached", "pid": os.getpid()})
-        if self._enabled:
+        if self._is_ready:
             self._send({"type": "ready"})
         self._to_watch = []  # its predecessor may have died between two messages
         for kind, places in host.watched().items():
@@ -240,16 +255,48 @@ class Worker:
         self._settings = settings
         self._line.orphan_timeout_s = settings.orphan_timeout_s
         self._regions = WorkerRegions(fds)
-        _drop_privileges(settings)
+        self._become_unprivileged(settings.privileges, f"worker.{settings.slot}")
+        if settings.app is not None and self._app is None:
+            self._load(settings.app)
+        self._attach(settings, self._regions)
+        self._send({"type": "attached", "pid": os.getpid()})
+
+    def _become_unprivileged(self, privileges: Privileges, name: str) -> None:
+        """Give up what is not needed any more, and log from here on."""
+        if self._unprivileged:
+            logs.rename(name)
+            return
+        _drop_privileges(privileges)
+        self._unprivileged = True
         # Its writer thread would keep the capabilities that this thread gives up, so logging starts only now.
         logs.configure(
-            f"worker.{settings.slot}",
+            name,
             self._command_line.log_level,
             _style(self._command_line.log_format),
             box=self._box.lines() if self._box else None,
         )
-        self._attach(settings, self._regions)
-        self._send({"type": "attached", "pid": os.getpid()})
+
+    def _load(self, settings: AppSettings) -> None:
+        """Import the application and compile its hooks. Raises HaloError."""
+        self._app = load(settings, self._command_line.log_level)
+        self._functions = compile_all(self._app, self._cache)
+
+    @property
+    def _cache(self) -> Path:
+        return self._command_line.runtime / CACHE_DIRECTORY
+
+    def _load_early(self) -> bool:
+        """Import the application as a spare, before anybody waits for it; False when that is not possible."""
+        command_line = self._command_line
+        if command_line.app is None or command_line.privileges is None:
+            return True
+        self._become_unprivileged(command_line.privileges, "worker.spare")
+        try:
+            self._load(command_line.app)
+        except HaloError as error:
+            log.error("worker.failed", error=str(error))
+            return False
+        return True
 
     def _attach(self, settings: Settings, regions: WorkerRegions) -> None:
         status = regions.slot.pointer.status
@@ -273,9 +320,23 @@ class Worker:
         self._host = StackHost(self._fastpath, self._loop, settings, self._send)
         self._host.adopt(self._known)
         self._known.clear()
+        if self._app is not None:
+            self._app_host = AppHost(
+                self._app,
+                self._fastpath,
+                self._loop,
+                settings,
+                regions,
+                turn=self._turn,
+                cache=self._cache,
+                functions=self._functions,
+                on_started=self._tell_ready,
+                on_failed=self._fail_soon,
+            )
         status.pid = os.getpid()
         status.state = WorkerState.ATTACHED
-        self._selector.attach(self._fastpath, regions.doorbell_fd, self._on_work)
+        on_hook = self._app_host.hooks.run if self._app_host else None
+        self._selector.attach(self._fastpath, regions.doorbell_fd, self._on_work, on_hook)
         gc.freeze()  # what is there now stays; a collection must not walk it between two bursts
         log.info("worker.attached", slot=settings.slot, pid=os.getpid(), uid=os.getuid())
 
@@ -289,11 +350,21 @@ class Worker:
             return
         self._loop.call_soon(self._work, reasons)
 
+    def _turn(self, timeout_ns: int) -> bool:
+        """Poll for the application, and do what it comes back for; False in the middle of that."""
+        if self._working or self._selector.in_hook:
+            return False
+        self._work(self._selector.turn(timeout_ns))
+        return True
+
     def _work(self, reasons: int) -> None:
+        self._working = True
         try:
             self._do_work(reasons)
         except Exception:  # what is wrong here would be wrong again: end, say why, and be started anew
             self._on_fault()
+        finally:
+            self._working = False
 
     def _on_fault(self) -> None:
         """End because of the exception that is being handled. Without memory at once: nothing can be relied on then."""
@@ -305,26 +376,51 @@ class Worker:
     def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if isinstance(context.get("exception"), MemoryError):
             _end_without_memory()
+        if self._app_host is not None and self._regions is not None:
+            self._regions.slot.pointer.worker.app_errors += 1
         loop.default_exception_handler(context)
 
     def _do_work(self, reasons: int) -> None:
         if self._fastpath is None or self._host is None or self._regions is None:
             return
         self._regions.slot.pointer.worker.logs_dropped = logs.dropped()
+        if reasons & (PollReason.RAW | PollReason.BLAST) and self._app_host is not None:
+            self._app_host.on_poll(reasons)
         if reasons & PollReason.DISABLED:
             self._enabled = False
         if reasons & PollReason.ENABLED:
             self._enabled = True
-            log.info("worker.ready")
-            self._send({"type": "ready"})
+            self._tell_ready()
         if reasons & (PollReason.EPOCH | PollReason.ENABLED) and self._enabled:
             # Not before there are spare buffers: the stack starts with announcements.
             self._host.set_interfaces(self._fastpath.interfaces())
+            if self._app_host is not None:
+                self._app_host.hooks.set_interfaces(self._fastpath.interfaces())
+                self._app_host.start()
         if reasons & PollReason.TOUCHED:
             self._host.handle_touched()
         if reasons & PollReason.PUNTS:  # may have waited on the ring for as long as it had no worker
             self._host.write_debug_log()  # first: what came in before the answers to it
             self._host.handle_punts()
+
+    @property
+    def _is_ready(self) -> bool:
+        return self._enabled and (self._app_host is None or self._app_host.started)
+
+    def _tell_ready(self) -> None:
+        """Say that we do our work, once the slot is enabled and the application has started."""
+        if self._is_ready:
+            log.info("worker.ready")
+            self._send({"type": "ready"})
+
+    def _fail_soon(self, sentence: str) -> None:
+        task = self._loop.create_task(self._fail(sentence))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _stop_app(self) -> None:
+        if self._app_host is not None:
+            await self._app_host.stop()
 
     def _leave_slot(self) -> None:
         """Touch the rings no more: from here on another worker may attach where this one stopped."""
@@ -333,6 +429,8 @@ class Worker:
             self._host.stop()
             self._host = None
         if self._fastpath is not None and self._regions is not None:
+            if self._app_host is not None:
+                self._app_host.detach()
             self._selector.detach()
             self._fastpath.detach()
             self._fastpath = None  # work may have been called for already
@@ -341,16 +439,16 @@ class Worker:
     def _leave(self) -> None:
         self._leave_slot()
         if self._regions is not None:
-            self._regions.close()
+            self._regions.close(keep_pool=self._app is not None)
         self._line.close()
         log.info("worker.stopped")
 
 
-def _drop_privileges(settings: Settings) -> None:
-    if settings.privileges == "keep":
+def _drop_privileges(privileges: Privileges) -> None:
+    if privileges.mode == "keep":
         return
-    keep_uid = settings.privileges == "capabilities" or settings.user is None
-    uid, gid = settings.user or (os.getuid(), os.getgid())
+    keep_uid = privileges.mode == "capabilities" or privileges.user is None
+    uid, gid = privileges.user or (os.getuid(), os.getgid())
     error = lib.halo_drop_privileges(uid, gid, keep_uid)
     if error:
         raise HaloError(

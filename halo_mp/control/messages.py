@@ -160,6 +160,16 @@ class WorkerUser(TypedDict):
     gid: int
 
 
+class WorkerApp(TypedDict):
+    """The application that a worker runs: a file, or else a module."""
+
+    file: str
+    module: str
+    name: str  # of the variable that holds the App
+    directory: str  # where modules are looked for first
+    debug: bool
+
+
 class WorkerConfigure(TypedDict):
     """Supervisor → worker.
 
@@ -184,6 +194,7 @@ class WorkerConfigure(TypedDict):
     ]  # port, its twin, of our addresses the one that is ours on the port or 0
     ports: list[int]  # that feed the slot: the worker answers for their addresses
     shared_ports: list[int]  # of those, the ones whose addresses another worker announces and defends
+    app: WorkerApp | None
 
 
 class SlotRequest(TypedDict):

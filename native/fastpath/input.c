@@ -127,6 +127,8 @@ void halo_stage_input(struct halo_worker *worker, uint32_t count)
 	uint32_t routed = 0;
 	uint32_t i;
 
+	if (unlikely(worker->raw.claims))
+		halo_stage_raw(worker, count);
 	halo_stage_twin(worker, count);
 	worker->root = root;
 	for (i = 0; i < count; i++) {

@@ -32,6 +32,8 @@ SOURCES = {
     "route_test": [*RIG, *FASTPATH],
     "twin_test": [*RIG, *FASTPATH],
     "input_test": [*RIG, *FASTPATH],
+    "raw_test": [*RIG, *FASTPATH],
+    "blast_test": [*RIG, *FASTPATH],
     "worker_test": [*RIG, *FASTPATH],
 }
 TIMEOUT_S = 180
@@ -92,6 +94,8 @@ def test_every_program_is_run() -> None:
         "route_test",
         "twin_test",
         "worker_test",
+        "raw_test",
+        "blast_test",
     ],
 )
 def test_rows(build: Build, program: str, flavour: str) -> None:

@@ -59,5 +59,10 @@ struct halo_packet {
 	uint32_t dst[4];
 	uint8_t icmp_type;
 	uint8_t icmp_code;
-	uint8_t reserved2[30];
+	/* src_port and dst_port once more, while a hook looks (view_def.h): of a TCP packet, of a UDP packet, else 0 */
+	uint16_t tcp_src_port;
+	uint16_t tcp_dst_port;
+	uint16_t udp_src_port;
+	uint16_t udp_dst_port;
+	uint8_t reserved2[22];
 };

@@ -16,7 +16,7 @@ from halo_mp.shm.tables import Interface
 from halo_mp.wire import arp, ethernet
 from halo_mp.wire.ipv4 import PROTOCOL_UDP, Ipv4Packet, parse_address
 from halo_mp.workers.host import StackHost
-from halo_mp.workers.settings import Settings
+from halo_mp.workers.settings import Privileges, Settings
 from tests.unit.workers.rig import OTHER_SLOT, SLOT, Rig, rig
 
 MAC, PEER_MAC = bytes.fromhex("020000000001"), bytes.fromhex("02cc00000009")
@@ -27,8 +27,7 @@ SETTINGS = Settings(
     idle=IdlePolicy.POLL,
     spin_ns=0,
     debug_log=False,
-    privileges="keep",
-    user=None,
+    privileges=Privileges("keep", None),
     macswap=(),
     twins=(),
     orphan_timeout_s=1.0,
