@@ -139,7 +139,6 @@ struct halo_worker {
 
 	struct halo_chain chain;
 
-	struct halo_worker *next_kept; /* that has ended too */
 };
 
 static inline uint64_t halo_now_ns(void)
