@@ -78,6 +78,7 @@ struct tally {
 	uint64_t tx_handed;
 	uint64_t consumed;
 	uint64_t punted;
+	uint64_t delivered;
 	/* Frames of one interface mostly come in a row: what they add up to is the difference to where the row started. */
 	uint16_t rx_interface;
 	uint16_t tx_interface;
@@ -141,6 +142,13 @@ static void finish_other(struct halo_worker *worker, struct halo_packet *packet,
 		tally->tx_handed +=
 			put_or_lose(worker, descriptor_of(packet, (uint8_t)packet->tx_port, HALO_ACTION_HAND));
 		return;
+	case HALO_VERDICT_DELIVER:
+		if (likely(halo_park_datagram(worker, packet))) {
+			tally->delivered++;
+			return;
+		}
+		halo_count(&worker->slot->worker.drops[HALO_DROP_socket_closed], 1);
+		break;
 	case HALO_VERDICT_CONSUME:
 		tally->consumed++;
 		break;
@@ -183,7 +191,8 @@ static void publish(struct halo_worker *worker, const struct tally *tally)
 	halo_count(&counters->tx_handed, tally->tx_handed);
 	halo_count(&counters->consumed, tally->consumed);
 	halo_count(&counters->punted, tally->punted);
-	halo_count(&counters->held, tally->punted);
+	halo_count(&counters->datagrams_in, tally->delivered);
+	halo_count(&counters->held, tally->punted + tally->delivered);
 }
 
 void halo_stage_finish(struct halo_worker *worker, uint32_t count)
@@ -229,13 +238,18 @@ static void count_on_interface(struct halo_worker *worker, struct halo_descripto
 	halo_count(&worker->slot->interface[number].tx_octets, descriptor.length);
 }
 
-static void send_frame(struct halo_worker *worker, struct halo_descriptor descriptor)
+void halo_send_frame(struct halo_worker *worker, struct halo_descriptor descriptor)
 {
 	if (!put_or_lose(worker, descriptor))
 		return;
 	count_on_interface(worker, descriptor);
 	halo_count(&worker->slot->worker.tx_frames, 1);
 	halo_count(&worker->slot->worker.tx_octets, descriptor.length);
+}
+
+void halo_release(struct halo_worker *worker, const struct halo_packet *packet)
+{
+	halo_tx_put(worker, descriptor_of(packet, 0, HALO_ACTION_RELEASE));
 }
 
 int halo_worker_finish_punt(struct halo_worker *worker, uint32_t i, int reason)
@@ -264,7 +278,7 @@ int halo_worker_transmit_punt(struct halo_worker *worker, uint32_t i, uint32_t o
 	packet = &worker->punts[i];
 	packet->offset = offset;
 	packet->length = (uint16_t)length;
-	send_frame(worker, descriptor_of(packet, (uint8_t)port, HALO_ACTION_TRANSMIT));
+	halo_send_frame(worker, descriptor_of(packet, (uint8_t)port, HALO_ACTION_TRANSMIT));
 	return 0;
 }
 
@@ -294,7 +308,7 @@ void halo_worker_count_suppressed(struct halo_worker *worker, uint32_t count)
 	halo_count(&worker->slot->worker.icmp_suppressed, count);
 }
 
-static bool take_spare(struct halo_worker *worker, struct halo_descriptor *descriptor)
+bool halo_take_spare(struct halo_worker *worker, struct halo_descriptor *descriptor)
 {
 	uint32_t ready = worker->enabled ? halo_ring_peek(&worker->spare, 1) : 0;
 
@@ -317,7 +331,7 @@ int halo_worker_originate(struct halo_worker *worker, uint32_t port, const uint8
 		halo_worker_count_drop(worker, HALO_DROP_originate_too_long);
 		return -EMSGSIZE;
 	}
-	if (!take_spare(worker, &descriptor)) {
+	if (!halo_take_spare(worker, &descriptor)) {
 		halo_worker_count_drop(worker, HALO_DROP_no_spare_buffer);
 		return -ENOBUFS;
 	}
@@ -326,7 +340,7 @@ int halo_worker_originate(struct halo_worker *worker, uint32_t port, const uint8
 	descriptor.port = (uint8_t)port;
 	descriptor.flags = HALO_ACTION_TRANSMIT;
 	halo_count(&worker->slot->worker.originated, 1);
-	send_frame(worker, descriptor);
+	halo_send_frame(worker, descriptor);
 	return 0;
 }
 
@@ -336,7 +350,7 @@ void halo_copy(struct halo_worker *worker, const struct halo_packet *packet, uin
 	struct halo_descriptor descriptor;
 
 	halo_count(&worker->slot->worker.copies, 1);
-	if (packet->length > worker->geometry.data_octets || !take_spare(worker, &descriptor)) {
+	if (packet->length > worker->geometry.data_octets || !halo_take_spare(worker, &descriptor)) {
 		halo_count(&worker->slot->worker.drops[HALO_DROP_copy_no_buffer], 1);
 		return;
 	}
@@ -344,7 +358,7 @@ void halo_copy(struct halo_worker *worker, const struct halo_packet *packet, uin
 	descriptor.length = packet->length;
 	descriptor.port = (uint8_t)port;
 	descriptor.flags = HALO_ACTION_TRANSMIT;
-	send_frame(worker, descriptor);
+	halo_send_frame(worker, descriptor);
 }
 
 void halo_worker_flush(struct halo_worker *worker)

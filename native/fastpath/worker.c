@@ -53,6 +53,7 @@ void halo_attach_rings(struct halo_worker *worker)
 	worker->tx_pending = 0;
 	worker->tx_room = 0;
 	worker->punt_count = 0;
+	worker->datagrams->count = 0;
 	/* What Python held when its worker ended, or when the rings were made anew, is gone: the books say so. */
 	halo_count(&slot->worker.drops[HALO_DROP_punt_lost], slot->worker.held);
 	halo_count(&slot->worker.held, -slot->worker.held);
@@ -108,6 +109,7 @@ static void destroy(struct halo_worker *worker)
 	if (worker->fib_is_ours)
 		munmap((void *)(uintptr_t)worker->fib, sizeof(*worker->fib));
 	halo_neighbors_free(&worker->neighbors);
+	halo_sockets_free(worker);
 	free(worker);
 }
 
@@ -125,6 +127,8 @@ int halo_worker_create(const struct halo_worker_setup *setup, struct halo_worker
 	memset(worker, 0, sizeof(*worker));
 	set_up(worker, setup, &geometry);
 	error = halo_neighbors_create(&worker->neighbors);
+	if (!error)
+		error = halo_sockets_create(worker);
 	if (!error)
 		error = set_up_fib(worker, setup->fib);
 	if (error) {
@@ -146,6 +150,7 @@ void halo_worker_detach(struct halo_worker *worker)
 	for (i = 0; i < worker->punt_count; i++)
 		if (worker->punt_open[i])
 			halo_worker_finish_punt(worker, i, HALO_DROP_punt_lost);
+	halo_sockets_close(worker);
 	halo_worker_flush(worker);
 	__atomic_store_n(&worker->slot->status.epoch, 0, __ATOMIC_RELEASE);
 	__atomic_store_n(&worker->slot->status.state, HALO_WORKER_ABSENT, __ATOMIC_RELEASE);

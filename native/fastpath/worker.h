@@ -14,6 +14,7 @@
 #include "addresses.h"
 #include "neighbors.h"
 #include "share.h"
+#include "sockets.h"
 #include "tokens.h"
 
 enum {
@@ -108,12 +109,16 @@ struct halo_worker {
 
 	struct halo_touched touched[HALO_MAX_TOUCHED];
 	uint32_t touched_count;
+	uint32_t touched_told; /* of them, with the return of the last poll */
 	uint64_t touched_since_ns;
 
 	struct halo_packet burst[HALO_BURST];
 	struct halo_packet punts[HALO_MAX_PUNTS];
 	bool punt_open[HALO_MAX_PUNTS];
 	uint32_t punt_count;
+
+	struct halo_sockets *sockets;
+	struct halo_datagrams *datagrams;
 
 	bool has_twins;
 	struct halo_twin twin[HALO_MAX_PORTS];
@@ -179,6 +184,10 @@ void halo_route_alone(struct halo_worker *worker, struct halo_packet *packet, bo
 void halo_punt_error(struct halo_worker *worker, struct halo_packet *packet, enum halo_drop reason);
 /* The packet is for us; `to_all`: as one of several. */
 void halo_local_ipv4(struct halo_worker *worker, struct halo_packet *packet, bool to_all);
+/* The same for UDP: whole, and without options. */
+void halo_local_udp(struct halo_worker *worker, struct halo_packet *packet, bool to_all);
+/* Whether a frame of ours may go to the neighbor as it is; its use is noted. */
+bool halo_neighbor_use(struct halo_worker *worker, struct halo_neighbor *neighbor);
 /* What options mean for a packet that would go on; false: it was decided. */
 bool halo_options_let_pass(struct halo_worker *worker, struct halo_packet *packet);
 void halo_macswap(struct halo_worker *worker, struct halo_packet *packet, uint16_t port);
@@ -190,6 +199,12 @@ void halo_debug_conclude(struct halo_worker *worker);
 void halo_attach_rings(struct halo_worker *worker);
 
 /* tx */
+/* Take a buffer for a frame of ours. False: there is none. */
+bool halo_take_spare(struct halo_worker *worker, struct halo_descriptor *descriptor);
+/* Let a frame in a buffer of ours leave by the descriptor's port. */
+void halo_send_frame(struct halo_worker *worker, struct halo_descriptor descriptor);
+/* Give the buffer of a parked frame back. */
+void halo_release(struct halo_worker *worker, const struct halo_packet *packet);
 void halo_copy(struct halo_worker *worker, const struct halo_packet *packet, uint16_t port);
 void halo_tx_submit(struct halo_worker *worker);
 void halo_ring_doorbell(struct halo_worker *worker);
