@@ -97,7 +97,9 @@ class FastPath:
         out = ffi.new("struct halo_worker **")
         _check(lib.halo_worker_create(setup, out))
         self._worker = out[0]
-        self._pool = pool
+        self._pool = self.pool = pool
+        self.slot = slot
+        self.pool_octets = int(slot.geometry.pool.size_octets)
         self._result = ffi.new("struct halo_poll_result *")
         self._flow = ffi.new("struct halo_flow *")
         self._found = ffi.new("struct halo_route_found *")
