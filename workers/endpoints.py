@@ -225,7 +225,7 @@ class HaloDatagramTransport(asyncio.DatagramTransport):
 
     # ---- what the sockets say
 
-    def receive(self, data: bytes, source: HostPort) -> None:
+    def receive(self, data: bytes, source: HostPort, dst: int) -> None:
         """Drop what comes before the protocol knows of us."""
 
     def receive_error(self, error: OSError, asked: bool) -> None:  # noqa: FBT001

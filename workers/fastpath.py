@@ -33,6 +33,7 @@ class PollReason(IntFlag):
     DISABLED = lib.HALO_POLL_DISABLED
     BROKEN = lib.HALO_POLL_BROKEN
     TOUCHED = lib.HALO_POLL_TOUCHED
+    DATAGRAMS = lib.HALO_POLL_DATAGRAMS
     HOOK = lib.HALO_POLL_HOOK
 
 
@@ -113,6 +114,11 @@ class FastPath:
     def result(self) -> Any:
         """The `struct halo_poll_result *` that each poll fills, always the same."""
         return self._result
+
+    @property
+    def burst_ns(self) -> int:
+        """The same in nanoseconds."""
+        return int(self._result.burst_ns)
 
     @property
     def burst_s(self) -> float:

@@ -16,8 +16,6 @@ from halo_mp.shm.sockets import Socket, SocketFlag
 from halo_mp.wire.ipv4 import PROTOCOL_UDP
 from halo_mp.workers.fastpath import DROP_NUMBERS, FastPath
 
-DATAGRAMS: Final[int] = lib.HALO_POLL_DATAGRAMS
-"""The bit of a poll's reasons that says that datagrams are parked."""
 RECORD: Final = struct.Struct("=QIIIHH")
 """source address << 16 | port, offset of the payload, socket, destination address, octets, interface"""
 MOST: Final[int] = lib.HALO_WIDE_BURST
@@ -55,7 +53,8 @@ class DatagramPath:
 
     def close(self, number: int) -> None:
         """Close a socket of ours, if it is open."""
-        lib.halo_worker_close_socket(self.worker, number)
+        if self.worker:
+            lib.halo_worker_close_socket(self.worker, number)
 
     def set_options(self, number: int, *, ttl: int, tos: int) -> None:
         """Say what datagrams of a socket are sent with. Raises OSError for impossible values."""
@@ -86,10 +85,14 @@ class DatagramPath:
             return int(lib.halo_worker_reply_datagram(self.worker, index, ffi.NULL, 0))
         return int(lib.halo_worker_reply_datagram(self.worker, index, octets, len(octets)))
 
-    def reply_all(self, which: Any) -> int:
-        """Send those back whose indices stand in a contiguous uint32 buffer, as they are; return how many went."""
+    def reply_all(self, which: Any, lengths: Any) -> int:
+        """Send datagrams back in their buffers as they are; return how many went.
+
+        Both are contiguous buffers: their indices (uint32), and how many octets of payload each has (uint16).
+        """
         numbers = ffi.from_buffer("uint32_t[]", which)
-        return int(lib.halo_worker_reply_datagrams(self.worker, numbers, len(numbers)))
+        octets = ffi.from_buffer("uint16_t[]", lengths)
+        return int(lib.halo_worker_reply_datagrams(self.worker, numbers, octets, len(numbers)))
 
     def send(self, number: int, to: int, octets: bytes) -> int:
         """Send a datagram to address << 16 | port; 0, or a negative errno.
@@ -101,6 +104,15 @@ class DatagramPath:
     def count_datagrams(self, *, received: int = 0, sent: int = 0) -> None:
         """Count datagrams that went by the Python stack."""
         lib.halo_worker_count_datagrams(self.worker, received, sent)
+
+    def count_drop(self, reason: str) -> None:
+        """Count a datagram of ours that ended before it had a buffer."""
+        if self.worker:
+            lib.halo_worker_count_drop(self.worker, DROP_NUMBERS[reason])
+
+    def detach(self) -> None:
+        """Touch the fast path no more: it goes."""
+        self.worker = ffi.NULL
 
     def count_error(self) -> None:
         """Count an exception of the application."""

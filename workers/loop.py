@@ -88,14 +88,12 @@ class WorkerLoop(asyncio.SelectorEventLoop):
             return None
         if local is not None and local[0] not in (None, *_WILDCARDS):
             own = await self._resolve(local)
-            if own is None or not sockets.is_own(own[0]):
-                return None
-            return own, peer
+            return (own, peer) if own is not None and sockets.is_own(own[0]) else None
         port = 0 if local is None else int(local[1])
         if peer is None:
-            return (0, port) if self.wildcard == "halo" else None, None  # type: ignore[return-value]
+            return ((0, port), None) if self.wildcard == "halo" else None
         source = sockets.source_towards(peer[0])
-        return None if not source else ((source, port), peer)
+        return ((source, port), peer) if source else None
 
     async def _resolve(self, pair: Any) -> tuple[int, int] | None:
         """Return the first IPv4 address of a host, and the port; None when it has none."""

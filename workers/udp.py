@@ -56,6 +56,8 @@ _UNREACHABLE: Final = {
 log = logs.get("worker")
 
 HostPort = tuple[str, int]
+Record = tuple[int, int, int, int, int, int]
+"""As `fastpath_udp.RECORD` has it."""
 
 
 class Addresses(dict[int, HostPort]):
@@ -71,26 +73,29 @@ class Addresses(dict[int, HostPort]):
 class Endpoint(Protocol):
     """Who gets what comes to a socket."""
 
-    def receive(self, data: bytes, source: HostPort) -> None:
-        """Take a datagram."""
-
-    def _receive_one(
-        self, receive: Callable[[bytes, HostPort], None], data: bytes, source: HostPort
-    ) -> None:
-        try:
-            receive(data, source)
-        except Exception:
-            self.report_error()
+    def receive(self, data: bytes, source: HostPort, dst: int) -> None:
+        """Take a datagram that the Python stack has received, or any while it has no receiver."""
 
     def receive_error(self, error: OSError, asked: bool) -> None:  # noqa: FBT001 - called by call_soon
         """Hear that a datagram could not be delivered. `asked`: only who has asked for such errors shall hear."""
 
 
-class Many(Protocol):
-    """Who gets all datagrams of a poll for a socket at once, parked; what it does not end is released."""
+    def end(self, error: Exception | None) -> None:
+        """The socket is closed, by somebody else."""
 
-    def receive_parked(self, indices: list[int]) -> None:
-        """Take datagrams by their places in `DatagramPath.told`."""
+
+class ParkedReceiver(Protocol):
+    """Who gets datagrams parked, one by one; what it does not end is released."""
+
+    def receive_parked(self, index: int, record: Record) -> None:
+        """Take a datagram."""
+
+
+class BurstReceiver(Protocol):
+    """Who gets all datagrams of a poll at once, parked; what it does not end is released."""
+
+    def receive_burst(self, told: bytearray, number: int) -> bool:
+        """Take those of a socket from the records of all; return whether there are others too."""
 
 
 class StackSide(Protocol):
@@ -101,6 +106,12 @@ class StackSide(Protocol):
 
     def source_for(self, packet: Ipv4Packet) -> int:
         """Return the address that a packet without one would be sent from; 0: it can not be sent."""
+
+    def is_own(self, address: int) -> bool:
+        """Whether an interface has the address."""
+
+    def is_broadcast(self, address: int) -> bool:
+        """Whether it means all stations of a link."""
 
 
 class UdpSockets:
@@ -128,11 +139,11 @@ class UdpSockets:
         self._open: dict[int, Socket] = {}
         self._endpoints: dict[int, Endpoint] = {}
         self._receivers: dict[int, Callable[[bytes, HostPort], None]] = {}
-        self._many: dict[int, Many] = {}
+        self._parked: dict[int, ParkedReceiver] = {}
+        self._bursts: dict[int, BurstReceiver] = {}
         self._waiting: dict[int, asyncio.Future[bool]] = {}
         self._quiet_until = 0.0
         self.errors = 0  # exceptions of protocols
-        self.on_refused: Callable[[int], None] = lambda _: None
 
     # ---- opening and closing
 
@@ -169,26 +180,29 @@ class UdpSockets:
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
     def bind(self, number: int, endpoint: Endpoint) -> None:
-        """Let an endpoint have what comes to a socket, and hear of errors."""
+        """Let an endpoint have what comes to a socket by the Python stack, and hear of errors."""
         self._endpoints[number] = endpoint
-        self._receivers[number] = endpoint.receive
 
     def set_receiver(self, number: int, receive: Callable[[bytes, HostPort], None]) -> None:
-        """Let this function have datagrams directly."""
+        """Let this function have all datagrams."""
         if number in self._open:
             self._receivers[number] = receive
 
-    def bind_many(self, number: int, many: Many) -> None:
+    def bind_parked(self, number: int, receiver: ParkedReceiver) -> None:
+        """Let somebody have datagrams parked."""
+        self._parked[number] = receiver
+
+    def bind_burst(self, number: int, receiver: BurstReceiver) -> None:
         """Let somebody have datagrams parked, all of a poll at once."""
-        self._many[number] = many
+        self._bursts[number] = receiver
 
     def close(self, number: int) -> None:
         """Close a socket; what is parked for it is dropped."""
         if self._open.pop(number, None) is None:
             return
         self.path.close(number)
-        for table in (self._endpoints, self._receivers, self._many):
-            table.pop(number, None)
+        for table in (self._endpoints, self._receivers, self._parked, self._bursts):
+            table.pop(number, None)  # type: ignore[attr-defined]
         self._tell({"type": "sockets.close", "numbers": [number]})
 
     def name(self, number: int) -> HostPort:
@@ -212,52 +226,78 @@ class UdpSockets:
             if future is not None and not future.done():
                 future.set_result(accepted)
             elif not accepted and number in self._open:
-                log.warning("socket.refused", address=format_address(self._open[number].address),
-                            udp_port=self._open[number].port)  # fmt: skip
-                self.on_refused(number)
-                self.close(number)
+                name, port = self.name(number)
+                log.warning("socket.refused", address=name, udp_port=port)
+                self._end(number, OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)))
 
-    def close_all(self) -> None:
-        """The worker leaves: nobody is told, for sockets end with their worker."""
+    def leave(self) -> None:
+        """Touch the fast path no more. Nobody is told: sockets end with their worker."""
+        self.path.detach()
+        self._tell = _tell_nobody
         for number in list(self._open):
-            self.path.close(number)
-        for table in (self._open, self._endpoints, self._receivers, self._many):
-            table.clear()
+            self._end(number, None)
+
+    # ---- where things are
+
+    def is_own(self, address: int) -> bool:
+        """Whether an interface has the address."""
+        return self._stack.is_own(address)
+
+    def is_broadcast(self, address: int) -> bool:
+        """Whether it means all stations of a link."""
+        return self._stack.is_broadcast(address)
+
+    def source_towards(self, address: int) -> int:
+        """Return which of our addresses speaks to a station; 0: no route of ours leads there."""
+        if self.is_broadcast(address):
+            return 0
+        return self._stack.source_for(Ipv4Packet(src=0, dst=address, protocol=PROTOCOL_UDP, payload=b""))
 
     # ---- what comes in
 
     def handle_parked(self) -> None:
         """Give what the last poll has parked to whom it is for."""
         path = self.path
-        count = path.count
-        told = bytes(path.told[: count * RECORD.size])
-        receivers, addresses, pool = self._receivers, self.addresses, path.pool
-        parked: dict[int, list[int]] = {}
-        index = 0
-        for source, offset, number, _, length, _ in RECORD.iter_unpack(told):
-            receive = receivers.get(number)
-            if receive is not None:
-                try:
-                    receive(pool[offset : offset + length], addresses[source])
-                except Exception:  # costs that datagram
-                    self.report_error()
-            else:
-                parked.setdefault(number, []).append(index)
-            index += 1
-        for number, indices in parked.items():
-            self._handle_many(number, indices)
-        path.release()
-
-    def _handle_many(self, number: int, indices: list[int]) -> None:
-        many = self._many.get(number)
-        if many is None:
-            for index in indices:
-                self.path.drop(index, "socket_closed")
-            return
+        told = bytearray(path.told[: path.count * RECORD.size])
         try:
-            many.receive_parked(indices)
-        except Exception:
-            self.report_error()
+            if not self._bursts or self._handle_bursts(told):
+                self._handle_each(told)
+        finally:
+            path.release()
+
+    def _handle_each(self, told: bytearray) -> None:
+        receivers, addresses, pool = self._receivers, self.addresses, self.path.pool
+        index = 0
+        for record in RECORD.iter_unpack(told):
+            source, offset, number, _, length, _ = record
+            receive = receivers.get(number)
+            try:
+                if receive is not None:
+                    receive(pool[offset : offset + length], addresses[source])
+                elif number not in self._bursts:
+                    self._handle_parked(index, record)
+            except Exception:  # costs that datagram
+                self.report_error()
+            index += 1
+
+    def _handle_parked(self, index: int, record: Record) -> None:
+        parked = self._parked.get(record[2])
+        if parked is None:
+            self.path.drop(index, "socket_closed")
+        else:
+            parked.receive_parked(index, record)
+
+    def _handle_bursts(self, told: bytearray) -> bool:
+        """Return whether there are datagrams for others too."""
+        others = True
+        for number, receiver in list(self._bursts.items()):
+            try:
+                others = receiver.receive_burst(told, number)
+            except Exception:  # costs what it did not end
+                self.report_error()
+            if not others:
+                break
+        return others
 
     def report_error(self) -> None:
         """Count the exception that is being handled, and log it unless one was logged a moment ago."""
@@ -282,13 +322,22 @@ class UdpSockets:
         except WireError:  # the stack has looked
             return
         number = self._number_of(packet.dst, datagram.dst_port, packet.src, datagram.src_port)
-        receive = self._receivers.get(-1 if number is None else number)
-        if receive is None:
+        if number is None:
             return
         self.path.count_datagrams(received=1)
         source = self.addresses[packet.src << 16 | datagram.src_port]
         # Two of our own sockets may talk to each other by here: not deeper and deeper into the stack of calls.
-        self.loop.call_soon(self._receive_one, receive, bytes(datagram.payload), source)
+        self.loop.call_soon(self._receive_one, number, bytes(datagram.payload), source, packet.dst)
+
+    def _receive_one(self, number: int, data: bytes, source: HostPort, dst: int) -> None:
+        receive, endpoint = self._receivers.get(number), self._endpoints.get(number)
+        try:
+            if receive is not None:
+                receive(data, source)
+            elif endpoint is not None:
+                endpoint.receive(data, source, dst)
+        except Exception:
+            self.report_error()
 
     def receive_error(self, error: IcmpError) -> None:
         """Tell a socket that what it sent did not get through."""
@@ -334,6 +383,13 @@ class UdpSockets:
 
     # ---- private
 
+    def _end(self, number: int, error: OSError | None) -> None:
+        """End a socket that its endpoint has not closed."""
+        endpoint = self._endpoints.get(number)
+        self.close(number)
+        if endpoint is not None:
+            endpoint.end(error)
+
     def _open_one(self, wanted: Socket) -> int:
         number = self.path.open(wanted)
         self._open[number] = wanted
@@ -356,6 +412,10 @@ def errno_of(error: IcmpError) -> tuple[int, bool]:
     if error.type == icmpv4.PARAMETER_PROBLEM:
         return errno.EPROTO, True
     return errno.EHOSTUNREACH, False
+
+
+def _tell_nobody(message: dict[str, Any]) -> None:
+    """The worker has left."""
 
 
 def _emit(number: int, entry: Socket) -> tuple[int, int, int, int, int, int, int]:

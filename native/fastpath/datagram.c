@@ -294,13 +294,20 @@ int halo_worker_reply_datagram(struct halo_worker *worker, uint32_t i, const uin
 	return 0;
 }
 
-uint32_t halo_worker_reply_datagrams(struct halo_worker *worker, const uint32_t *which, uint32_t count)
+uint32_t halo_worker_reply_datagrams(struct halo_worker *worker, const uint32_t *which, const uint16_t *length,
+				     uint32_t count)
 {
 	uint32_t sent = 0;
 	uint32_t i;
 
-	for (i = 0; i < count; i++)
-		sent += halo_worker_reply_datagram(worker, which[i], NULL, 0) == 0;
+	for (i = 0; i < count; i++) {
+		if (!is_parked(worker, which[i]) ||
+		    !reply_fits(worker, &worker->datagrams->packet[which[i]], length[i]))
+			continue;
+		reply(worker, which[i], length[i]);
+		sent++;
+	}
+	halo_count(&worker->slot->worker.datagrams_out, sent);
 	return sent;
 }
 
@@ -373,12 +380,13 @@ static int send_to(struct halo_worker *worker, const struct halo_neighbor *neigh
 int halo_worker_send_datagram(struct halo_worker *worker, uint32_t number, uint64_t to, const uint8_t *payload,
 			      uint32_t length)
 {
-	const struct halo_socket_place *place = &worker->sockets->place[number % HALO_MAX_OWN_SOCKETS];
+	const struct halo_socket_place *place;
 	struct halo_neighbor *neighbor;
 	struct heading heading;
 
-	if (number >= HALO_MAX_OWN_SOCKETS || !place->socket.protocol)
-		return -EBADF;
+	if (!worker || number >= HALO_MAX_OWN_SOCKETS || !worker->sockets->place[number].socket.protocol)
+		return -EBADF; /* no worker: it has left its slot, and endpoints may outlive that */
+	place = &worker->sockets->place[number];
 	heading = (struct heading){
 		.src = place->socket.address,
 		.dst = (uint32_t)(to >> 16),

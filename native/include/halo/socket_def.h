@@ -49,8 +49,9 @@ int halo_worker_drop_datagram(struct halo_worker *worker, uint32_t i, uint32_t r
  * -EINVAL: it is ended already; -EMSGSIZE: the reply does not fit, and it is still parked.
  */
 int halo_worker_reply_datagram(struct halo_worker *worker, uint32_t i, const uint8_t *payload, uint32_t length);
-/* Send those back whose numbers stand in `which`, as their octets are now; returns how many went. */
-uint32_t halo_worker_reply_datagrams(struct halo_worker *worker, const uint32_t *which, uint32_t count);
+/* Send those back whose numbers stand in `which`, as their octets are now, with these lengths; returns how many went. */
+uint32_t halo_worker_reply_datagrams(struct halo_worker *worker, const uint32_t *which, const uint16_t *length,
+				     uint32_t count);
 /*
  * Send a datagram from a socket of ours; `to` is address << 16 | port. -EAGAIN: the Python stack has to do it (a neighbor that is not known, a packet to be
  * fragmented, an unusual destination); -ENOBUFS: no buffer is there for it now; -EBADF: the socket is not open.
