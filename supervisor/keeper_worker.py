@@ -197,7 +197,9 @@ class WorkerKeeper(Keeper):
                 self._attached.set()
             case "ready":  # again each time that the slot is enabled
                 self._ready.set()
-            case "learned" | "forgotten" | "used" | "hops.up" | "hops.down" | "sockets.open" | "sockets.close":
+            case (
+                "learned" | "forgotten" | "used" | "hops.up" | "hops.down" | "sockets.open" | "sockets.close"
+            ):
                 self._on_news(life, message)
             case other:
                 raise ProtocolError(f"sent {other!r:.40}, which is nothing a worker says")

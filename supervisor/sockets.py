@@ -2,8 +2,8 @@
 """The sockets of all workers: which there are, who may open another one, and what the tables say of them.
 
 A worker uses a socket at once and says so; here it is checked against those of the others, written into the tables with
-whatever else came meanwhile, and answered when it stands there: from then on each worker hands its datagrams over. Of two
-workers that open the same place at once the second is refused. Sockets end with their worker.
+whatever else came meanwhile, and answered when it stands there: from then on each worker hands its datagrams over. Of
+two workers that open the same place at once the second is refused. Sockets end with their worker.
 """
 
 from __future__ import annotations

@@ -21,9 +21,12 @@ from halo_mp import logs
 from halo_mp.app import App, Worker
 from halo_mp.app.registry import Callback, HookSpec, Task, TimerSpec
 from halo_mp.app.verdict import Stage
+from halo_mp.errors import HaloError
 from halo_mp.workers.bounded_log import BoundedLog
 from halo_mp.workers.fastpath import FastPath
+from halo_mp.workers.services import Services
 from halo_mp.workers.settings import Settings
+from halo_mp.workers.udp import UdpSockets
 
 STOP_TIMEOUT_S = 1.0
 """For on_stop, and for tasks that are cancelled; the supervisor waits two seconds in all."""
@@ -41,6 +44,7 @@ class AppHost:
         loop: asyncio.AbstractEventLoop,
         settings: Settings,
         slot: Any,
+        sockets: UdpSockets,
         *,
         on_started: Callable[[], None],
         on_failed: Callable[[str], None],
@@ -56,6 +60,7 @@ class AppHost:
         self._on_failed = on_failed
         self._errors = BoundedLog()
         self._begun = False
+        self._services = Services(sockets, fastpath)
         self._tasks: set[asyncio.Task[None]] = set()
         self.worker = Worker(
             slot=settings.slot, ports=settings.ports, loop=loop, log=logging.getLogger(app.name), backend=self
@@ -94,6 +99,11 @@ class AppHost:
                     await self._call("app.stop_failed", function)
 
     async def _finish_start(self) -> None:
+        try:
+            await self._services.start(self._app.services)
+        except HaloError as error:
+            self._on_failed(str(error))
+            return
         for function in self._app.starts:
             if inspect.iscoroutinefunction(function):
                 try:

@@ -37,7 +37,8 @@ class Destinations(dict[Any, int]):
             raise OverflowError(f"port {port} is none; ports are 0 to 65535")
         if len(self) >= _ADDRESSES_KEPT:
             self.clear()
-        self[pair] = key = address << 16 | port
+        key: int = address << 16 | port
+        self[pair] = key
         return key
 
 
@@ -88,7 +89,7 @@ class HaloSocket:
         """Return an option as it was set; 0 when it was not."""
         return self._options.get((level, option), 0)
 
-    def setblocking(self, flag: bool) -> None:  # noqa: FBT001 - the signature of sockets
+    def setblocking(self, flag: bool) -> None:
         """Nothing here blocks."""
 
     def close(self) -> None:
@@ -116,7 +117,7 @@ class HaloDatagramTransport(asyncio.DatagramTransport):
         self._peer = peer
         self._to = None if peer is None else self._destinations[peer]
         self._socket = HaloSocket(name, peer, self._take_options)
-        self._socket._options[socket.SOL_SOCKET, socket.SO_BROADCAST] = int(broadcast)  # noqa: SLF001
+        self._socket._options[socket.SOL_SOCKET, socket.SO_BROADCAST] = int(broadcast)
         self._extra_info = {"sockname": name, "peername": peer, "socket": self._socket, "halo": True}
         super().__init__(self._extra_info)
         self._broadcast = broadcast
@@ -228,7 +229,7 @@ class HaloDatagramTransport(asyncio.DatagramTransport):
     def receive(self, data: bytes, source: HostPort, dst: int) -> None:
         """Drop what comes before the protocol knows of us."""
 
-    def receive_error(self, error: OSError, asked: bool) -> None:  # noqa: FBT001
+    def receive_error(self, error: OSError, asked: bool) -> None:
         """Tell the protocol what a datagram met."""
         if self._lost or (asked and not self._wants_errors):
             return
@@ -337,4 +338,4 @@ def key_of(address: int, port: int) -> HostPort:
     return format_address(address), port
 
 
-assert MOST_PAYLOAD_OCTETS < MOST_WAITING_OCTETS  # noqa: S101
+assert MOST_PAYLOAD_OCTETS < MOST_WAITING_OCTETS

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """UDP of the native fast path: sockets, and the datagrams that the last poll has parked.
 
-Hot path. Rules: no object per datagram here; parked datagrams and views of them end with `release`, before the next poll.
+Hot path. Rules: no object per datagram here; parked datagrams and views of them end with `release`, before the next
+poll.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ RECORD: Final = struct.Struct("=QIIIHH")
 MOST: Final[int] = lib.HALO_WIDE_BURST
 MOST_OWN: Final[int] = lib.HALO_MAX_OWN_SOCKETS
 
-assert RECORD.size == ffi.sizeof("struct halo_datagram")  # noqa: S101 - of the build, not of input
+assert RECORD.size == ffi.sizeof("struct halo_datagram")
 
 
 class DatagramPath:

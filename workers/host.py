@@ -105,7 +105,9 @@ class StackHost:
         self._log_news(interfaces)
         self._running = dict(interfaces)
         self._addresses = {
-            own: entry.key for entry in reversed(interfaces.values()) for own, _ in reversed(entry.addresses)
+            own: entry.key
+            for entry in reversed(list(interfaces.values()))
+            for own, _ in reversed(entry.addresses)
         }
         self._mirror.use(interfaces)
         if self._stack is None:

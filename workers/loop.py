@@ -24,7 +24,7 @@ from halo_mp.workers.udp import HostPort, UdpSockets
 
 Wildcard = Literal["halo", "kernel"]
 
-_WILDCARDS: Final = ("", "0.0.0.0", "::")  # noqa: S104 - names of it, not bound here
+_WILDCARDS: Final = ("", "0.0.0.0", "::")
 
 
 class WorkerLoop(asyncio.SelectorEventLoop):
@@ -35,7 +35,7 @@ class WorkerLoop(asyncio.SelectorEventLoop):
         self.sockets: UdpSockets | None = None
         self.wildcard: Wildcard = "halo"
 
-    async def create_datagram_endpoint(  # type: ignore[override]
+    async def create_datagram_endpoint(
         self,
         protocol_factory: Callable[[], Any],
         local_addr: Any = None,

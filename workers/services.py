@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """UDP services of the application (`@app.udp`): its functions get datagrams in their buffers, one by one or by bursts.
 
-Hot path for form burst. Rules: nothing per datagram but what NumPy does; columns are copies of what C says of datagrams,
-so that one who keeps them keeps no shared memory.
+Hot path for form burst. Rules: nothing per datagram but what NumPy does; columns are copies of what C says of
+datagrams, so that one who keeps them keeps no shared memory.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from halo_mp.errors import HaloError
 from halo_mp.wire.ipv4 import format_address, parse_address
 from halo_mp.workers.fastpath import FastPath
 from halo_mp.workers.udp import HostPort, Record, UdpSockets
+
 if TYPE_CHECKING:
     from halo_mp.app import udp_burst
 
@@ -56,9 +57,7 @@ class Services:
 class _Service:
     """What both forms have in common; a `halo_mp.app.udp.Parked`."""
 
-    def __init__(
-        self, service: UdpService, number: int, sockets: UdpSockets, fastpath: FastPath
-    ) -> None:
+    def __init__(self, service: UdpService, number: int, sockets: UdpSockets, fastpath: FastPath) -> None:
         self.function = service.function
         self._number = number
         self._sockets = sockets
@@ -91,8 +90,12 @@ class _Service:
             self._path.count_drop("no_spare_buffer")
         return result == 0
 
-    def receive_error(self, error: OSError, asked: bool) -> None:  # noqa: FBT001
+    def receive_error(self, error: OSError, asked: bool) -> None:
         """A service hears of no errors."""
+
+    def receive(self, data: bytes, source: HostPort, dst: int) -> None:
+        """Take a datagram that the Python stack has put together: it is in no buffer."""
+        raise NotImplementedError
 
     def end(self, error: Exception | None) -> None:
         """The socket is closed."""
@@ -105,7 +108,7 @@ class _DatagramService(_Service):
         try:
             self.function(datagram)
         finally:
-            datagram._end()  # noqa: SLF001
+            datagram._end()
 
     def receive(self, data: bytes, source: HostPort, dst: int) -> None:
         """Show the function a datagram that the Python stack has put together: it is in no buffer."""
@@ -115,7 +118,7 @@ class _DatagramService(_Service):
         try:
             self.function(datagram)
         finally:
-            datagram._end()  # noqa: SLF001
+            datagram._end()
 
 
 class _BurstService(_Service):
@@ -151,7 +154,7 @@ class _BurstService(_Service):
         try:
             self.function(burst)
         finally:
-            burst._end()  # noqa: SLF001
+            burst._end()
 
 
 class _Whole:
@@ -184,9 +187,9 @@ class _Whole:
 
 def _load_bursts(service: UdpService) -> tuple[Any, Any]:
     try:
-        import numpy  # noqa: PLC0415 - an extra: only who asks for bursts needs it
+        import numpy
 
-        from halo_mp.app import udp_burst  # noqa: PLC0415
+        from halo_mp.app import udp_burst
     except ImportError:
         raise HaloError(
             f"the UDP service {service.name} asks for form='burst', which needs NumPy, and there is none; type: "

@@ -2,8 +2,8 @@
 """The UDP sockets of one worker: who opens them, what comes to them, what they send, and what the supervisor is told.
 
 Datagrams come parked from the fast path, or whole from the Python stack (fragments, options, our own to ourselves), and
-go out by the fast path where it knows how, else by the stack. A socket is used at once; whether another worker was faster
-the supervisor knows, and says soon.
+go out by the fast path where it knows how, else by the stack. A socket is used at once; whether another worker was
+faster the supervisor knows, and says soon.
 """
 
 from __future__ import annotations
@@ -76,9 +76,8 @@ class Endpoint(Protocol):
     def receive(self, data: bytes, source: HostPort, dst: int) -> None:
         """Take a datagram that the Python stack has received, or any while it has no receiver."""
 
-    def receive_error(self, error: OSError, asked: bool) -> None:  # noqa: FBT001 - called by call_soon
+    def receive_error(self, error: OSError, asked: bool) -> None:
         """Hear that a datagram could not be delivered. `asked`: only who has asked for such errors shall hear."""
-
 
     def end(self, error: Exception | None) -> None:
         """The socket is closed, by somebody else."""
@@ -153,7 +152,7 @@ class UdpSockets:
         """Open a socket, with a port of its own choice for 0, and return its number. Raises OSError."""
         if port:
             return self._open_one(udp_socket(address, port, peer, peer_port, shared=shared, slot=self._slot))
-        for port in self._ephemeral_ports():  # noqa: PLR1704 - the one that was asked for is any
+        for port in self._ephemeral_ports():
             try:
                 return self._open_one(
                     udp_socket(address, port, peer, peer_port, shared=shared, slot=self._slot)
@@ -164,7 +163,7 @@ class UdpSockets:
         raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
     async def confirm(self, number: int) -> None:
-        """Wait until the other workers know of a socket. Raises OSError when one of them has its place: it is closed."""
+        """Wait until the other workers know of a socket. OSError when one of them has its place: it is closed."""
         future = self._waiting.get(number)
         if future is None:
             return
@@ -202,7 +201,7 @@ class UdpSockets:
             return
         self.path.close(number)
         for table in (self._endpoints, self._receivers, self._parked, self._bursts):
-            table.pop(number, None)  # type: ignore[attr-defined]
+            table.pop(number, None)
         self._tell({"type": "sockets.close", "numbers": [number]})
 
     def name(self, number: int) -> HostPort:
@@ -267,8 +266,7 @@ class UdpSockets:
 
     def _handle_each(self, told: bytearray) -> None:
         receivers, addresses, pool = self._receivers, self.addresses, self.path.pool
-        index = 0
-        for record in RECORD.iter_unpack(told):
+        for index, record in enumerate(RECORD.iter_unpack(told)):
             source, offset, number, _, length, _ = record
             receive = receivers.get(number)
             try:
@@ -278,7 +276,6 @@ class UdpSockets:
                     self._handle_parked(index, record)
             except Exception:  # costs that datagram
                 self.report_error()
-            index += 1
 
     def _handle_parked(self, index: int, record: Record) -> None:
         parked = self._parked.get(record[2])
@@ -375,9 +372,7 @@ class UdpSockets:
         payload = datagram.emit(src=src, dst=packet.dst)
         self.path.count_datagrams(sent=1)
         self._stack.send_packet(
-            Ipv4Packet(
-                src=src, dst=packet.dst, protocol=PROTOCOL_UDP, payload=payload, ttl=ttl, tos=tos
-            )
+            Ipv4Packet(src=src, dst=packet.dst, protocol=PROTOCOL_UDP, payload=payload, ttl=ttl, tos=tos)
         )
         return 0
 

@@ -314,6 +314,7 @@ class Worker:
         self._known.clear()
         if isinstance(self._loop, WorkerLoop):
             self._loop.sockets = self._host.udp
+            self._loop.wildcard = "halo" if self._app is None else self._app.wildcard
         if self._app is not None:
             self._app_host = AppHost(
                 self._app,
@@ -321,6 +322,7 @@ class Worker:
                 self._loop,
                 settings,
                 regions.slot.pointer,
+                self._host.udp,
                 on_started=self._tell_ready,
                 on_failed=self._fail_soon,
             )

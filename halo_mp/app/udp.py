@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """UDP services of an application, and the datagram that one is shown.
 
-A datagram stands for a frame that is still in its buffer: it ends when the function returns, and is released then unless
-it was sent back or dropped. Octets that are to be kept are copied, by `bytes(datagram.data)`.
+A datagram stands for a frame that is still in its buffer: it ends when the function returns, and is released then
+unless it was sent back or dropped. Octets that are to be kept are copied, by `bytes(datagram.data)`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def make_service(
         raise TypeError(
             f"app.udp, {called}: a coroutine can not be waited for here; write def, and start tasks in it"
         )
-    own = None if address in (None, "0.0.0.0") else parse_address(str(address))  # noqa: S104
+    own = None if address in (None, "0.0.0.0") else parse_address(str(address))
     return UdpService(function, called, port, own, "burst" if form == "burst" else "datagram", reuse_port)
 
 
@@ -73,7 +73,17 @@ class Parked(Protocol):
 class Datagram:
     """A datagram in its buffer. Addresses are `int` in host order; `source` has them as asyncio does."""
 
-    __slots__ = ("_index", "_offset", "_parked", "_source", "_view", "dst", "interface", "length", "timestamp_ns")
+    __slots__ = (
+        "_index",
+        "_offset",
+        "_parked",
+        "_source",
+        "_view",
+        "dst",
+        "interface",
+        "length",
+        "timestamp_ns",
+    )
 
     def __init__(
         self, parked: Parked, index: int, record: tuple[int, int, int, int, int, int], timestamp_ns: int
@@ -131,5 +141,7 @@ class Datagram:
     def _end(self) -> None:
         self._parked = None
         if self._view is not None:
-            with contextlib.suppress(BufferError):  # somebody keeps a part of it, and sees other octets there soon
+            with contextlib.suppress(
+                BufferError
+            ):  # somebody keeps a part of it, and sees other octets there soon
                 self._view.release()

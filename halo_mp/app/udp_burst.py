@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The datagrams of a burst as NumPy columns.
 
-The columns are copies and may be kept. The payloads are in the buffers of the frames, which end when the function returns:
-what was neither sent back nor dropped is released then.
+The columns are copies and may be kept. The payloads are in the buffers of the frames, which end when the function
+returns: what was neither sent back nor dropped is released then.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class Payload:
 
     def __getitem__(self, where: tuple[Any, Any]) -> NDArray[np.uint8]:
         """Gather octets: a copy, one row for each datagram of the selection. IndexError beyond the end of one."""
-        found: NDArray[np.uint8] = self._burst._octets()[self._places(where)]  # noqa: SLF001
+        found: NDArray[np.uint8] = self._burst._octets()[self._places(where)]
         return found
 
     def __setitem__(self, where: tuple[Any, Any], octets: Any) -> None:
         """Scatter octets; what is written is what `reply` sends."""
-        self._burst._octets()[self._places(where)] = octets  # noqa: SLF001
+        self._burst._octets()[self._places(where)] = octets
 
     def _places(self, where: tuple[Any, Any]) -> NDArray[np.int64]:
         rows, columns = where
@@ -90,7 +90,8 @@ class DatagramBurst:
     @property
     def pool(self) -> NDArray[np.uint8]:
         """All buffers, without a copy; only octets at `offset` are this burst's. Raises RuntimeError at the end."""
-        return self._octets()
+        octets: NDArray[np.uint8] = self._octets()
+        return octets
 
     def reply(self, mask: Any = None) -> int:
         """Send datagrams back to where they came from, as they are now; return how many went.

@@ -52,9 +52,7 @@ class Socket:
 def fill_sockets(tables: Any, sockets: Iterable[Socket]) -> None:
     """Fill the inactive block and switch to it, but for the epoch. Raises ValueError when there are too many."""
     entries = b"".join(
-        _ENTRY.pack(
-            each.address, each.peer, each.port, each.peer_port, each.protocol, each.slot, each.flags
-        )
+        _ENTRY.pack(each.address, each.peer, each.port, each.peer_port, each.protocol, each.slot, each.flags)
         for each in sorted(sockets)
     )
     count = len(entries) // _ENTRY.size
