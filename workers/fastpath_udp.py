@@ -46,11 +46,17 @@ class DatagramPath:
         return int(lib.halo_worker_datagram_count(self.worker))
 
     def open(self, wanted: Socket) -> int:
-        """Open a socket and return its number. Raises OSError: EADDRINUSE, or ENFILE when MOST_OWN are open."""
+        """Open a socket and return its number. Raises OSError: EADDRINUSE when another of ours has the place, or ENFILE
+        when MOST_OWN are open.
+        """
         number = int(lib.halo_worker_open_socket(self.worker, self._fill(wanted)))
         if number < 0:
             raise OSError(-number, os.strerror(-number))
         return number
+
+    def is_taken(self, wanted: Socket) -> bool:
+        """Whether another worker has the place, as far as is known here."""
+        return bool(lib.halo_worker_check_socket(self.worker, self._fill(wanted)))
 
     def close(self, number: int) -> None:
         """Close a socket of ours, if it is open."""

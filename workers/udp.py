@@ -171,7 +171,7 @@ class UdpSockets:
             async with asyncio.timeout(ANSWER_S):
                 accepted = await future
         except TimeoutError:  # the supervisor is away: it is told again when there is one
-            accepted = True
+            accepted = number in self._open and not self.path.is_taken(self._open[number])
         finally:
             self._waiting.pop(number, None)
         if not accepted:

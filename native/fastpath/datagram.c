@@ -45,14 +45,6 @@ static enum halo_drop check(const uint8_t *ip, const uint8_t *udp, uint32_t octe
 	return HALO_DROP_COUNT;
 }
 
-/* Closed: the sender is told, unless it has asked everybody. */
-static void nobody(struct halo_worker *worker, struct halo_packet *packet, bool to_all)
-{
-	if (to_all)
-		return halo_drop(packet, HALO_DROP_no_listener);
-	halo_punt_error(worker, packet, HALO_DROP_no_listener);
-}
-
 void halo_local_udp(struct halo_worker *worker, struct halo_packet *packet, bool to_all)
 {
 	const uint8_t *frame = worker->pool + packet->offset;
@@ -70,12 +62,13 @@ void halo_local_udp(struct halo_worker *worker, struct halo_packet *packet, bool
 		return halo_drop(packet, wrong);
 	place = halo_sockets_find(worker->sockets, &datagram, to_all);
 	if (!place)
-		return nobody(worker, packet, to_all);
+		return halo_punt_error(worker, packet, HALO_DROP_no_listener); /* Python tells the sender */
 	if (halo_socket_is_own(worker->sockets, place)) {
 		packet->verdict = HALO_VERDICT_DELIVER;
 		packet->socket = (uint32_t)(place - worker->sockets->place);
 	} else if (packet->flags & HALO_DESCRIPTOR_HANDED) {
-		nobody(worker, packet, to_all); /* the two workers disagree for a moment: nobody asks a third */
+		/* The two workers disagree for a moment: nobody asks a third. */
+		halo_punt_error(worker, packet, HALO_DROP_no_listener);
 	} else {
 		halo_hand(packet, place->socket.slot);
 	}

@@ -197,12 +197,15 @@ static bool conflicts(const struct halo_socket *one, const struct halo_socket *o
 	return !(one->flags & other->flags & HALO_SOCKET_SHARED);
 }
 
-static bool conflicts_in(const struct halo_socket_place *place, uint32_t count, const struct halo_socket *wanted)
+static bool conflicts_in(const struct halo_sockets *sockets, uint32_t first, uint32_t count,
+			 const struct halo_socket *wanted)
 {
 	uint32_t i;
 
-	for (i = 0; i < count; i++)
-		if (conflicts(&place[i].socket, wanted))
+	if (sockets->at_port[wanted->port] == 0)
+		return false;
+	for (i = first; i < first + count; i++)
+		if (conflicts(&sockets->place[i].socket, wanted))
 			return true;
 	return false;
 }
@@ -211,12 +214,7 @@ int halo_worker_check_socket(const struct halo_worker *worker, const struct halo
 {
 	const struct halo_sockets *sockets = worker->sockets;
 
-	if (sockets->at_port[wanted->port] == 0)
-		return 0;
-	if (conflicts_in(sockets->place, sockets->own_limit, wanted) ||
-	    conflicts_in(sockets->place + HALO_MAX_OWN_SOCKETS, sockets->other_count, wanted))
-		return -EADDRINUSE;
-	return 0;
+	return conflicts_in(sockets, HALO_MAX_OWN_SOCKETS, sockets->other_count, wanted) ? -EADDRINUSE : 0;
 }
 
 static struct halo_socket_place *own_place(struct halo_worker *worker, uint32_t number)
@@ -247,13 +245,11 @@ int halo_worker_open_socket(struct halo_worker *worker, const struct halo_socket
 	struct halo_sockets *sockets = worker->sockets;
 	struct halo_socket_place *place;
 	uint32_t number;
-	int error;
 
 	if (wanted->protocol != PROTOCOL_UDP || wanted->port == 0)
 		return -EINVAL;
-	error = halo_worker_check_socket(worker, wanted);
-	if (error)
-		return error;
+	if (conflicts_in(sockets, 0, sockets->own_limit, wanted))
+		return -EADDRINUSE;
 	if (sockets->own_count == HALO_MAX_OWN_SOCKETS)
 		return -ENFILE;
 	number = free_number(sockets);

@@ -30,6 +30,7 @@ SOURCES = {
     "route_test": [*RIG, *FASTPATH],
     "twin_test": [*RIG, *FASTPATH],
     "input_test": [*RIG, *FASTPATH],
+    "socket_test": [*RIG, *FASTPATH],
     "worker_test": [*RIG, *FASTPATH],
 }
 TIMEOUT_S = 180
@@ -84,6 +85,7 @@ def test_every_program_is_run() -> None:
         "flow_test",
         "fastpath_test",
         "input_test",
+        "socket_test",
         "forward_test",
         "route_test",
         "twin_test",

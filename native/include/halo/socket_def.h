@@ -21,14 +21,15 @@ struct halo_datagram {
 
 /*
  * Have datagrams for this address, port and peer, of the protocol UDP (`slot` is not looked at). Returns the socket's number,
- * -EADDRINUSE, or -ENFILE when HALO_MAX_OWN_SOCKETS are open.
+ * -EADDRINUSE when another of ours has the place, or -ENFILE when HALO_MAX_OWN_SOCKETS are open. Whether a socket of another
+ * worker has it the supervisor knows: what is known here may be a moment old.
  */
 int halo_worker_open_socket(struct halo_worker *worker, const struct halo_socket *wanted);
 /* Have no more of them; a datagram that is parked stays so. -EBADF: it is not open. */
 int halo_worker_close_socket(struct halo_worker *worker, uint32_t number);
 /* What its datagrams are sent with. */
 int halo_worker_set_socket(struct halo_worker *worker, uint32_t number, uint32_t ttl, uint32_t tos);
-/* Whether a socket could be opened, by the sockets of all workers that are known here: 0 or -EADDRINUSE. */
+/* Whether a socket of another worker has the place, as far as is known here: -EADDRINUSE, else 0. */
 int halo_worker_check_socket(const struct halo_worker *worker, const struct halo_socket *wanted);
 /*
  * The slot whose worker has the socket for a datagram from `peer` (whose address and port it has) to `address` and `port`;
