@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import faults, forward, idle, io, ping, ring, start, worker
+from bench import faults, forward, hooks, idle, io, ping, ring, start, worker
 from bench.rows import Row, as_json, as_table
 
 BENCHMARKS: dict[str, tuple[Callable[[int], list[Row]], str]] = {
@@ -21,6 +21,10 @@ BENCHMARKS: dict[str, tuple[Callable[[int], list[Row]], str]] = {
     "forward": (
         forward.run,
         "frames per second of a router with 1 route, a million, 64 paths; against macswap",
+    ),
+    "hooks": (
+        hooks.run,
+        "frames per second past a hook in Python, in three forms; against none, dpkt, Scapy",
     ),
     "idle": (idle.run, "processor time of an idle instance"),
     "ping": (ping.run, "round trip time over TAP, against dpdk-testpmd icmpecho"),

@@ -18,7 +18,11 @@ SOURCES = sorted(
 )
 
 ffi = FFI()
-ffi.cdef(cdef.declarations("packet_def.h", "fastpath_def.h", "chain_def.h", "fib_def.h", "socket_def.h"))
+ffi.cdef(
+    cdef.declarations(
+        "packet_def.h", "fastpath_def.h", "chain_def.h", "view_def.h", "fib_def.h", "socket_def.h"
+    )
+)
 # Inline functions of halo/flow.h.
 ffi.cdef(
     """

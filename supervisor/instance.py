@@ -7,6 +7,7 @@
     <directory>/dpdk          what EAL keeps while the driver runs
     <directory>/last          the black boxes of the processes that run
     <directory>/reports       of processes that died
+    <directory>/numba         compiled hooks, written by the workers
     <directory>/status.json   what a person or a program should know of the instance
 
 The lock is the kernel's: it can not be left behind. Whoever holds it may clean up what the name left
@@ -80,6 +81,13 @@ class Instance:
     def socket_path(self) -> Path:
         """Where driver and workers connect to."""
         return self.directory / "private.sock"
+
+    def make_cache(self, uid: int | None) -> None:
+        """Have a directory in which workers of that user keep what they have compiled; None: of ours."""
+        directory = self.directory / "numba"
+        directory.mkdir(mode=0o700, exist_ok=True)
+        if uid is not None:
+            os.chown(directory, uid, -1)
 
     def save(self, content: State) -> None:
         """Replace the state file."""

@@ -141,6 +141,8 @@ class Supervisor:
 
     def _listen(self) -> Greeter:
         _, user = self._privileges
+        if self._config.app is not None:
+            self._instance.make_cache(user["uid"] if user else None)
         return Greeter(self._instance.socket_path, user["uid"] if user else None)
 
     async def _start_and_wait(self) -> None:

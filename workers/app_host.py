@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import inspect
 import logging
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from halo_mp import logs
@@ -23,13 +26,20 @@ from halo_mp.app.registry import Callback, HookSpec, Task, TimerSpec
 from halo_mp.app.verdict import Stage
 from halo_mp.errors import HaloError
 from halo_mp.workers.bounded_log import BoundedLog
+from halo_mp.workers.compiled import NotCompiled, compile_hook
+from halo_mp.workers.compiler import command
 from halo_mp.workers.fastpath import FastPath
+from halo_mp.workers.fastpath_hooks import FastPathHooks, HookStage
+from halo_mp.workers.hooks import HookHost
 from halo_mp.workers.services import Services
-from halo_mp.workers.settings import Settings
+from halo_mp.workers.settings import AppSettings, Settings
 from halo_mp.workers.udp import UdpSockets
 
 STOP_TIMEOUT_S = 1.0
 """For on_stop, and for tasks that are cancelled; the supervisor waits two seconds in all."""
+
+LOOK_S = 1.0
+"""Between two looks at compiled hooks."""
 
 log = logs.get("app")
 
@@ -43,22 +53,39 @@ class AppHost:
         fastpath: FastPath,
         loop: asyncio.AbstractEventLoop,
         settings: Settings,
+        pool: Any,
         slot: Any,
         sockets: UdpSockets,
         *,
+        cache: Path,
+        functions: Mapping[HookSpec, int],
         on_started: Callable[[], None],
         on_failed: Callable[[str], None],
     ) -> None:
-        """`slot` is the shared struct halo_slot. `on_failed` gets the sentence that says why we are of no use."""
+        """`pool` and `slot` are what the worker has mapped, `functions` the addresses of hooks that are compiled.
+
+        `cache` is the directory for those compiled later. `on_failed` gets the sentence why this worker is of no use.
+        """
         self.started = False
         """Whether on_start is behind us."""
         self._app = app
         self._fastpath = fastpath
         self._loop = loop
+        self._settings = settings
+        self._cache = cache
         self._slot = slot
         self._on_started = on_started
         self._on_failed = on_failed
         self._errors = BoundedLog()
+        self._fast_hooks = FastPathHooks(fastpath)
+        self.hooks = HookHost(
+            self._fast_hooks,
+            pool,
+            slot,
+            debug=app.debug or (settings.app is not None and settings.app.debug),
+            errors=self._errors,
+            on_failed=on_failed,
+        )
         self._begun = False
         self._services = Services(sockets, fastpath)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -66,6 +93,8 @@ class AppHost:
             slot=settings.slot, ports=settings.ports, loop=loop, log=logging.getLogger(app.name), backend=self
         )
         app._worker = self.worker
+        for spec in app.hooks:
+            self.worker.hooks._added(spec, self.hooks.add(spec, functions.get(spec, 0)))
 
     # ---- life
 
@@ -78,10 +107,11 @@ class AppHost:
             if not inspect.iscoroutinefunction(function):
                 try:
                     function(self.worker)
-                except Exception as error:
+                except (Exception, SystemExit) as error:
                     self._fail(function, error)
                     return
         self._spawn(self._finish_start())
+        self._spawn(self._look_after_hooks())
 
     async def stop(self) -> None:
         """Cancel timers and tasks, and call on_stop. May be called twice."""
@@ -108,7 +138,7 @@ class AppHost:
             if inspect.iscoroutinefunction(function):
                 try:
                     await function(self.worker)
-                except Exception as error:
+                except (Exception, SystemExit) as error:
                     self._fail(function, error)
                     return
         self.started = True
@@ -119,11 +149,16 @@ class AppHost:
         log.info("app.started", app=self._app.name, hooks=len(self._app.hooks))
         self._on_started()
 
-    def _fail(self, function: Any, error: Exception) -> None:
+    def _fail(self, function: Any, error: BaseException) -> None:
         log.exception("app.start_failed", name=_name(function))
         self._on_failed(
             f"on_start of the application, {_name(function)}, raised {type(error).__name__}: {error}."
         )
+
+    async def _look_after_hooks(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            self.hooks.look_after()
 
     async def _run_timer(self, timer: TimerSpec) -> None:
         due = self._loop.time()
@@ -143,7 +178,7 @@ class AppHost:
                 await result
         except MemoryError:
             raise
-        except Exception:
+        except (Exception, SystemExit):
             self.count_error(event, _name(function))
 
     def count_error(self, event: str, name: str) -> None:
@@ -159,20 +194,59 @@ class AppHost:
     # ---- what its Worker asks for
 
     def add_hook(self, spec: HookSpec) -> int:
-        """Add a hook from the next burst on; return its number."""
-        raise NotImplementedError
+        """Add a hook from the next burst on; return its number. Compiled code takes over when it is there."""
+        number = self.hooks.add(spec)
+        if spec.jit and self._settings.app is not None:
+            self._spawn(self._compile(spec, number, self._settings.app))
+        return number
+
+    async def _compile(self, spec: HookSpec, number: int, settings: AppSettings) -> None:
+        try:
+            words = command(settings, spec, self._cache)
+            process = await asyncio.create_subprocess_exec(*words, stdout=subprocess.PIPE)
+            try:
+                said, _ = await process.communicate()
+            except asyncio.CancelledError:
+                process.kill()
+                raise
+            if process.returncode:
+                raise NotCompiled(
+                    said.decode(errors="replace").strip() or "the compiler ended without a word"
+                )
+            load = functools.partial(compile_hook, spec, self._cache, cached_only=True)
+            self.hooks.make_native(number, await self._loop.run_in_executor(None, load))
+            log.info("hook.compiled", name=spec.name)
+        except (NotCompiled, OSError) as error:
+            tell_not_compiled(spec, str(error))
 
     def remove_hook(self, number: int) -> None:
         """Remove a hook from the next burst on."""
-        raise NotImplementedError
+        self.hooks.remove(number)
 
     def inject(self, stage: Stage, port: int, frame: bytes) -> bool:
         """Put a frame in at a stage; False when it was dropped, which is counted."""
-        raise NotImplementedError
+        return self._fast_hooks.inject(HookStage(stage), port, frame)
 
     def open_port(self, number: int) -> Any:
         """Return the port's raw frames."""
         raise NotImplementedError
+
+
+def compile_all(app: App, cache: Path) -> dict[HookSpec, int]:
+    """Return the addresses of the hooks of an application that can be compiled; of others the log says why."""
+    found = {}
+    for spec in app.hooks:
+        if spec.jit:
+            try:
+                found[spec] = compile_hook(spec, cache)
+            except NotCompiled as error:
+                tell_not_compiled(spec, str(error))
+    return found
+
+
+def tell_not_compiled(spec: HookSpec, reason: str) -> None:
+    """Say that a hook runs as Python."""
+    log.warning("hook.not_compiled", name=spec.name, reason=reason)
 
 
 def _name(function: Any) -> str:

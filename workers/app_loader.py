@@ -34,9 +34,9 @@ _LOOP_REFUSED = (
 
 def load(settings: AppSettings, level: str) -> App:
     """Import an application and return its App. Raises RuntimeFailure with a sentence; the traceback is logged."""
-    _prepare(settings)
+    _prepare()
     try:
-        module = _import(settings)
+        module = import_application(settings)
     except Exception as error:
         log.exception("app.not_imported", app=settings.text)
         raise RuntimeFailure(
@@ -55,16 +55,17 @@ def load(settings: AppSettings, level: str) -> App:
     return app
 
 
-def _prepare(settings: AppSettings) -> None:
+def _prepare() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a worker has one core
     launch.in_worker = True
-    sys.path.insert(0, settings.directory)
     sys.stdout = _LogStream("stdout")
     sys.stderr = _LogStream("stderr")
     _refuse_loops()
 
 
-def _import(settings: AppSettings) -> ModuleType:
+def import_application(settings: AppSettings) -> ModuleType:
+    """Import the file or the module, and let it import its neighbors."""
+    sys.path.insert(0, settings.directory)
     if settings.module:
         return importlib.import_module(settings.module)
     path = Path(settings.file)

@@ -19,6 +19,7 @@ from halo_mp.shm.tables import Interface, read_interface
 
 DROP_NUMBERS = {name: number for number, name in enumerate(DROP_NAMES)}
 CONSUMED = -1
+_PUT_IN_AT_FORWARD = 1 + lib.HALO_STAGE_FORWARD
 PYTHON_PERCENT = 50  # of the worker's time that punts may take: the other half is forwarding's
 
 
@@ -66,6 +67,9 @@ class Punt:
     port: int
     frame: memoryview
     handed: bool = False  # by another worker
+    way: tuple[int, int] | None = (
+        None  # of a packet of ours, put in at forward: interface (or none) and next hop
+    )
 
 
 class FastPath:
@@ -136,11 +140,13 @@ class FastPath:
         for index in range(result.punt_count):
             packet = result.punts[index]
             frame = memoryview(ffi.buffer(self._pool + packet.offset, packet.length))
-            yield Punt(index, packet.port, frame, bool(packet.flags & lib.HALO_DESCRIPTOR_HANDED))
+            handed = bool(packet.flags & lib.HALO_DESCRIPTOR_HANDED)
+            way = (packet.tx_interface, packet.next_hop) if packet.injected == _PUT_IN_AT_FORWARD else None
+            yield Punt(index, packet.port, frame, handed, way)
 
     @property
     def held(self) -> int:
-        """Punts that are not ended yet."""
+        """Punts and parked datagrams that are not ended yet."""
         return int(lib.halo_worker_held(self._worker))
 
     def finish(self, index: int, reason: int = CONSUMED) -> None:

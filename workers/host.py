@@ -8,6 +8,7 @@ consumed, dropped for a reason, or handed over. What the stack sends is copied i
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -327,11 +328,7 @@ class StackHost:
         octets = bytes(punt.frame)
         punt.frame.release()
         try:
-            outputs = (
-                self._stack.receive(punt.port, octets, now, handed=punt.handed)
-                if self._stack
-                else [_no_interface(punt, octets)]
-            )
+            outputs = self._run(punt, octets, now)
         except Exception:  # the stack promises not to; if it does, it costs this frame and no more
             self._fastpath.finish(punt.index, DROP_NUMBERS["stack_error"])
             self._report_error(now)
@@ -344,6 +341,22 @@ class StackHost:
             outputs.remove(own)
         self._fastpath.finish(punt.index, CONSUMED if own is None else DROP_NUMBERS[own.reason])
         self._act(outputs)
+
+    def _run(self, punt: Punt, octets: bytes, now: float) -> list[Output]:
+        if self._stack is None:
+            return [_no_interface(punt, octets)]
+        if punt.way is None:
+            return self._stack.receive(punt.port, octets, now, handed=punt.handed)
+        return self._send_on(self._stack, punt.way, octets, now)
+
+    def _send_on(self, stack: Router, way: tuple[int, int], octets: bytes, now: float) -> list[Output]:
+        """A packet that was put in at forward, to a neighbor that is not known, or in fragments; or to ourselves."""
+        packet = ipv4.parse(ethernet.parse(octets).payload)
+        key, next_hop = self._mirror.key(way[0]), way[1]
+        if key is None or not next_hop:
+            return stack.send(packet, now)
+        sent = dataclasses.replace(packet, ttl=max(1, packet.ttl - 1)).emit()
+        return stack.send_ipv4(key[0], sent, next_hop, now, vlan=key[1])
 
     def _report_error(self, now: float) -> None:
         if now >= self._quiet_until:

@@ -34,11 +34,15 @@ class WorkerRegions:
         self.tables.close_fd()
         self.fib.close_fd()
 
-    def close(self) -> None:
-        """Unmap everything and close the doorbells."""
+    def close(self, *, keep_pool: bool = False) -> None:
+        """Unmap everything and close the doorbells.
+
+        `keep_pool`: leave the pool mapped until the process ends, since somebody may have kept views of it.
+        """
         os.close(self.doorbell_fd)
         os.close(self.driver_doorbell_fd)
-        self.pool.close()
+        if not keep_pool:
+            self.pool.close()
         self.fib.close()
         self.tables.close()
         self.slot.close()

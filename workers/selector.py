@@ -9,12 +9,17 @@ subprocesses work as ever; under load the descriptors are still looked at each m
 from __future__ import annotations
 
 import selectors
+import time
 from collections.abc import Callable
 
 from halo_mp.workers.fastpath import FastPath, PollReason
 
-_HOST_REASONS = ~(PollReason.DEADLINE | PollReason.FDS)
+_HOST_REASONS = ~(PollReason.DEADLINE | PollReason.FDS | PollReason.HOOK)
 _FDS = int(PollReason.FDS)
+_HOOK = int(PollReason.HOOK)
+_HOOKS_NS = (
+    1_000_000  # that hooks may go on without the event loop: as long as its descriptors wait under load
+)
 
 Events = list[tuple[selectors.SelectorKey, int]]
 
@@ -26,26 +31,62 @@ class RingSelector(selectors.EpollSelector):
         super().__init__()
         self._fastpath: FastPath | None = None
         self._on_work: Callable[[int], None] | None = None
+        self._on_hook: Callable[[], None] = _nothing
+        self._parked = False
         self._doorbell_fd = -1
 
-    def attach(self, fastpath: FastPath, doorbell_fd: int, on_work: Callable[[int], None]) -> None:
-        """Poll from now on. `on_work` gets the reasons of each poll that has work for the host; it must not block."""
+    def attach(
+        self,
+        fastpath: FastPath,
+        doorbell_fd: int,
+        on_work: Callable[[int], None],
+        on_hook: Callable[[], None] | None = None,
+    ) -> None:
+        """Poll from now on.
+
+        `on_work` gets the reasons of each poll that has work for the host; it must not block. `on_hook` runs the
+        application's hook that a poll came back for, behind any other work of that poll.
+        """
         self._fastpath, self._on_work, self._doorbell_fd = fastpath, on_work, doorbell_fd
+        self._on_hook = on_hook or _nothing
 
     def detach(self) -> None:
         """Be an ordinary selector again."""
         self._fastpath = self._on_work = None
+        self._parked = False
 
     def select(self, timeout: float | None = None) -> Events:
         """Wait as `selectors.BaseSelector.select` says, moving frames meanwhile."""
         fastpath = self._fastpath
         if fastpath is None or self._on_work is None:
             return super().select(timeout)
-        reasons = fastpath.poll(-1 if timeout is None else max(0, int(timeout * 1e9)))
+        timeout_ns = -1 if timeout is None else max(0, int(timeout * 1e9))
+        if self._parked:
+            self._parked = False
+            self._on_hook()
+        reasons = fastpath.poll(timeout_ns)
+        if reasons & _HOOK:
+            reasons = self._run_hooks(fastpath, reasons, timeout_ns)
         if reasons & _HOST_REASONS:
             self._on_work(reasons)
         return self._descriptors() if reasons & _FDS else []
 
+    def _run_hooks(self, fastpath: FastPath, reasons: int, timeout_ns: int) -> int:
+        """Run hooks until a poll has other reasons too, or it is time for the event loop; return the reasons."""
+        until_ns = time.monotonic_ns() + (_HOOKS_NS if timeout_ns < 0 else min(timeout_ns, _HOOKS_NS))
+        while reasons == _HOOK:
+            self._on_hook()
+            left_ns = until_ns - time.monotonic_ns()
+            if left_ns <= 0:
+                return 0
+            reasons = fastpath.poll(left_ns)
+        self._parked = bool(reasons & _HOOK)
+        return reasons
+
     def _descriptors(self) -> Events:
         # The doorbell may ring again between C's look and ours: asyncio knows nothing of it.
         return [event for event in super().select(0) if event[0].fd != self._doorbell_fd]
+
+
+def _nothing() -> None:
+    """Stand for the hooks of a worker without an application."""

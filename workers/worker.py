@@ -16,25 +16,28 @@ import os
 import select
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from halo_mp import logs
 from halo_mp.app import App
+from halo_mp.app.registry import HookSpec
 from halo_mp.blackbox import Inherited
 from halo_mp.control.channel import ChannelError
 from halo_mp.control.lifeline import Lifeline
 from halo_mp.control.messages import chunks
 from halo_mp.errors import EXIT_NO_MEMORY, HaloError
 from halo_mp.shm.layout import WorkerState, lib
-from halo_mp.workers.app_host import AppHost
+from halo_mp.workers.app_host import AppHost, compile_all
 from halo_mp.workers.app_loader import load
+from halo_mp.workers.compiled import CACHE_DIRECTORY
 from halo_mp.workers.echo import EchoError, emit_outcome, parse_echo
 from halo_mp.workers.fastpath import FastPath, PollReason
 from halo_mp.workers.host import Neighbor, Place, StackHost
 from halo_mp.workers.loop import WorkerLoop
 from halo_mp.workers.regions import WorkerRegions
 from halo_mp.workers.selector import RingSelector
-from halo_mp.workers.settings import CommandLine, Privileges, Settings, parse_settings
+from halo_mp.workers.settings import AppSettings, CommandLine, Privileges, Settings, parse_settings
 
 log = logs.get("worker")
 
@@ -62,6 +65,7 @@ class Worker:
         self._echoes: dict[int, asyncio.Task[None]] = {}
         self._app: App | None = None
         self._app_host: AppHost | None = None
+        self._functions: dict[HookSpec, int] = {}
         self._unprivileged = False
         self._enabled = False
         self._known: list[Neighbor] = []  # before there is anybody to tell
@@ -258,7 +262,7 @@ class Worker:
         self._regions = WorkerRegions(fds)
         self._become_unprivileged(settings.privileges, f"worker.{settings.slot}")
         if settings.app is not None and self._app is None:
-            self._app = load(settings.app, self._command_line.log_level)
+            self._load(settings.app)
         self._attach(settings, self._regions)
         self._send({"type": "attached", "pid": os.getpid()})
 
@@ -277,6 +281,15 @@ class Worker:
             box=self._box.lines() if self._box else None,
         )
 
+    def _load(self, settings: AppSettings) -> None:
+        """Import the application and compile its hooks. Raises HaloError."""
+        self._app = load(settings, self._command_line.log_level)
+        self._functions = compile_all(self._app, self._cache)
+
+    @property
+    def _cache(self) -> Path:
+        return self._command_line.runtime / CACHE_DIRECTORY
+
     def _load_early(self) -> bool:
         """Import the application as a spare, before anybody waits for it; False when that is not possible."""
         command_line = self._command_line
@@ -284,7 +297,7 @@ class Worker:
             return True
         self._become_unprivileged(command_line.privileges, "worker.spare")
         try:
-            self._app = load(command_line.app, command_line.log_level)
+            self._load(command_line.app)
         except HaloError as error:
             log.error("worker.failed", error=str(error))
             return False
@@ -321,14 +334,18 @@ class Worker:
                 self._fastpath,
                 self._loop,
                 settings,
+                regions.pool.pointer,
                 regions.slot.pointer,
                 self._host.udp,
+                cache=self._cache,
+                functions=self._functions,
                 on_started=self._tell_ready,
                 on_failed=self._fail_soon,
             )
         status.pid = os.getpid()
         status.state = WorkerState.ATTACHED
-        self._selector.attach(self._fastpath, regions.doorbell_fd, self._on_work)
+        on_hook = self._app_host.hooks.run if self._app_host else None
+        self._selector.attach(self._fastpath, regions.doorbell_fd, self._on_work, on_hook)
         gc.freeze()  # what is there now stays; a collection must not walk it between two bursts
         log.info("worker.attached", slot=settings.slot, pid=os.getpid(), uid=os.getuid())
 
@@ -375,6 +392,7 @@ class Worker:
             # Not before there are spare buffers: the stack starts with announcements.
             self._host.set_interfaces(self._fastpath.interfaces())
             if self._app_host is not None:
+                self._app_host.hooks.set_interfaces(self._fastpath.interfaces())
                 self._app_host.start()
         if reasons & PollReason.DATAGRAMS:
             self._host.udp.handle_parked()
@@ -420,7 +438,7 @@ class Worker:
     def _leave(self) -> None:
         self._leave_slot()
         if self._regions is not None:
-            self._regions.close()
+            self._regions.close(keep_pool=self._app is not None)
         self._line.close()
         log.info("worker.stopped")
 

@@ -10,16 +10,34 @@ import importlib
 from typing import TYPE_CHECKING
 
 from halo_mp.app.application import App
+from halo_mp.app.fields import NO_INTERFACE, address, format_address, reason
+from halo_mp.app.packet import Packet
+from halo_mp.app.trial import Settled
 from halo_mp.app.udp import Datagram
-from halo_mp.app.verdict import Verdict
+from halo_mp.app.verdict import Stage, Verdict
 from halo_mp.app.worker import Worker
 
 if TYPE_CHECKING:
+    from halo_mp.app.burst import Burst
     from halo_mp.app.udp_burst import DatagramBurst
 
-__all__ = ["App", "Datagram", "DatagramBurst", "Verdict", "Worker"]
+__all__ = [
+    "NO_INTERFACE",
+    "App",
+    "Burst",
+    "Datagram",
+    "DatagramBurst",
+    "Packet",
+    "Settled",
+    "Stage",
+    "Verdict",
+    "Worker",
+    "address",
+    "format_address",
+    "reason",
+]
 
-_WITH_NUMPY = {"DatagramBurst": "halo_mp.app.udp_burst"}
+_WITH_NUMPY = {"Burst": "halo_mp.app.burst", "DatagramBurst": "halo_mp.app.udp_burst"}
 
 
 def __getattr__(name: str) -> object:

@@ -91,6 +91,7 @@ bool halo_park_datagram(struct halo_worker *worker, const struct halo_packet *pa
 	told->length = (uint16_t)(load16(worker->pool + packet->offset + packet->l4_offset + 4) - UDP_OCTETS);
 	told->interface = packet->interface;
 	datagrams->count++;
+	datagrams->parked++;
 	return true;
 }
 
@@ -112,7 +113,15 @@ static bool is_parked(const struct halo_worker *worker, uint32_t i)
 static void unpark(struct halo_worker *worker, uint32_t i)
 {
 	worker->datagrams->open[i] = false;
+	worker->datagrams->parked--;
 	halo_count(&worker->slot->worker.held, UINT64_MAX); /* - 1 */
+}
+
+static void release(struct halo_worker *worker, uint32_t i)
+{
+	const struct halo_packet *packet = &worker->datagrams->packet[i];
+
+	halo_release(worker, halo_descriptor_make(packet->offset, packet->length, 0, HALO_ACTION_RELEASE));
 }
 
 void halo_worker_release_datagrams(struct halo_worker *worker)
@@ -125,9 +134,10 @@ void halo_worker_release_datagrams(struct halo_worker *worker)
 		if (!datagrams->open[i])
 			continue;
 		datagrams->open[i] = false;
-		halo_release(worker, &datagrams->packet[i]);
+		release(worker, i);
 		released++;
 	}
+	datagrams->parked = 0;
 	halo_count(&worker->slot->worker.held, -released);
 	halo_count(&worker->slot->worker.consumed, released);
 }
@@ -137,7 +147,7 @@ int halo_worker_drop_datagram(struct halo_worker *worker, uint32_t i, uint32_t r
 	if (!is_parked(worker, i) || reason >= HALO_DROP_COUNT)
 		return -EINVAL;
 	unpark(worker, i);
-	halo_release(worker, &worker->datagrams->packet[i]);
+	release(worker, i);
 	halo_count(&worker->slot->worker.drops[reason], 1);
 	return 0;
 }

@@ -120,7 +120,8 @@ static void without_neighbor(struct halo_worker *worker, struct halo_packet *pac
 	interface = &worker->interfaces.entry[packet->tx_interface];
 	if (neighbor && neighbor->state == HALO_NEIGHBOR_FAILED)
 		return halo_punt_error(worker, packet, HALO_DROP_neighbor_unresolved);
-	if (interface->home_slot == worker->slot_number)
+	/* What is ours goes from here: the other worker would take it for a forgery. */
+	if (interface->home_slot == worker->slot_number || packet->injected == HALO_SOURCE_FORWARD)
 		return look_for(worker, packet, neighbor);
 	/* Nobody looks for it, or the two workers disagree: nobody asks a third. */
 	if (interface->home_slot == HALO_NO_SLOT || (packet->flags & HALO_DESCRIPTOR_HANDED))
@@ -207,7 +208,8 @@ static void note_length(struct halo_worker *worker, const struct halo_packet *pa
 	uint64_t less = (uint64_t)before - packet->length;
 
 	worker->trimmed_octets += less;
-	halo_count(&worker->slot->interface[packet->interface].rx_octets, less);
+	if (packet->interface < HALO_MAX_INTERFACES && !packet->injected)
+		halo_count(&worker->slot->interface[packet->interface].rx_octets, less);
 }
 
 /* Everything about the frame that is not as usual. False: it was decided. */

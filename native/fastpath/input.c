@@ -128,9 +128,6 @@ void halo_stage_input(struct halo_worker *worker, uint32_t count)
 
 	halo_stage_twin(worker, count);
 	worker->root = root;
-	worker->hop_count = 0;
-	worker->forwarded_count = 0;
-	worker->trimmed_octets = 0;
 	for (i = 0; i < count; i++) {
 		struct halo_packet *packet = &worker->burst[i];
 

@@ -95,6 +95,8 @@ static void icmp_to_all(const struct halo_worker *worker, struct halo_packet *pa
 
 void halo_local_ipv4(struct halo_worker *worker, struct halo_packet *packet, bool to_all)
 {
+	if (packet->injected == HALO_SOURCE_FORWARD) /* to ourselves */
+		return halo_punt(packet);
 	if ((packet->fragment & FRAGMENT_MASK) || packet->l4_offset != packet->l3_offset + PLAIN_HEADER)
 		return halo_punt(packet);
 	if (packet->ip_protocol == PROTOCOL_UDP)

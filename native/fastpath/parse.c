@@ -19,11 +19,14 @@ enum {
 
 uint32_t halo_stage_receive(struct halo_worker *worker)
 {
-	uint32_t count = halo_ring_peek(&worker->rx, HALO_BURST);
+	uint32_t count = halo_ring_peek(&worker->rx, worker->width);
 	uint32_t i;
 
 	if (count == HALO_RING_BROKEN || count == 0)
 		return count;
+	worker->hop_count = 0;
+	worker->forwarded_count = 0;
+	worker->trimmed_octets = 0;
 	for (i = 0; i < count; i++) {
 		struct halo_descriptor descriptor = halo_ring_get(&worker->rx, i);
 
@@ -42,7 +45,13 @@ static_assert(offsetof(struct halo_packet, offset) == offsetof(struct halo_descr
 		      offsetof(struct halo_packet, flags) == offsetof(struct halo_descriptor, flags),
 	      "a packet starts with its descriptor");
 
-static bool port_verified(const struct halo_worker *worker, const struct halo_packet *packet)
+/* Where frames are. */
+struct place {
+	const uint8_t *pool;
+	const struct halo_pool_geometry *geometry;
+};
+
+static bool port_verified(struct place place, const struct halo_packet *packet)
 {
 	const struct halo_metadata *metadata;
 	uint32_t start;
@@ -50,17 +59,16 @@ static bool port_verified(const struct halo_worker *worker, const struct halo_pa
 	if (!(packet->flags & HALO_DESCRIPTOR_METADATA))
 		return false;
 	start = packet->offset & (HALO_CHUNK_OCTETS - 1);
-	start = packet->offset - start % worker->geometry.stride_octets;
-	metadata = (const struct halo_metadata *)(const void *)(worker->pool + start);
+	start = packet->offset - start % place.geometry->stride_octets;
+	metadata = (const struct halo_metadata *)(const void *)(place.pool + start);
 	return metadata->flags & HALO_METADATA_IP_CHECKSUM_GOOD;
 }
 
-static bool checksum_is_right(const struct halo_worker *worker, const struct halo_packet *packet, const uint8_t *ip,
-			      uint32_t header)
+static bool checksum_is_right(struct place place, const struct halo_packet *packet, const uint8_t *ip, uint32_t header)
 {
 	if (header == 20)
-		return plain_header_is_right(ip) || port_verified(worker, packet);
-	return header_checksum(ip, header) == 0 || port_verified(worker, packet);
+		return plain_header_is_right(ip) || port_verified(place, packet);
+	return header_checksum(ip, header) == 0 || port_verified(place, packet);
 }
 
 static inline void parse_ports(struct halo_packet *packet, const uint8_t *l4, uint32_t octets)
@@ -76,7 +84,7 @@ static inline void parse_ports(struct halo_packet *packet, const uint8_t *l4, ui
 	packet->dst_port = (uint16_t)ports;
 }
 
-static void parse_ipv4(const struct halo_worker *worker, struct halo_packet *packet, const uint8_t *frame)
+static void parse_ipv4(struct place place, struct halo_packet *packet, const uint8_t *frame)
 {
 	const uint8_t *ip = frame + packet->l3_offset;
 	uint32_t room = packet->length - packet->l3_offset;
@@ -92,7 +100,7 @@ static void parse_ipv4(const struct halo_worker *worker, struct halo_packet *pac
 		return halo_drop(packet, HALO_DROP_ipv4_header_length);
 	if (unlikely(packet->ip_length < header || packet->ip_length > room))
 		return halo_drop(packet, HALO_DROP_ipv4_total_length);
-	if (unlikely(!checksum_is_right(worker, packet, ip, header)))
+	if (unlikely(!checksum_is_right(place, packet, ip, header)))
 		return halo_drop(packet, HALO_DROP_ipv4_checksum);
 	packet->ip_version = 4;
 	packet->tos = ip[1];
@@ -157,7 +165,7 @@ static inline bool parse_plain(struct halo_packet *packet, const uint8_t *frame)
 	return true;
 }
 
-static void parse_other(const struct halo_worker *worker, struct halo_packet *packet, const uint8_t *frame)
+static void parse_other(struct place place, struct halo_packet *packet, const uint8_t *frame)
 {
 	start_from(packet, &blank);
 	memset((uint8_t *)packet + HALO_LINE, 0, sizeof(*packet) - HALO_LINE);
@@ -172,29 +180,68 @@ static void parse_other(const struct halo_worker *worker, struct halo_packet *pa
 		packet->l3_offset = 18;
 	}
 	if (packet->ethertype == ETHERTYPE_IPV4)
-		parse_ipv4(worker, packet, frame);
+		parse_ipv4(place, packet, frame);
 }
 
-static inline void parse_one(const struct halo_worker *worker, struct halo_packet *packet)
+static inline void parse_one(struct place place, struct halo_packet *packet)
 {
-	const uint8_t *frame = worker->pool + packet->offset;
+	const uint8_t *frame = place.pool + packet->offset;
 
-	if (unlikely((uint64_t)packet->offset + packet->length > worker->geometry.size_octets ||
-		     packet->length > worker->geometry.stride_octets - HALO_METADATA_OCTETS)) {
+	if (unlikely((uint64_t)packet->offset + packet->length > place.geometry->size_octets ||
+		     packet->length > place.geometry->stride_octets - HALO_METADATA_OCTETS)) {
 		start_from(packet, &blank);
 		return halo_drop(packet, HALO_DROP_bad_descriptor);
 	}
 	if (likely(packet->length >= 34 && parse_plain(packet, frame)))
 		return;
-	parse_other(worker, packet, frame);
+	parse_other(place, packet, frame);
 }
 
 void halo_stage_parse(struct halo_worker *worker, uint32_t count)
 {
+	struct place place = {worker->pool, &worker->geometry};
 	uint32_t i;
 
 	for (i = 0; i < count; i++) {
-		parse_one(worker, &worker->burst[i]);
+		parse_one(place, &worker->burst[i]);
 		worker->burst[i].timestamp_ns = worker->now_ns;
 	}
+}
+
+/* ---- for hooks ------------------------------------------------------------------------------------------------ */
+
+void halo_packets_parse(const uint8_t *pool, const struct halo_pool_geometry *geometry, struct halo_packet *packets,
+			uint32_t count, uint64_t timestamp_ns)
+{
+	uint32_t i;
+
+	for (i = 0; i < count; i++) {
+		memset((uint8_t *)&packets[i] + HALO_LINE, 0, sizeof(packets[i]) - HALO_LINE);
+		parse_one((struct place){pool, geometry}, &packets[i]);
+		packets[i].timestamp_ns = timestamp_ns;
+	}
+}
+
+enum halo_drop halo_packet_parse_again(const uint8_t *pool, const struct halo_pool_geometry *geometry,
+				       struct halo_packet *packet)
+{
+	struct halo_packet fresh = {
+		.offset = packet->offset, .length = packet->length, .port = packet->port, .flags = packet->flags};
+	enum halo_drop reason;
+
+	parse_one((struct place){pool, geometry}, &fresh);
+	reason = fresh.verdict == HALO_VERDICT_DROP ? (enum halo_drop)fresh.reason : HALO_DROP_COUNT;
+	fresh.verdict = packet->verdict;
+	fresh.reason = packet->reason;
+	fresh.interface = packet->interface;
+	fresh.tx_port = packet->tx_port;
+	fresh.tx_interface = packet->tx_interface;
+	fresh.next_hop = packet->next_hop;
+	fresh.hash = packet->hash;
+	fresh.mark = packet->mark;
+	fresh.timestamp_ns = packet->timestamp_ns;
+	fresh.injected = packet->injected;
+	fresh.hooked = packet->hooked;
+	*packet = fresh;
+	return reason;
 }

@@ -56,6 +56,8 @@ static uint32_t follow_life(struct halo_worker *worker)
 		return 0;
 	if (enabled)
 		halo_attach_rings(worker);
+	else
+		halo_chain_abandon(worker);
 	worker->enabled = enabled;
 	return enabled ? HALO_POLL_ENABLED : HALO_POLL_DISABLED;
 }
@@ -63,8 +65,15 @@ static uint32_t follow_life(struct halo_worker *worker)
 /* One burst through the line. Returns how many frames it had, or HALO_RING_BROKEN. */
 static uint32_t run_burst(struct halo_worker *worker)
 {
-	uint32_t count = halo_stage_receive(worker);
+	uint32_t count;
 
+	if (unlikely(worker->chain.busy)) {
+		count = halo_chain_run(worker);
+		if (count && count != HALO_RING_BROKEN)
+			__atomic_store_n(&worker->slot->status.last_burst_ns, worker->now_ns, __ATOMIC_RELAXED);
+		return count;
+	}
+	count = halo_stage_receive(worker);
 	if (count == 0 || count == HALO_RING_BROKEN)
 		return count;
 	halo_stage_parse(worker, count);
@@ -144,7 +153,7 @@ static uint32_t turn(struct halo_worker *worker, int64_t deadline_ns, int64_t *i
 	worker->now_ns = (uint64_t)now;
 	show_progress(worker);
 	reasons = follow_life(worker);
-	if (halo_interfaces_refresh(worker))
+	if (likely(!worker->chain.parked) && halo_interfaces_refresh(worker)) /* a parked burst has them as they were */
 		reasons |= HALO_POLL_EPOCH;
 	if (worker->enabled)
 		count = run_burst(worker);
@@ -153,7 +162,9 @@ static uint32_t turn(struct halo_worker *worker, int64_t deadline_ns, int64_t *i
 		return reasons | HALO_POLL_BROKEN;
 	}
 	halo_ring_doorbell(worker);
-	if (worker->punt_count || worker->debug_count)
+	if (unlikely(worker->chain.parked))
+		reasons |= HALO_POLL_HOOK;
+	else if (worker->punt_count || worker->debug_count)
 		reasons |= HALO_POLL_PUNTS;
 	if (worker->datagrams->count)
 		reasons |= HALO_POLL_DATAGRAMS;
@@ -189,8 +200,10 @@ static void forget_touched(struct halo_worker *worker)
 static void start_poll(struct halo_worker *worker)
 {
 	worker->punt_count = 0;
-	worker->debug_count = 0;
-	worker->debug_missed = 0;
+	if (!worker->chain.parked) { /* else they are of the burst that is under way */
+		worker->debug_count = 0;
+		worker->debug_missed = 0;
+	}
 	worker->datagrams->count = 0;
 	forget_touched(worker);
 	set_place(worker, HALO_PLACE_NATIVE);
@@ -220,11 +233,12 @@ int halo_worker_poll(struct halo_worker *worker, int64_t timeout_ns, struct halo
 	result->punts = worker->punts;
 	result->punt_count = worker->punt_count;
 	result->debug = worker->debug_frames;
-	result->debug_count = worker->debug_count;
-	result->debug_missed = worker->debug_missed;
+	result->debug_count = worker->chain.parked ? 0 : worker->debug_count;
+	result->debug_missed = worker->chain.parked ? 0 : worker->debug_missed;
 	result->touched = worker->touched;
 	result->touched_count = worker->touched_count;
 	worker->touched_told = worker->touched_count;
+	halo_chain_show(worker, result);
 	if (worker->touched_count)
 		result->reasons |= HALO_POLL_TOUCHED;
 	if (worker->punt_count)

@@ -16,6 +16,8 @@ enum {
 
 void halo_punt_error(struct halo_worker *worker, struct halo_packet *packet, enum halo_drop reason)
 {
+	if (packet->injected == HALO_SOURCE_FORWARD) /* nobody has sent it, so nobody is to be told */
+		return halo_drop(packet, reason);
 	if (halo_tokens_take(&worker->error_tokens, worker->now_ns))
 		return halo_punt(packet);
 	halo_count(&worker->slot->worker.icmp_suppressed, 1);
@@ -40,6 +42,7 @@ static void to_broadcast(struct halo_worker *worker, struct halo_packet *packet,
 	    !(worker->interfaces.entry[interface].flags & HALO_INTERFACE_DIRECTED_BROADCAST))
 		return halo_drop(packet, HALO_DROP_ipv4_directed_broadcast);
 	halo_punt(packet);
+	packet->tx_interface = (uint16_t)interface; /* Python sends it on: it is shown to forward hooks all the same */
 }
 
 /* No route. The FIB may be a moment behind the interfaces, or not there: what is ours is ours all the same. */
@@ -77,9 +80,9 @@ static void end_here(struct halo_worker *worker, struct halo_packet *packet, uin
 /* ---- where it goes on ----------------------------------------------------------------------------------------- */
 
 /* Whether the interface forwards, TTL (RFC 1812 5.3.1), options (5.3.13). False: it was decided. */
-static bool may_go_on(struct halo_worker *worker, struct halo_packet *packet)
+static bool may_go_on(struct halo_worker *worker, struct halo_packet *packet, uint32_t interface)
 {
-	if (!forwards(worker, packet)) {
+	if (!forwards(worker, packet) && packet->injected != HALO_SOURCE_FORWARD) {
 		to_nowhere(worker, packet);
 		return false;
 	}
@@ -87,7 +90,10 @@ static bool may_go_on(struct halo_worker *worker, struct halo_packet *packet)
 		halo_punt_error(worker, packet, HALO_DROP_ipv4_ttl);
 		return false;
 	}
-	return packet->l4_offset == packet->l3_offset + PLAIN_HEADER || halo_options_let_pass(worker, packet);
+	if (packet->l4_offset == packet->l3_offset + PLAIN_HEADER || halo_options_let_pass(worker, packet))
+		return true;
+	packet->tx_interface = (uint16_t)interface; /* as above: Python may send it on */
+	return false;
 }
 
 static inline uint32_t choose(const struct halo_fib *fib, struct halo_packet *packet, uint32_t leaf)
@@ -121,7 +127,7 @@ static inline bool decide(struct halo_worker *worker, const struct halo_fib *fib
 		end_here(worker, packet, what);
 		return false;
 	}
-	if (alone && !may_go_on(worker, packet))
+	if (alone && !may_go_on(worker, packet, halo_target_interface(what)))
 		return false;
 	hop->packet = packet;
 	hop->key = halo_neighbor_key((uint16_t)halo_target_interface(what), next_hop);
@@ -199,6 +205,24 @@ void halo_route_alone(struct halo_worker *worker, struct halo_packet *packet, bo
 		decide(worker, worker->fib, &worker->neighbors, packet, leaf, &worker->hop[worker->hop_count], true);
 }
 
+void halo_route_again(struct halo_worker *worker, struct halo_packet *packet)
+{
+	uint32_t dst = packet->dst[0];
+	uint32_t leaf;
+
+	if (dst == UINT32_MAX)
+		return halo_local_ipv4(worker, packet, true);
+	if (martian_destination(dst))
+		return halo_drop(packet, HALO_DROP_ipv4_martian);
+	if (dst >> 28 == 14)
+		return halo_drop(packet, HALO_DROP_l2_multicast);
+	leaf = halo_fib_leaf(worker->fib, worker->root, dst);
+	if (link_local(packet->src[0]) || link_local(dst))
+		return route_here(worker, packet, leaf, HALO_DROP_ipv4_link_local);
+	worker->hop_count +=
+		decide(worker, worker->fib, &worker->neighbors, packet, leaf, &worker->hop[worker->hop_count], true);
+}
+
 /* ---- a burst -------------------------------------------------------------------------------------------------- */
 
 /* Ask for what an entry leads to. */
@@ -237,7 +261,7 @@ void halo_stage_route(struct halo_worker *worker)
 	const struct halo_neighbors neighbors = worker->neighbors;
 	const uint32_t *root = worker->root;
 	uint32_t count = routed->count, hops = worker->hop_count;
-	uint32_t entry[HALO_BURST];
+	uint32_t entry[HALO_WIDE_BURST];
 	uint32_t deeper = 0;
 	uint32_t i;
 

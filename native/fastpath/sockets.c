@@ -224,8 +224,13 @@ static struct halo_socket_place *own_place(struct halo_worker *worker, uint32_t 
 	return &worker->sockets->place[number];
 }
 
+/* There are more sockets now, or fewer. */
 static void publish_count(struct halo_worker *worker)
 {
+	worker->wide_users += worker->sockets->own_count != 0;
+	worker->wide_users -= worker->sockets->wants_wide;
+	worker->sockets->wants_wide = worker->sockets->own_count != 0;
+	halo_worker_set_width(worker);
 	__atomic_store_n(&worker->slot->worker.sockets, worker->sockets->own_count, __ATOMIC_RELAXED);
 }
 

@@ -29,6 +29,7 @@ struct halo_sockets {
 	uint32_t own_limit;  /* own places that were ever used */
 	uint32_t own_last;   /* that was given out */
 	uint32_t own_count;
+	bool wants_wide; /* bursts: Python looks at what comes */
 	uint32_t other_count;
 	uint16_t identification;              /* of the last packet that was sent */
 	uint16_t at_port[SOCKET_PORTS];       /* sockets that a port has: most have none, which one load says */
@@ -38,6 +39,7 @@ struct halo_sockets {
 
 struct halo_datagrams {
 	uint32_t count;
+	uint32_t parked; /* of them, not ended yet */
 	struct halo_packet packet[HALO_WIDE_BURST];
 	bool open[HALO_WIDE_BURST];
 	struct halo_datagram told[HALO_WIDE_BURST];

@@ -43,12 +43,6 @@ int halo_worker_set_twin(struct halo_worker *worker, uint32_t port, uint32_t twi
 	return 0;
 }
 
-/* The number of our interface on the packet's port and VLAN, or HALO_NO_INTERFACE. */
-static uint16_t find_interface(const struct halo_worker *worker, const struct halo_packet *packet)
-{
-	return packet->vlan ? halo_vlan_find(worker, packet->port, packet->vlan) : worker->port[packet->port].untagged;
-}
-
 /* The address of ours that this one is, and that is ours on this port; NULL: it is not. */
 static const struct halo_own_address *find_ours(const struct halo_worker *worker, const struct halo_twin *twin,
 						uint32_t address)
@@ -101,7 +95,7 @@ static enum whose whose(const struct halo_worker *worker, const struct halo_twin
 			const struct halo_packet *packet)
 {
 	const uint8_t *frame = worker->pool + packet->offset;
-	uint16_t here = find_interface(worker, packet);
+	uint16_t here = halo_interface_of(worker, packet->port, packet->vlan);
 	bool group = frame[0] & 1;
 
 	if (here == HALO_NO_INTERFACE)
@@ -115,10 +109,10 @@ static enum whose whose(const struct halo_worker *worker, const struct halo_twin
 	return KERNELS;
 }
 
-/* What is no frame at all stays a drop, and what another worker has handed over was decided there. */
+/* What is no frame at all stays a drop, and what another worker has handed over, or a hook has decided, was decided there. */
 static bool is_decided(const struct halo_packet *packet)
 {
-	if (packet->flags & HALO_DESCRIPTOR_HANDED)
+	if ((packet->flags & HALO_DESCRIPTOR_HANDED) || (packet->hooked & HALO_HOOKED_DECIDED))
 		return true;
 	return packet->verdict == HALO_VERDICT_DROP &&
 	       (packet->reason == HALO_DROP_bad_descriptor || packet->reason == HALO_DROP_runt);

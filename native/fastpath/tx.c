@@ -67,6 +67,7 @@ static void punt(struct halo_worker *worker, const struct halo_packet *packet)
 	worker->punts[worker->punt_count] = *packet;
 	worker->punt_open[worker->punt_count] = true;
 	worker->punt_count++;
+	worker->punts_open++;
 }
 
 /* Local sums of one burst, written to shared memory once. */
@@ -92,7 +93,7 @@ struct tally {
 /* The row of received frames ends: the next one came in by another interface. */
 static void end_rx_row(struct halo_worker *worker, struct tally *tally, uint16_t next)
 {
-	if (tally->rx_interface < HALO_MAX_INTERFACES) {
+	if (tally->rx_interface < HALO_MAX_INTERFACES && worker->chain.source == HALO_SOURCE_RX) {
 		struct halo_interface_counters *count = &worker->slot->interface[tally->rx_interface];
 
 		halo_count(&count->rx_packets, tally->rx_frames - tally->rx_frames_before);
@@ -181,10 +182,14 @@ static void publish(struct halo_worker *worker, const struct tally *tally)
 {
 	struct halo_worker_counters *counters = &worker->slot->worker;
 
-	halo_count(&counters->rx_frames, tally->rx_frames);
-	halo_count(&counters->rx_octets, tally->rx_octets + worker->trimmed_octets);
+	if (likely(worker->chain.source == HALO_SOURCE_RX)) {
+		halo_count(&counters->rx_frames, tally->rx_frames);
+		halo_count(&counters->rx_octets, tally->rx_octets + worker->trimmed_octets);
+		halo_count(&counters->rx_bursts, 1);
+	} else {
+		halo_count(&counters->held, -tally->rx_frames); /* since they were put in */
+	}
 	halo_count(&counters->forwarded, worker->forwarded_count);
-	halo_count(&counters->rx_bursts, 1);
 	halo_count(&counters->tx_frames, tally->tx_frames);
 	halo_count(&counters->tx_octets, tally->tx_octets);
 	halo_count(&counters->rx_handed, tally->rx_handed);
@@ -215,6 +220,7 @@ static int take_punt(struct halo_worker *worker, uint32_t i)
 	if (i >= worker->punt_count || !worker->punt_open[i])
 		return -EINVAL;
 	worker->punt_open[i] = false;
+	worker->punts_open--;
 	halo_count(&worker->slot->worker.held, UINT64_MAX); /* - 1 */
 	return 0;
 }
@@ -238,7 +244,7 @@ static void count_on_interface(struct halo_worker *worker, struct halo_descripto
 	halo_count(&worker->slot->interface[number].tx_octets, descriptor.length);
 }
 
-void halo_send_frame(struct halo_worker *worker, struct halo_descriptor descriptor)
+void halo_send_past_hooks(struct halo_worker *worker, struct halo_descriptor descriptor)
 {
 	if (!put_or_lose(worker, descriptor))
 		return;
@@ -247,9 +253,23 @@ void halo_send_frame(struct halo_worker *worker, struct halo_descriptor descript
 	halo_count(&worker->slot->worker.tx_octets, descriptor.length);
 }
 
-void halo_release(struct halo_worker *worker, const struct halo_packet *packet)
+void halo_release(struct halo_worker *worker, struct halo_descriptor descriptor)
 {
-	halo_tx_put(worker, descriptor_of(packet, 0, HALO_ACTION_RELEASE));
+	descriptor.flags = HALO_ACTION_RELEASE;
+	descriptor.port = 0;
+	halo_tx_put(worker, descriptor);
+}
+
+void halo_send_frame(struct halo_worker *worker, struct halo_descriptor descriptor)
+{
+	if (likely(worker->chain.count[HALO_STAGE_EGRESS] == 0))
+		return halo_send_past_hooks(worker, descriptor);
+	if (halo_chain_wait(worker, HALO_STAGE_EGRESS, descriptor)) {
+		halo_count(&worker->slot->worker.held, 1);
+		return;
+	}
+	halo_count(&worker->slot->worker.drops[HALO_DROP_inject_full], 1);
+	halo_release(worker, descriptor);
 }
 
 int halo_worker_finish_punt(struct halo_worker *worker, uint32_t i, int reason)
@@ -321,27 +341,36 @@ bool halo_take_spare(struct halo_worker *worker, struct halo_descriptor *descrip
 	return (uint64_t)descriptor->offset + worker->geometry.data_octets <= worker->geometry.size_octets;
 }
 
-int halo_worker_originate(struct halo_worker *worker, uint32_t port, const uint8_t *frame, uint32_t length)
+int halo_make_frame(struct halo_worker *worker, uint32_t port, const uint8_t *frame, uint32_t length,
+		    struct halo_descriptor *descriptor)
 {
-	struct halo_descriptor descriptor;
-
-	if (port >= HALO_MAX_PORTS || length < HALO_MIN_FRAME_OCTETS)
-		return -EINVAL;
 	if (length > worker->geometry.data_octets) {
 		halo_worker_count_drop(worker, HALO_DROP_originate_too_long);
 		return -EMSGSIZE;
 	}
-	if (!halo_take_spare(worker, &descriptor)) {
+	if (!halo_take_spare(worker, descriptor)) {
 		halo_worker_count_drop(worker, HALO_DROP_no_spare_buffer);
 		return -ENOBUFS;
 	}
-	memcpy(worker->pool + descriptor.offset, frame, length);
-	descriptor.length = (uint16_t)length;
-	descriptor.port = (uint8_t)port;
-	descriptor.flags = HALO_ACTION_TRANSMIT;
+	memcpy(worker->pool + descriptor->offset, frame, length);
+	descriptor->length = (uint16_t)length;
+	descriptor->port = (uint8_t)port;
+	descriptor->flags = HALO_ACTION_TRANSMIT;
 	halo_count(&worker->slot->worker.originated, 1);
-	halo_send_frame(worker, descriptor);
 	return 0;
+}
+
+int halo_worker_originate(struct halo_worker *worker, uint32_t port, const uint8_t *frame, uint32_t length)
+{
+	struct halo_descriptor descriptor;
+	int error;
+
+	if (port >= HALO_MAX_PORTS || length < HALO_MIN_FRAME_OCTETS)
+		return -EINVAL;
+	error = halo_make_frame(worker, port, frame, length, &descriptor);
+	if (!error)
+		halo_send_frame(worker, descriptor);
+	return error;
 }
 
 /* Send a frame out of a port in a spare buffer, and leave it as it is. Without a buffer the copy is made and dropped at once. */

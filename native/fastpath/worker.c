@@ -53,7 +53,9 @@ void halo_attach_rings(struct halo_worker *worker)
 	worker->tx_pending = 0;
 	worker->tx_room = 0;
 	worker->punt_count = 0;
-	worker->datagrams->count = 0;
+	worker->datagrams->count = worker->datagrams->parked = 0;
+	worker->punts_open = 0;
+	halo_chain_abandon(worker);
 	/* What Python held when its worker ended, or when the rings were made anew, is gone: the books say so. */
 	halo_count(&slot->worker.drops[HALO_DROP_punt_lost], slot->worker.held);
 	halo_count(&slot->worker.held, -slot->worker.held);
@@ -73,6 +75,7 @@ static void set_up(struct halo_worker *worker, const struct halo_worker_setup *s
 	worker->geometry = geometry->pool;
 	worker->rings = *geometry;
 	worker->slot_number = geometry->slot;
+	worker->width = HALO_BURST;
 	worker->doorbell_fd = setup->doorbell_fd;
 	worker->driver_doorbell_fd = setup->driver_doorbell_fd;
 	worker->epoll_fd = setup->epoll_fd;
@@ -109,6 +112,8 @@ static void destroy(struct halo_worker *worker)
 	if (worker->fib_is_ours)
 		munmap((void *)(uintptr_t)worker->fib, sizeof(*worker->fib));
 	halo_neighbors_free(&worker->neighbors);
+	if (worker->chain.ages) /* an application may have kept views of packets, and its process ends soon */
+		return;
 	halo_sockets_free(worker);
 	free(worker);
 }
@@ -151,6 +156,7 @@ void halo_worker_detach(struct halo_worker *worker)
 		if (worker->punt_open[i])
 			halo_worker_finish_punt(worker, i, HALO_DROP_punt_lost);
 	halo_sockets_close(worker);
+	halo_chain_end(worker);
 	halo_worker_flush(worker);
 	__atomic_store_n(&worker->slot->status.epoch, 0, __ATOMIC_RELEASE);
 	__atomic_store_n(&worker->slot->status.state, HALO_WORKER_ABSENT, __ATOMIC_RELEASE);
@@ -175,7 +181,7 @@ const struct halo_interface_block *halo_worker_interfaces(const struct halo_work
 
 int halo_worker_held(const struct halo_worker *worker)
 {
-	return (int)worker->slot->worker.held;
+	return (int)(worker->punts_open + worker->datagrams->parked);
 }
 
 uint16_t halo_checksum(const uint8_t *octets, uint32_t length)

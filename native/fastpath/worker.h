@@ -12,6 +12,7 @@
 #include <halo/ring.h>
 
 #include "addresses.h"
+#include "chain.h"
 #include "neighbors.h"
 #include "share.h"
 #include "sockets.h"
@@ -39,7 +40,7 @@ struct halo_vlan_map {
 /* Packets of a burst that want a route. */
 struct halo_selection {
 	uint32_t count;
-	struct halo_packet *packet[HALO_BURST];
+	struct halo_packet *packet[HALO_WIDE_BURST];
 };
 
 /* Packets that have a route and want a neighbor. */
@@ -102,7 +103,7 @@ struct halo_worker {
 	struct halo_tokens error_tokens;
 	struct halo_share share;
 	struct halo_selection routed;
-	struct halo_hop hop[HALO_BURST];
+	struct halo_hop hop[HALO_WIDE_BURST];
 	uint32_t hop_count;
 	uint32_t forwarded_count; /* sent on in this burst */
 	uint64_t trimmed_octets;  /* by which received frames of this burst have become shorter; may be "negative" */
@@ -112,10 +113,13 @@ struct halo_worker {
 	uint32_t touched_told; /* of them, with the return of the last poll */
 	uint64_t touched_since_ns;
 
-	struct halo_packet burst[HALO_BURST];
+	uint32_t width;      /* of a burst: HALO_BURST, or HALO_WIDE_BURST, see halo_worker_set_width */
+	uint32_t wide_users; /* who want wide ones, besides hooks */
+	struct halo_packet burst[HALO_WIDE_BURST];
 	struct halo_packet punts[HALO_MAX_PUNTS];
 	bool punt_open[HALO_MAX_PUNTS];
 	uint32_t punt_count;
+	uint32_t punts_open;
 
 	struct halo_sockets *sockets;
 	struct halo_datagrams *datagrams;
@@ -128,6 +132,8 @@ struct halo_worker {
 	uint32_t debug_missed;
 	uint32_t debug_first; /* of the burst that is under way */
 	struct halo_debug_frame debug_frames[HALO_MAX_DEBUG];
+
+	struct halo_chain chain;
 };
 
 static inline uint64_t halo_now_ns(void)
@@ -161,6 +167,14 @@ static inline void halo_send(struct halo_packet *packet, uint16_t port)
 	packet->tx_port = port;
 }
 
+/* The interface of a port and VLAN id, 0 for none; HALO_NO_INTERFACE. */
+uint16_t halo_vlan_find(const struct halo_worker *worker, uint8_t port, uint16_t vlan);
+
+static inline uint16_t halo_interface_of(const struct halo_worker *worker, uint8_t port, uint16_t vlan)
+{
+	return vlan ? halo_vlan_find(worker, port, vlan) : worker->port[port].untagged;
+}
+
 /* stages, each over a whole burst, or over those of it that an earlier stage selected */
 uint32_t halo_stage_receive(struct halo_worker *worker);
 void halo_stage_parse(struct halo_worker *worker, uint32_t count);
@@ -176,10 +190,10 @@ bool halo_hop_is_dead(const struct halo_worker *worker, uint16_t interface, uint
 bool halo_another_hop(const struct halo_worker *worker, uint32_t leaf, uint32_t hash, uint32_t dst,
 		      struct halo_route_found *found);
 
-/* The interface of a port and VLAN; HALO_NO_INTERFACE. */
-uint16_t halo_vlan_find(const struct halo_worker *worker, uint8_t port, uint16_t vlan);
 /* Route a packet by itself, with every check: addresses that are unusual, or a frame to a group of stations. */
 void halo_route_alone(struct halo_worker *worker, struct halo_packet *packet, bool group);
+/* Route a packet of ours, or one that a hook has changed behind the checks of where it comes from. */
+void halo_route_again(struct halo_worker *worker, struct halo_packet *packet);
 /* Python sends an ICMP error for it, unless there are too many: then it is dropped, for this reason. */
 void halo_punt_error(struct halo_worker *worker, struct halo_packet *packet, enum halo_drop reason);
 /* The packet is for us; `to_all`: as one of several. */
@@ -198,13 +212,36 @@ void halo_debug_conclude(struct halo_worker *worker);
 
 void halo_attach_rings(struct halo_worker *worker);
 
+/* How wide bursts are, after a change of hooks or of wide_users. */
+void halo_worker_set_width(struct halo_worker *worker);
+
+/* Parse a packet anew, but for what is not in its frame. Returns HALO_DROP_COUNT, or the reason why it is none. */
+enum halo_drop halo_packet_parse_again(const uint8_t *pool, const struct halo_pool_geometry *geometry,
+				       struct halo_packet *packet);
+
+/* chain: one burst with hooks, or of frames that were put in. Returns how many frames it has, or HALO_RING_BROKEN. */
+uint32_t halo_chain_run(struct halo_worker *worker);
+/* Tell Python what is parked for it. */
+void halo_chain_show(struct halo_worker *worker, struct halo_poll_result *result);
+/* The rings are not ours any more: what is parked or waits is lost. */
+void halo_chain_abandon(struct halo_worker *worker);
+/* The worker ends in order: what is parked or waits is dropped. */
+void halo_chain_end(struct halo_worker *worker);
+/* Hooks that were added or removed take their places. */
+void halo_chain_arrange(struct halo_worker *worker);
+/* Let a frame of ours wait for a stage. False: no room. */
+bool halo_chain_wait(struct halo_worker *worker, enum halo_stage stage, struct halo_descriptor descriptor);
+
 /* tx */
-/* Take a buffer for a frame of ours. False: there is none. */
 bool halo_take_spare(struct halo_worker *worker, struct halo_descriptor *descriptor);
-/* Let a frame in a buffer of ours leave by the descriptor's port. */
+/* A frame of ours in a spare buffer, counted as originated. -EMSGSIZE, -ENOBUFS: it is dropped, and counted. */
+int halo_make_frame(struct halo_worker *worker, uint32_t port, const uint8_t *frame, uint32_t length,
+		    struct halo_descriptor *descriptor);
+/* Send a frame that is in no burst out of its port: by way of the egress hooks, if there are any; and without them. */
 void halo_send_frame(struct halo_worker *worker, struct halo_descriptor descriptor);
-/* Give the buffer of a parked frame back. */
-void halo_release(struct halo_worker *worker, const struct halo_packet *packet);
+void halo_send_past_hooks(struct halo_worker *worker, struct halo_descriptor descriptor);
+/* Put a buffer on tx for the driver to have back; it is counted by who does that. */
+void halo_release(struct halo_worker *worker, struct halo_descriptor descriptor);
 void halo_copy(struct halo_worker *worker, const struct halo_packet *packet, uint16_t port);
 void halo_tx_submit(struct halo_worker *worker);
 void halo_ring_doorbell(struct halo_worker *worker);

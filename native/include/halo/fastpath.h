@@ -7,6 +7,7 @@
 #include <halo/packet_def.h>
 #include <halo/fastpath_def.h>
 #include <halo/chain_def.h>
+#include <halo/view_def.h>
 #include <halo/socket_def.h>
 
 static_assert(sizeof(struct halo_packet) == 128, "a packet is two lines");

@@ -52,12 +52,17 @@ struct halo_packet {
 	uint8_t plain;         /* 1: untagged IPv4 without options */
 	uint8_t injected;      /* 0: received; else made by this worker, and 1 + the stage where it was put in */
 	uint8_t rewritten;     /* 1: a hook has changed octets of the frame */
-	uint8_t decided;       /* 1: by a hook */
+	uint8_t hooked;        /* the chain's: what hooks have done to it */
 	uint32_t socket;       /* with verdict deliver */
 	/* second 64 octets */
 	uint32_t src[4]; /* IPv4: the first word */
 	uint32_t dst[4];
 	uint8_t icmp_type;
 	uint8_t icmp_code;
-	uint8_t reserved2[30];
+	/* src_port and dst_port once more, while a hook looks (view_def.h): of a TCP packet, of a UDP packet, else 0 */
+	uint16_t tcp_src_port;
+	uint16_t tcp_dst_port;
+	uint16_t udp_src_port;
+	uint16_t udp_dst_port;
+	uint8_t reserved2[22];
 };
