@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import faults, forward, hooks, idle, io, ping, ring, start, worker
+from bench import faults, forward, hooks, idle, io, ping, ring, start, udp, worker
 from bench.rows import Row, as_json, as_table
 
 BENCHMARKS: dict[str, tuple[Callable[[int], list[Row]], str]] = {
@@ -25,6 +25,10 @@ BENCHMARKS: dict[str, tuple[Callable[[int], list[Row]], str]] = {
     "hooks": (
         hooks.run,
         "frames per second past a hook in Python, in three forms; against none, dpkt, Scapy",
+    ),
+    "udp": (
+        udp.run,
+        "datagrams per second sent back, in three forms; against asyncio on a kernel socket",
     ),
     "idle": (idle.run, "processor time of an idle instance"),
     "ping": (ping.run, "round trip time over TAP, against dpdk-testpmd icmpecho"),
