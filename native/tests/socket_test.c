@@ -8,7 +8,7 @@
 enum {
 	PORT = 4000,
 	OTHER_SLOT = 9,
-	WIDE = 400, /* with sockets, a burst is as wide as what waits */
+	WIDE = 400,       /* with sockets, a burst is as wide as what waits */
 	DATA_ROOM = 1472, /* in a packet of 1500 */
 	L3 = 14,
 	L4 = 34,
