@@ -40,7 +40,7 @@ class RawFrames:
         *,
         debug: bool = False,
     ) -> None:
-        """`geometry` points to that of the pool.
+        """`geometry` is a pointer to the pool's.
 
         `turn` polls for at most so many nanoseconds and does the host's work, or says that it can not be now.
         """
