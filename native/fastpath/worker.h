@@ -136,6 +136,7 @@ struct halo_worker {
 	struct halo_debug_frame debug_frames[HALO_MAX_DEBUG];
 
 	struct halo_chain chain;
+	struct halo_worker *kept; /* one that has ended before */
 };
 
 static inline uint64_t halo_now_ns(void)
