@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import faults, forward, hook_chain, idle, io, ping, ring, start, tx, worker
+from bench import faults, forward, hook_chain, hooks, idle, io, ping, ring, start, tx, worker
 from bench.rows import Row, as_json, as_table
 
 BENCHMARKS: dict[str, tuple[Callable[[int], list[Row]], str]] = {
@@ -25,6 +25,10 @@ BENCHMARKS: dict[str, tuple[Callable[[int], list[Row]], str]] = {
     "forward": (
         forward.run,
         "frames per second of a router with 1 route, a million, 64 paths; against macswap",
+    ),
+    "hooks": (
+        hooks.run,
+        "frames per second past a hook in Python, in three forms; against none, dpkt, Scapy",
     ),
     "tx": (tx.run, "frames per second that Python sends from a template, and whether a pace is kept"),
     "idle": (idle.run, "processor time of an idle instance"),

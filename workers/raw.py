@@ -40,7 +40,10 @@ class RawFrames:
         *,
         debug: bool = False,
     ) -> None:
-        """`geometry` is a pointer to the pool's. `turn` polls for at most so many nanoseconds and does the host's work, or says that it can not be now."""
+        """`geometry` is a pointer to the pool's.
+
+        `turn` polls for at most so many nanoseconds and does the host's work, or says that it can not be now.
+        """
         self.debug = debug
         self._fastpath = fastpath
         self._loop = loop

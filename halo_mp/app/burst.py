@@ -25,6 +25,7 @@ Column: TypeAlias = NDArray[Any]
 Rows: TypeAlias = "NDArray[np.bool_] | NDArray[np.integer[Any]] | Sequence[int] | slice | int"
 
 RECORD = record_dtype()
+_DROP = int(Verdict.DROP)  # a plain number, which NumPy takes quicker
 RECORD_NAMES: tuple[str, ...] = RECORD.names or ()
 
 
@@ -33,6 +34,7 @@ class Columns:
 
     def __init__(self, burst: Burst, view: str) -> None:
         self._burst = burst
+        self._last: Column | None = None  # that somebody was given
         records = burst._records[view]
         self._columns = {name: records[name] for name in VIEWS[view]}
 
@@ -70,10 +72,12 @@ class IcmpColumns(Columns):
 def _field(name: str) -> Any:
     def read(self: Columns) -> Column:
         column: Column = self._columns[name][self._burst._rows]
+        self._last = column
         return column
 
     def write(self: Columns, value: Any) -> None:
-        self._columns[name][self._burst._rows] = value
+        if value is not self._last:  # else burst.ipv4.ttl -= 1, which has written it in place
+            self._columns[name][self._burst._rows] = value
 
     return property(read, write)
 
@@ -139,6 +143,7 @@ class Burst:
         self._keep: Any = None
         self._count = 0
         self._rows = slice(0, 0)
+        self._last: Column | None = None
         self._records: NDArray[Any] = np.frombuffer(octets, dtype=RECORD)
         self._rewritten: NDArray[np.uint8] = np.frombuffer(octets, dtype=np.uint8)[
             ffi.offsetof("struct halo_packet", "rewritten") :: ffi.sizeof("struct halo_packet")
@@ -185,7 +190,7 @@ class Burst:
     def drop(self, rows: Rows | None = None, reason: int = 0) -> None:
         """Drop rows (a mask, or numbers), by default all; counted as `reason` or hook_drop."""
         where = slice(None) if rows is None else rows
-        self.verdict[where] = Verdict.DROP
+        self.verdict[where] = _DROP
         if reason:
             self.reason[where] = reason
 
@@ -244,10 +249,12 @@ class Burst:
 def _column(name: str) -> Any:
     def read(self: Burst) -> Column:
         column: Column = self._columns[name][self._rows]
+        self._last = column
         return column
 
     def write(self: Burst, value: Any) -> None:
-        self._columns[name][self._rows] = value
+        if value is not self._last:
+            self._columns[name][self._rows] = value
 
     return property(read, write)
 

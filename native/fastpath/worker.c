@@ -107,20 +107,20 @@ static int set_up_fib(struct halo_worker *worker, const struct halo_fib *fib)
 	return 0;
 }
 
-static struct halo_worker *kept_for_views;
+/* Workers that ended while an application may have had views of their packets; the process ends soon. */
+static struct halo_worker *kept;
 
 static void destroy(struct halo_worker *worker)
 {
 	if (worker->fib_is_ours)
 		munmap((void *)(uintptr_t)worker->fib, sizeof(*worker->fib));
 	halo_neighbors_free(&worker->neighbors);
-	if (!worker->chain.ages) {
-		free(worker);
+	if (worker->chain.ages) {
+		worker->next_kept = kept;
+		kept = worker;
 		return;
 	}
-	/* An application may have kept views of packets, and its process ends soon. On a list, so that it is no leak. */
-	worker->kept = kept_for_views;
-	kept_for_views = worker;
+	free(worker);
 }
 
 int halo_worker_create(const struct halo_worker_setup *setup, struct halo_worker **out)

@@ -126,6 +126,8 @@ struct halo_worker {
 	struct halo_raw raw;
 	struct halo_blasts blasts;
 
+	struct halo_worker *next_kept; /* of those whose memory outlives them */
+
 	bool has_twins;
 	struct halo_twin twin[HALO_MAX_PORTS];
 
@@ -136,7 +138,7 @@ struct halo_worker {
 	struct halo_debug_frame debug_frames[HALO_MAX_DEBUG];
 
 	struct halo_chain chain;
-	struct halo_worker *kept; /* one that has ended before */
+
 };
 
 static inline uint64_t halo_now_ns(void)

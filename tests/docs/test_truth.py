@@ -25,6 +25,11 @@ LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "error": "erro
 WRITTEN_OTHERWISE = {
     "dpdk": {"debug", "warning"},  # by a level that is chosen for each line
     "log": {"as it was"},  # by libraries
+    "print": {"info"},  # past all levels
+    "hook.failed": {"error"},  # these by BoundedLog
+    "app.stop_failed": {"error"},
+    "app.timer_failed": {"error"},
+    "app.task_failed": {"error"},
     "log.dropped": {"warning"},  # by the log's own thread
 }
 
