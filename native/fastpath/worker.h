@@ -138,7 +138,6 @@ struct halo_worker {
 	struct halo_debug_frame debug_frames[HALO_MAX_DEBUG];
 
 	struct halo_chain chain;
-
 };
 
 static inline uint64_t halo_now_ns(void)
