@@ -1267,14 +1267,6 @@ static void wide_punts(void)
 	if (!in_python)
 		return rig_close();
 	add(HALO_STAGE_INGRESS, do_verdict);
-	wanted_verdict = HALO_VERDICT_PUNT;
-	park(RIG_RING);
-	poll_through();
-	CHECK_EQUAL(rig.result.punt_count, 0);
-	run_script(do_verdict, rig.result.hook_packets, 0);
-	rig_close();
-	open_router();
-	add(HALO_STAGE_INGRESS, do_verdict);
 	for (i = 0; i < RIG_RING; i++)
 		rig_deliver(&frame, 0, 0);
 	CHECK(rig_poll() & HALO_POLL_HOOK);
@@ -1436,6 +1428,37 @@ static void twins(void)
 	add(HALO_STAGE_EGRESS, do_payload_of_nobody);
 	run();
 	check_returned(HALO_ACTION_TRANSMIT, 63);
+	rig_close();
+}
+
+/* --debug-log tells of a frame when it has ended, not while it is parked. */
+static void debug_log(void)
+{
+	open_router();
+	halo_worker_detach(rig.worker);
+	rig.setup.debug = 1;
+	CHECK_EQUAL(halo_worker_create(&rig.setup, &rig.worker), 0);
+	CHECK(rig_poll() & HALO_POLL_ENABLED);
+	CHECK_EQUAL(halo_worker_set_neighbor(rig.worker, OUTSIDE, HOST, host_mac, HALO_NEIGHBOR_REACHABLE), 0);
+	rig_give_spares(1);
+	add(HALO_STAGE_INGRESS, do_nothing);
+	add(HALO_STAGE_FORWARD, do_drop);
+	if (in_python) {
+		CHECK_EQUAL(park(2), 2);
+		CHECK_EQUAL(rig.result.debug_count, 0);
+		CHECK_EQUAL(rig.result.reasons & HALO_POLL_PUNTS, 0);
+	} else {
+		rig_deliver(&frame, 0, 0);
+		rig_deliver(&frame, 0, 0);
+	}
+	CHECK(poll_through() & HALO_POLL_PUNTS);
+	CHECK_EQUAL(rig.result.debug_count, 2);
+	CHECK_EQUAL(rig.result.debug[0].verdict, HALO_VERDICT_DROP);
+	CHECK_EQUAL(rig.result.debug[1].reason, HALO_DROP_hook_drop);
+	CHECK(memcmp(rig.result.debug[1].octets, frame.octets, 60) == 0);
+	inject(HALO_STAGE_INGRESS, 0); /* was not received */
+	CHECK_EQUAL(poll_through() & HALO_POLL_PUNTS, 0);
+	CHECK_EQUAL(rig.result.debug_count, 0);
 	rig_close();
 }
 
@@ -1611,6 +1634,7 @@ static const struct row rows[] = {
 	{"rings_reset_while_parked", rings_reset_while_parked},
 	{"ends_while_parked", ends_while_parked},
 	{"twins", twins},
+	{"debug_log", debug_log},
 	{"measuring", measuring},
 	{"anything", anything},
 };
