@@ -56,6 +56,7 @@ static bool input_other(struct halo_worker *worker, struct halo_packet *packet)
 	const struct halo_interface *interface;
 	uint16_t number;
 
+	packet->interface = HALO_NO_INTERFACE; /* ingress hooks were told which, whoever it is for */
 	if (packet->port >= HALO_MAX_PORTS) {
 		halo_drop(packet, HALO_DROP_bad_descriptor);
 		return false;

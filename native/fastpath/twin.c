@@ -123,6 +123,7 @@ static bool is_decided(const struct halo_packet *packet)
 static void pass(struct halo_packet *packet, uint16_t port)
 {
 	packet->plain = 0;
+	packet->interface = HALO_NO_INTERFACE;
 	halo_send(packet, port);
 }
 

@@ -107,13 +107,19 @@ static int set_up_fib(struct halo_worker *worker, const struct halo_fib *fib)
 	return 0;
 }
 
+/* Workers that ended while an application may have had views of their packets; the process ends soon. */
+static struct halo_worker *kept;
+
 static void destroy(struct halo_worker *worker)
 {
 	if (worker->fib_is_ours)
 		munmap((void *)(uintptr_t)worker->fib, sizeof(*worker->fib));
 	halo_neighbors_free(&worker->neighbors);
-	if (worker->chain.ages) /* an application may have kept views of packets, and its process ends soon */
+	if (worker->chain.ages) {
+		worker->next_kept = kept;
+		kept = worker;
 		return;
+	}
 	free(worker);
 }
 
