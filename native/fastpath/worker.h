@@ -136,6 +136,8 @@ struct halo_worker {
 	struct halo_debug_frame debug_frames[HALO_MAX_DEBUG];
 
 	struct halo_chain chain;
+
+	struct halo_worker *next_kept; /* that has ended too */
 };
 
 static inline uint64_t halo_now_ns(void)
