@@ -55,6 +55,7 @@ class WorkerKeeper(Keeper):
         on_taken: Callable[[], None],
         on_ready: Callable[[Life], None],
         on_news: Callable[[Life, Message], None],
+        on_gone: Callable[[], None],
     ) -> None:
         policy = RestartPolicy(*config.restart_limit)
         super().__init__("worker", slot.number, greeter, policy, launch.start_grace_s)
@@ -73,6 +74,7 @@ class WorkerKeeper(Keeper):
         self._on_taken = on_taken
         self._on_ready = on_ready
         self._on_news = on_news
+        self._on_gone = on_gone
         self._attached = asyncio.Event()
         self._ready = asyncio.Event()
         self._touched = False  # the slot's memory, by a worker, since its last reset
@@ -135,6 +137,7 @@ class WorkerKeeper(Keeper):
     def adopt_slot(self) -> None:
         """Begin with a slot whose worker died while there was no supervisor."""
         self._was_useful = self._touched = True
+        self._on_gone()
         self._begin_reset()
 
     def _begin(self) -> Life:
@@ -194,7 +197,9 @@ class WorkerKeeper(Keeper):
                 self._attached.set()
             case "ready":  # again each time that the slot is enabled
                 self._ready.set()
-            case "learned" | "forgotten" | "used" | "hops.up" | "hops.down":
+            case (
+                "learned" | "forgotten" | "used" | "hops.up" | "hops.down" | "sockets.open" | "sockets.close"
+            ):
                 self._on_news(life, message)
             case other:
                 raise ProtocolError(f"sent {other!r:.40}, which is nothing a worker says")
@@ -202,6 +207,7 @@ class WorkerKeeper(Keeper):
     def _on_ended(self, life: Life) -> None:
         self._watch = None
         self._reads = False
+        self._on_gone()
         self._attached.clear()
         if self._touched and not life.left.is_set() and not self._stop_asked.is_set():
             self._begin_reset()

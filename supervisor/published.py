@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 
 from halo_mp import logs
+from halo_mp.control.frame import Message
 from halo_mp.control.messages import Neighbor, ReadyPort, chunks
 from halo_mp.errors import HaloError
 from halo_mp.shm.tables import Interface, TablesWriter
@@ -31,6 +32,7 @@ from halo_mp.supervisor.neighbors import NeighborTable
 from halo_mp.supervisor.news import News
 from halo_mp.supervisor.routes import Routes
 from halo_mp.supervisor.running import RefusedError, Running
+from halo_mp.supervisor.sockets import Sockets
 from halo_mp.supervisor.targets import RouteError
 from halo_mp.supervisor.wiring import interface_flags, interfaces
 
@@ -67,6 +69,7 @@ class Published:
         self.neighbors = NeighborTable()
         self.news = News(self.neighbors, routes, workers, lambda: self.interfaces)
         self.echoes = Echoes(routes, workers, lambda: self.interfaces)
+        self.sockets = Sockets(tables, self.reader_epochs)
         self.interfaces: dict[int, Interface] = {}
         self._tables = tables
         self._workers = workers
@@ -241,6 +244,15 @@ class Published:
             if not may_fail:
                 raise
             log.warning("port.not_configured", port=number, reason=str(error))
+
+    # ---- what workers say
+
+    def receive(self, slot: int, life: Life, message: Message) -> None:
+        """Act on a message of a worker. Raises ProtocolError."""
+        if message["type"] in ("sockets.open", "sockets.close"):
+            self.sockets.receive(slot, life, message)
+        else:
+            self.news.receive(life, message)
 
     # ---- neighbors
 

@@ -14,6 +14,7 @@ import contextlib
 import os
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from halo_mp import logs
@@ -22,6 +23,7 @@ from halo_mp.control.public import SOCKET
 from halo_mp.errors import EXIT_FORCED, EXIT_STOPPED, HaloError, RuntimeFailure
 from halo_mp.shm.fib import FibWriter
 from halo_mp.shm.identity import own_start_ticks
+from halo_mp.shm.sockets import read_sockets
 from halo_mp.shm.tables import TablesWriter, read_interfaces
 from halo_mp.supervisor import tap
 from halo_mp.supervisor.adoption import Adopted
@@ -212,6 +214,7 @@ class Supervisor:
             else:
                 keeper.adopt_slot()
         self._published.resume(adopted.running, read_interfaces(self._regions.tables))
+        self._published.sockets.resume(read_sockets(self._regions.tables))
         log.info(
             "instance.adopted",
             instance=self._config.instance,
@@ -239,7 +242,8 @@ class Supervisor:
             neighbors=self._published.neighbors,
             on_taken=self._record_soon,
             on_ready=lambda life: self._on_worker_ready(slot, life),
-            on_news=self._published.news.receive,
+            on_news=partial(self._published.receive, slot.number),
+            on_gone=lambda: self._published.sockets.drop(slot.number),
         )
 
     def _spawn(self, name: str, command: Sequence[str], cores: Iterable[int]) -> Child:
@@ -363,6 +367,7 @@ class Supervisor:
             await _step("control", self._control.close())
         await _step("spares", self._spares.stop())
         await _step("workers", asyncio.gather(*(worker.stop() for worker in self._workers.values())))
+        self._published.sockets.stop()
         await _step("driver", self._driver.stop())
         await _step("taps", tap.delete(self._tap_names()))
         await _step("socket", self._greeter.close())

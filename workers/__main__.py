@@ -12,6 +12,7 @@ import sys
 
 from halo_mp import blackbox, logs
 from halo_mp.control.channel import ChannelError
+from halo_mp.workers.loop import WorkerLoop
 from halo_mp.workers.selector import RingSelector
 from halo_mp.workers.settings import CommandLine, parse_command_line
 from halo_mp.workers.worker import EXIT_CANNOT_BOOT, Worker
@@ -31,7 +32,7 @@ def main() -> int:
     command_line = parse_command_line(sys.argv[1:])
     selector = RingSelector()
     try:
-        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
+        with asyncio.Runner(loop_factory=lambda: WorkerLoop(selector)) as runner:
             status = runner.run(_run(command_line, selector, box))
     except (OSError, ChannelError) as error:
         who = "spare worker" if command_line.slot is None else f"worker {command_line.slot}"

@@ -25,6 +25,7 @@ from halo_mp.app import App, Worker
 from halo_mp.app.frames import Port
 from halo_mp.app.registry import Callback, HookSpec, Task, TimerSpec
 from halo_mp.app.verdict import Stage
+from halo_mp.errors import HaloError
 from halo_mp.shm.layout import ffi
 from halo_mp.workers.bounded_log import BoundedLog
 from halo_mp.workers.compiled import NotCompiled, compile_hook
@@ -34,7 +35,9 @@ from halo_mp.workers.fastpath_hooks import FastPathHooks, HookStage
 from halo_mp.workers.hooks import HookHost
 from halo_mp.workers.raw import RawFrames
 from halo_mp.workers.regions import WorkerRegions
+from halo_mp.workers.services import Services
 from halo_mp.workers.settings import AppSettings, Settings
+from halo_mp.workers.udp import UdpSockets
 
 STOP_TIMEOUT_S = 1.0
 """For on_stop, and for tasks that are cancelled; the supervisor waits two seconds in all."""
@@ -55,6 +58,7 @@ class AppHost:
         loop: asyncio.AbstractEventLoop,
         settings: Settings,
         regions: WorkerRegions,
+        sockets: UdpSockets,
         *,
         turn: Callable[[int], bool],
         cache: Path,
@@ -97,6 +101,7 @@ class AppHost:
             debug=debug,
         )
         self._begun = False
+        self._services = Services(sockets, fastpath)
         self._tasks: set[asyncio.Task[None]] = set()
         self.worker = Worker(
             slot=settings.slot, ports=settings.ports, loop=loop, log=logging.getLogger(app.name), backend=self
@@ -146,6 +151,11 @@ class AppHost:
         self._raw.close()
 
     async def _finish_start(self) -> None:
+        try:
+            await self._services.start(self._app.services)
+        except HaloError as error:
+            self._on_failed(str(error))
+            return
         for function in self._app.starts:
             if inspect.iscoroutinefunction(function):
                 try:

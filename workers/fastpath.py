@@ -36,6 +36,7 @@ class PollReason(IntFlag):
     TOUCHED = lib.HALO_POLL_TOUCHED
     RAW = lib.HALO_POLL_RAW
     BLAST = lib.HALO_POLL_BLAST
+    DATAGRAMS = lib.HALO_POLL_DATAGRAMS
     HOOK = lib.HALO_POLL_HOOK
 
 
@@ -103,7 +104,9 @@ class FastPath:
         out = ffi.new("struct halo_worker **")
         _check(lib.halo_worker_create(setup, out))
         self._worker = out[0]
-        self._pool = pool
+        self._pool = self.pool = pool
+        self.slot = slot
+        self.pool_octets = int(slot.geometry.pool.size_octets)
         self._result = ffi.new("struct halo_poll_result *")
         self._flow = ffi.new("struct halo_flow *")
         self._found = ffi.new("struct halo_route_found *")
@@ -117,6 +120,11 @@ class FastPath:
     def result(self) -> Any:
         """The `struct halo_poll_result *` that each poll fills, always the same."""
         return self._result
+
+    @property
+    def burst_ns(self) -> int:
+        """The same in nanoseconds."""
+        return int(self._result.burst_ns)
 
     @property
     def burst_s(self) -> float:
@@ -140,7 +148,7 @@ class FastPath:
 
     @property
     def held(self) -> int:
-        """Punts that are not ended yet."""
+        """Punts and parked datagrams that are not ended yet."""
         return int(lib.halo_worker_held(self._worker))
 
     def finish(self, index: int, reason: int = CONSUMED) -> None:

@@ -33,6 +33,7 @@ from halo_mp.stack.outputs import (
     NeighborUp,
     NeighborUpdate,
     Output,
+    Received,
     Transmit,
     Used,
 )
@@ -40,11 +41,12 @@ from halo_mp.stack.pinger import PingOutcome, PingSettings
 from halo_mp.stack.reasons import NO_INTERFACE
 from halo_mp.stack.router import Router
 from halo_mp.wire import ethernet, ipv4
-from halo_mp.wire.ipv4 import Ipv4Packet
+from halo_mp.wire.ipv4 import PROTOCOL_UDP, Ipv4Packet
 from halo_mp.workers.echo import EchoError, Pings
 from halo_mp.workers.fastpath import CONSUMED, DROP_NUMBERS, FastPath, Punt
 from halo_mp.workers.mirror import Mirror, interface
 from halo_mp.workers.settings import Settings
+from halo_mp.workers.udp import UdpSockets
 
 log = logs.get("worker")
 
@@ -52,6 +54,7 @@ Neighbor = tuple[int, int, int, bytes]  # port, VLAN, address, MAC
 Place = tuple[int, int, int]  # port, VLAN, address
 
 _TRACEBACKS_PER_S = 1.0
+_POINT_TO_POINT = 31  # RFC 3021: from here on a subnet has no broadcast address
 _VERDICTS = {
     lib.HALO_VERDICT_TRANSMIT: "transmit",
     lib.HALO_VERDICT_DROP: "drop",
@@ -78,12 +81,14 @@ class StackHost:
         self._send = send
         self._mirror = Mirror(fastpath, slot=settings.slot)
         self._running: dict[int, tables.Interface] | None = None
+        self._addresses: dict[int, Key] = {}
         self._stack: Router | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._rng = random.Random()
         self._quiet_until = 0.0
         self._heard_at: float | None = None  # when the burst came whose punts are looked at
-        self._pings = Pings(settings.slot, loop, self._send_packet, self._listen)
+        self.udp = UdpSockets(fastpath, loop, settings.slot, settings.slots, self, send)
+        self._pings = Pings(settings.slot, loop, self.send_packet, self._listen)
         self._suppressed = 0  # ICMP errors of the stack that the shared counter has
         # What is known of neighbors before there is a stack, and what must outlast changes of interfaces.
         self._known: list[Neighbor] = []
@@ -100,6 +105,11 @@ class StackHost:
         ours_before = self._at_home()
         self._log_news(interfaces)
         self._running = dict(interfaces)
+        self._addresses = {
+            own: entry.key
+            for entry in reversed(list(interfaces.values()))
+            for own, _ in reversed(entry.addresses)
+        }
         self._mirror.use(interfaces)
         if self._stack is None:
             self._stack = self._make_stack()
@@ -273,8 +283,9 @@ class StackHost:
             log.info("frame.missed", count=missed)
 
     def stop(self) -> None:
-        """Forget the timer, and end pings; the stack holds nothing else."""
+        """Forget the timer, end pings and sockets; the stack holds nothing else."""
         self._pings.close()
+        self.udp.leave()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -288,6 +299,7 @@ class StackHost:
             rng=self._rng,
             slot=settings.slot,
             lookup=self._mirror.lookup,
+            owner_of=self.udp.owner_of,
             settings=NeighborSettings(reachable_s=settings.reachable_time_s),
             errors=IcmpErrorSettings(rate=rate, burst=max(1, rate // 2)) if rate else None,
         )
@@ -372,6 +384,10 @@ class StackHost:
                     news["hops.up"].append((port, vlan, address))
                 case Used(port, vlan, address):
                     news["used"].append((port, vlan, address))
+                case Received():
+                    self.udp.receive(output)
+                case IcmpError(about=about) if about.protocol == PROTOCOL_UDP:
+                    self.udp.receive_error(output)
                 case EchoReply() | IcmpError():
                     self._pings.receive(output, self._heard_at or self._loop.time())
                 case Conflict():
@@ -383,10 +399,34 @@ class StackHost:
                 for chunk in chunks(places):
                     self._send({"type": kind, "neighbors": [list(place) for place in chunk]})
 
-    def _send_packet(self, packet: Ipv4Packet) -> None:
-        if self._stack is not None:
-            self._act(self._stack.send(packet, self._loop.time()))
+    def send_packet(self, packet: Ipv4Packet) -> None:
+        """Send a packet of ours. To everybody: on the link of its source."""
+        now = self._loop.time()
+        if self._stack is None:
+            return
+        if packet.dst != ipv4.LIMITED_BROADCAST:
+            self._act(self._stack.send(packet, now))
+        elif (key := self._addresses.get(packet.src)) is not None:
+            self._act(self._stack.send_ipv4(key[0], packet.emit(), packet.dst, now, vlan=key[1]))
         self._finish()
+
+    def source_for(self, packet: Ipv4Packet) -> int:
+        """Return the address that a packet without one would be sent from; 0: it can not be sent."""
+        if packet.dst == ipv4.LIMITED_BROADCAST:
+            return next(iter(self._addresses), 0)
+        return 0 if self._stack is None else self._stack.source_for(packet)
+
+    def is_own(self, address: int) -> bool:
+        """Whether an interface has the address."""
+        return address in self._addresses
+
+    def is_broadcast(self, address: int) -> bool:
+        """Whether it means all stations of a link of ours."""
+        return address == ipv4.LIMITED_BROADCAST or any(
+            length < _POINT_TO_POINT and address == own | ((1 << (32 - length)) - 1)
+            for entry in (self._running or {}).values()
+            for own, length in entry.addresses
+        )
 
     def _listen(self, identifier: int, *, listen: bool) -> None:
         if self._stack is None:

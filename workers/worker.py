@@ -34,6 +34,7 @@ from halo_mp.workers.compiled import CACHE_DIRECTORY
 from halo_mp.workers.echo import EchoError, emit_outcome, parse_echo
 from halo_mp.workers.fastpath import FastPath, PollReason
 from halo_mp.workers.host import Neighbor, Place, StackHost
+from halo_mp.workers.loop import WorkerLoop
 from halo_mp.workers.regions import WorkerRegions
 from halo_mp.workers.selector import RingSelector
 from halo_mp.workers.settings import AppSettings, CommandLine, Privileges, Settings, parse_settings
@@ -149,6 +150,9 @@ class Worker:
                 if not message["more"]:
                     self._host.watch(self._to_watch)
                     self._to_watch = []
+            case "sockets.accepted" | "sockets.refused" as kind if self._host:
+                numbers = [int(number) for number in message["numbers"]]
+                self._host.udp.answer(numbers, accepted=kind == "sockets.accepted")
             case "echo" if self._host:
                 self._start_echo(self._host, message)
             case "echo.end":
@@ -160,6 +164,7 @@ class Worker:
             case "leave":
                 await self._stop_app()
                 if self._host and self._fastpath and self._fastpath.held:
+                    self._host.udp.handle_parked()
                     self._host.handle_punts()  # the loop has polled once more since this was asked for
                 self._leave_slot()
                 await self._line.channel.reply(message)
@@ -190,6 +195,7 @@ class Worker:
         for kind, places in host.watched().items():
             for chunk in chunks(places):
                 self._send({"type": kind, "neighbors": [list(place) for place in chunk]})
+        host.udp.introduce()
         self._send_each(
             {"type": "learned", "neighbors": [list(neighbor) for neighbor in known]}
             for known in chunks(host.neighbors())
@@ -320,6 +326,9 @@ class Worker:
         self._host = StackHost(self._fastpath, self._loop, settings, self._send)
         self._host.adopt(self._known)
         self._known.clear()
+        if isinstance(self._loop, WorkerLoop):
+            self._loop.sockets = self._host.udp
+            self._loop.wildcard = "halo" if self._app is None else self._app.wildcard
         if self._app is not None:
             self._app_host = AppHost(
                 self._app,
@@ -327,6 +336,7 @@ class Worker:
                 self._loop,
                 settings,
                 regions,
+                self._host.udp,
                 turn=self._turn,
                 cache=self._cache,
                 functions=self._functions,
@@ -397,6 +407,8 @@ class Worker:
             if self._app_host is not None:
                 self._app_host.hooks.set_interfaces(self._fastpath.interfaces())
                 self._app_host.start()
+        if reasons & PollReason.DATAGRAMS:
+            self._host.udp.handle_parked()
         if reasons & PollReason.TOUCHED:
             self._host.handle_touched()
         if reasons & PollReason.PUNTS:  # may have waited on the ring for as long as it had no worker
@@ -426,6 +438,8 @@ class Worker:
         """Touch the rings no more: from here on another worker may attach where this one stopped."""
         self._end_echoes()
         if self._host is not None:
+            if isinstance(self._loop, WorkerLoop):
+                self._loop.sockets = None
             self._host.stop()
             self._host = None
         if self._fastpath is not None and self._regions is not None:

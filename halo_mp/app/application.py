@@ -9,31 +9,39 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 from halo_mp.app import launch
 from halo_mp.app.registry import Callback, HookSpec, Task, TimerSpec, make_hook, make_timer
+from halo_mp.app.udp import UdpForm, UdpService, make_service
 from halo_mp.app.verdict import Form, OnError, StageName
 from halo_mp.app.worker import Worker
 
 Hook = TypeVar("Hook", bound=Callable[..., Any])
 AnyCallback = TypeVar("AnyCallback", bound=Callback)
 AnyTask = TypeVar("AnyTask", bound=Task)
+Wildcard = Literal["halo", "kernel"]
 
 
 class App:
     """What runs in every worker: hooks, timers, tasks, services, callbacks of life and death."""
 
-    def __init__(self, name: str | None = None, *, debug: bool = False) -> None:
-        """`name` is that of its log. `debug`: notice views that outlive their burst, which costs speed."""
+    def __init__(self, name: str | None = None, *, debug: bool = False, wildcard: Wildcard = "halo") -> None:
+        """`name` is that of its log. `debug`: notice views that outlive their burst, which costs speed.
+
+        `wildcard` says on which stack `loop.create_datagram_endpoint` opens endpoints for any address. ValueError.
+        """
+        if wildcard not in ("halo", "kernel"):
+            raise ValueError(f"App: wildcard {wildcard!r} is neither 'halo' nor 'kernel'")
         self.name = name or "app"
         self.debug = debug
+        self.wildcard: Wildcard = wildcard
         self.hooks: list[HookSpec] = []
         self.timers: list[TimerSpec] = []
         self.tasks: list[Task] = []
         self.starts: list[Callback] = []
         self.stops: list[Callback] = []
-        self.services: list[Any] = []
+        self.services: list[UdpService] = []
         self._worker: Worker | None = None
 
     @property
@@ -73,6 +81,22 @@ class App:
                 name=name, on_error=on_error,
             )  # fmt: skip
             self.hooks.append(spec)
+            return function
+
+        return add
+
+    def udp(
+        self, port: int, address: str | None = None, *, form: UdpForm = "datagram", reuse_port: bool = True
+    ) -> Callable[[Hook], Hook]:
+        """Give what comes to a UDP port to the function that this decorates, in every worker.
+
+        `address` is one of ours; without one, all are. `form` datagram: f(datagram); burst: f(burst), up to 512 at
+        once, as NumPy columns. `reuse_port`: each worker has the port, and takes what comes in by its own queues; False
+        lets only one have it, and is for who opens it in one worker alone. Raises ValueError, TypeError.
+        """
+
+        def add(function: Hook) -> Hook:
+            self.services.append(make_service(function, port, address, form=form, reuse_port=reuse_port))
             return function
 
         return add

@@ -12,6 +12,11 @@ from typing import Any, Protocol
 from halo_mp.app.frames import Port
 from halo_mp.app.registry import HookSpec, make_hook
 from halo_mp.app.verdict import Form, OnError, Stage, StageName
+from halo_mp.wire.ethernet import ETHERTYPE_IPV4, EthernetFrame
+from halo_mp.wire.ipv4 import PROTOCOL_UDP, Ipv4Packet, parse_address
+from halo_mp.wire.udp import UdpDatagram
+
+_NO_STATION = bytes(6)  # forwarding writes the header of the way that the packet takes
 
 
 class Backend(Protocol):
@@ -106,6 +111,33 @@ class Worker:
         It need not be one of `ports`: frames leave by any port. Raises ValueError for a number that no port has.
         """
         return self._backend.open_port(number)
+
+    def send_udp(
+        self,
+        payload: bytes | bytearray | memoryview,
+        *,
+        src: tuple[str, int],
+        dst: tuple[str, int],
+        ttl: int = 64,
+        tos: int = 0,
+    ) -> bool:
+        """Send a UDP packet of any flow: built with its checksums, and put in at stage forward, to be routed.
+
+        `src` need not be ours, and forward hooks see the packet. False when there was no room for it, which is
+        counted. To speak as oneself, open an endpoint. Raises ValueError for what can not be an address or a port.
+        """
+        from_address, to_address = parse_address(src[0]), parse_address(dst[0])
+        datagram = UdpDatagram(src[1], dst[1], bytes(payload)).emit(src=from_address, dst=to_address)
+        packet = Ipv4Packet(
+            src=from_address,
+            dst=to_address,
+            protocol=PROTOCOL_UDP,
+            payload=datagram,
+            ttl=min(ttl + 1, 255),  # forwarding takes one off
+            tos=tos,
+        )
+        frame = EthernetFrame(_NO_STATION, _NO_STATION, ETHERTYPE_IPV4, packet.emit())
+        return self._backend.inject(Stage.FORWARD, self.ports[0], frame.emit())
 
     def inject(self, stage: StageName | Stage, frame: bytes | bytearray | memoryview, *, port: int) -> bool:
         """Put an Ethernet frame in at a stage, and say whether there was room for it.

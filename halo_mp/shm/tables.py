@@ -22,6 +22,7 @@ from typing import Any
 
 from halo_mp.shm.layout import MAX_ADDRESSES, MAX_INTERFACES, RegionKind, ffi, lib, size_of
 from halo_mp.shm.region import Region, region_name
+from halo_mp.shm.sockets import Socket, fill_sockets
 
 
 class InterfaceFlag(IntFlag):
@@ -78,6 +79,7 @@ class TablesWriter:
     def resume(self) -> None:
         """Go on after a writer that is dead, perhaps since the middle of a switch: let every reader look anew."""
         self._tables.interface_generation += 1
+        self._tables.socket_generation += 1
         self._switched_at = self.advance()
 
     def advance(self) -> int:
@@ -110,6 +112,12 @@ class TablesWriter:
         block.count = count
         tables.active = inactive
         tables.interface_generation += 1
+        self._switched_at = self.advance()
+        return self._switched_at
+
+    def write_sockets(self, sockets: Iterable[Socket]) -> int:
+        """Fill the inactive block of sockets, and switch as `write` does. Raises ValueError when there are too many."""
+        fill_sockets(self._tables, sockets)
         self._switched_at = self.advance()
         return self._switched_at
 

@@ -201,6 +201,16 @@ class Router:
                 outputs += _own_error(octets, error)
             return outputs
 
+    def source_for(self, packet: Ipv4Packet) -> int:
+        """The address that `send` would give a packet that has none; 0 when it would refuse to send it."""
+        if packet.dst in self._links.addresses:
+            return packet.dst
+        try:
+            table, next_hop = self._sender.own_way(packet, None)
+        except WireError:
+            return 0
+        return self._links.addresses.source(table.interface, next_hop)
+
     def send_ipv4(
         self, port: int, packet: bytes, next_hop: int, now: float, *, vlan: int = 0
     ) -> list[Output]:

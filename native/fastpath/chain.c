@@ -13,6 +13,7 @@
 
 #include <halo/fib.h>
 
+#include "load.h"
 #include "worker.h"
 
 enum {
@@ -429,12 +430,15 @@ static uint32_t begin(struct halo_worker *worker)
 /* Put the burst in front of the stage where it comes in. */
 static void start(struct halo_worker *worker)
 {
+	static const struct halo_laps untimed; /* hooks are not the stages' time, and have counters of their own */
 	struct halo_chain *chain = &worker->chain;
 
 	halo_stage_parse(worker, chain->frames);
 	if (chain->source != HALO_SOURCE_RX)
 		halo_chain_admit(worker);
-	else if (unlikely(worker->debug))
+	else
+		halo_load_burst(worker, chain->frames, &untimed);
+	if (unlikely(worker->debug) && chain->source == HALO_SOURCE_RX)
 		halo_debug_keep(worker, chain->frames);
 	enter(worker, chain->source == HALO_SOURCE_RX ? HALO_STAGE_INGRESS : chain->source - 1);
 }

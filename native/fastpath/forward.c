@@ -129,20 +129,26 @@ static void without_neighbor(struct halo_worker *worker, struct halo_packet *pac
 	halo_hand(packet, interface->home_slot);
 }
 
+bool halo_neighbor_use(struct halo_worker *worker, struct halo_neighbor *neighbor)
+{
+	if (!neighbor->up)
+		return false;
+	if (worker->now_ns < neighbor->quiet_until_ns)
+		return true;
+	if (neighbor->state != HALO_NEIGHBOR_STALE && neighbor->state != HALO_NEIGHBOR_REPORT)
+		return false;
+	use(worker, neighbor);
+	return true;
+}
+
 /* Return the neighbor that the packet goes to; NULL: it was decided. */
 static struct halo_neighbor *look_closer(struct halo_worker *worker, struct halo_packet *packet,
 					 struct halo_neighbor *neighbor)
 {
 	if (is_dead(worker, packet->tx_interface, neighbor))
 		neighbor = take_another(worker, packet, neighbor);
-	if (neighbor && neighbor->up) {
-		if (worker->now_ns < neighbor->quiet_until_ns)
-			return neighbor;
-		if (neighbor->state == HALO_NEIGHBOR_STALE || neighbor->state == HALO_NEIGHBOR_REPORT) {
-			use(worker, neighbor);
-			return neighbor;
-		}
-	}
+	if (neighbor && halo_neighbor_use(worker, neighbor))
+		return neighbor;
 	without_neighbor(worker, packet, neighbor);
 	return NULL;
 }

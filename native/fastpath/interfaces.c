@@ -107,6 +107,7 @@ bool halo_interfaces_refresh(struct halo_worker *worker)
 	/* Tell the supervisor what we are about to read before we read it; it waits for us from here on. */
 	__atomic_store_n(&worker->slot->status.epoch, epoch, __ATOMIC_SEQ_CST);
 	worker->epoch = epoch;
+	halo_sockets_refresh(worker);
 	generation = __atomic_load_n(&tables->interface_generation, __ATOMIC_ACQUIRE);
 	if (generation == worker->interface_generation)
 		return false;

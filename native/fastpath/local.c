@@ -2,13 +2,14 @@
 /*
  * Local: what the fast path answers itself. ICMP echo (RFC 792; RFC 1122 3.2.2.6): the request turns into its reply in its
  * own buffer, for whichever address of ours, and goes back by where it came from. Type of service, identification,
- * identifier, sequence number and data stay. Everything else is Python's, fragments too.
+ * identifier, sequence number and data stay. UDP goes to its socket (datagram.c). Everything else is Python's, fragments too.
  */
 #include "octets.h"
 #include "worker.h"
 
 enum {
 	PROTOCOL_ICMP = 1,
+	PROTOCOL_UDP = 17,
 	FRAGMENT_MASK = 0x3fff, /* more-fragments and offset */
 	PLAIN_HEADER = 20,
 	ICMP_ECHO_REPLY = 0,
@@ -96,8 +97,11 @@ void halo_local_ipv4(struct halo_worker *worker, struct halo_packet *packet, boo
 {
 	if (packet->injected == HALO_SOURCE_FORWARD) /* to ourselves */
 		return halo_punt(packet);
-	if ((packet->fragment & FRAGMENT_MASK) || packet->ip_protocol != PROTOCOL_ICMP ||
-	    packet->l4_offset != packet->l3_offset + PLAIN_HEADER)
+	if ((packet->fragment & FRAGMENT_MASK) || packet->l4_offset != packet->l3_offset + PLAIN_HEADER)
+		return halo_punt(packet);
+	if (packet->ip_protocol == PROTOCOL_UDP)
+		return halo_local_udp(worker, packet, to_all);
+	if (packet->ip_protocol != PROTOCOL_ICMP)
 		return halo_punt(packet);
 	if (to_all)
 		return icmp_to_all(worker, packet);

@@ -36,6 +36,12 @@ static inline void store16(uint8_t *octets, uint16_t value)
 	memcpy(octets, &value, sizeof(value));
 }
 
+static inline void store32(uint8_t *octets, uint32_t value)
+{
+	value = __builtin_bswap32(value);
+	memcpy(octets, &value, sizeof(value));
+}
+
 /* One's complement sum of 16-bit words in memory order, not folded into 16 bits (RFC 1071: order does not matter). */
 static inline uint64_t sum_words(const uint8_t *octets, uint32_t length)
 {

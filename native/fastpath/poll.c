@@ -211,6 +211,8 @@ static uint32_t turn(struct halo_worker *worker, int64_t deadline_ns, int64_t *i
 		reasons |= HALO_POLL_HOOK;
 	else if (worker->punt_count || worker->debug_count)
 		reasons |= HALO_POLL_PUNTS;
+	if (worker->datagrams->count)
+		reasons |= HALO_POLL_DATAGRAMS;
 	if (unlikely(touches_wait(worker, count)))
 		reasons |= HALO_POLL_TOUCHED;
 	reasons |= look_at_raw(worker, count);
@@ -232,6 +234,15 @@ static uint32_t turn(struct halo_worker *worker, int64_t deadline_ns, int64_t *i
 	return reasons;
 }
 
+/* Python has heard of those that the last poll told of; those that its own frames have used since are still to be told. */
+static void forget_touched(struct halo_worker *worker)
+{
+	worker->touched_count -= worker->touched_told;
+	memmove(worker->touched, worker->touched + worker->touched_told,
+		worker->touched_count * sizeof(worker->touched[0]));
+	worker->touched_told = 0;
+}
+
 static void start_poll(struct halo_worker *worker)
 {
 	worker->punt_count = 0;
@@ -239,7 +250,8 @@ static void start_poll(struct halo_worker *worker)
 		worker->debug_count = 0;
 		worker->debug_missed = 0;
 	}
-	worker->touched_count = 0;
+	worker->datagrams->count = 0;
+	forget_touched(worker);
 	set_place(worker, HALO_PLACE_NATIVE);
 	__atomic_store_n(&worker->slot->status.epoch, worker->epoch, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&worker->slot->worker.neighbors, halo_worker_neighbor_count(worker), __ATOMIC_RELAXED);
@@ -273,6 +285,7 @@ int halo_worker_poll(struct halo_worker *worker, int64_t timeout_ns, struct halo
 	result->debug_missed = worker->chain.parked ? 0 : worker->debug_missed;
 	result->touched = worker->touched;
 	result->touched_count = worker->touched_count;
+	worker->touched_told = worker->touched_count;
 	halo_chain_show(worker, result);
 	if (worker->touched_count)
 		result->reasons |= HALO_POLL_TOUCHED;

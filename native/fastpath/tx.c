@@ -76,6 +76,7 @@ struct tally {
 	uint64_t tx_handed;
 	uint64_t consumed;
 	uint64_t punted;
+	uint64_t delivered;
 	/* Frames of one interface mostly come in a row: what they add up to is the difference to where the row started. */
 	uint16_t rx_interface;
 	uint16_t tx_interface;
@@ -139,6 +140,13 @@ static void finish_other(struct halo_worker *worker, struct halo_packet *packet,
 		tally->tx_handed +=
 			put_or_lose(worker, descriptor_of(packet, (uint8_t)packet->tx_port, HALO_ACTION_HAND));
 		return;
+	case HALO_VERDICT_DELIVER:
+		if (likely(halo_park_datagram(worker, packet))) {
+			tally->delivered++;
+			return;
+		}
+		halo_count(&worker->slot->worker.drops[HALO_DROP_socket_closed], 1);
+		break;
 	case HALO_VERDICT_CONSUME:
 		tally->consumed++;
 		break;
@@ -190,7 +198,8 @@ static void publish(struct halo_worker *worker, const struct tally *tally)
 	halo_count(&counters->tx_handed, tally->tx_handed);
 	halo_count(&counters->consumed, tally->consumed);
 	halo_count(&counters->punted, tally->punted);
-	halo_count(&counters->held, tally->punted);
+	halo_count(&counters->datagrams_in, tally->delivered);
+	halo_count(&counters->held, tally->punted + tally->delivered);
 }
 
 void halo_stage_finish(struct halo_worker *worker, uint32_t count)

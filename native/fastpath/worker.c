@@ -53,6 +53,7 @@ void halo_attach_rings(struct halo_worker *worker)
 	worker->tx_pending = 0;
 	worker->tx_room = 0;
 	worker->punt_count = 0;
+	worker->datagrams->count = worker->datagrams->parked = 0;
 	worker->punts_open = 0;
 	halo_chain_abandon(worker);
 	/* What Python held when its worker ended, or when the rings were made anew, is gone: the books say so. */
@@ -120,6 +121,7 @@ static void destroy(struct halo_worker *worker)
 		kept = worker;
 		return;
 	}
+	halo_sockets_free(worker);
 	free(worker);
 }
 
@@ -137,6 +139,8 @@ int halo_worker_create(const struct halo_worker_setup *setup, struct halo_worker
 	memset(worker, 0, sizeof(*worker));
 	set_up(worker, setup, &geometry);
 	error = halo_neighbors_create(&worker->neighbors);
+	if (!error)
+		error = halo_sockets_create(worker);
 	if (!error)
 		error = set_up_fib(worker, setup->fib);
 	if (error) {
@@ -160,6 +164,7 @@ void halo_worker_detach(struct halo_worker *worker)
 			halo_worker_finish_punt(worker, i, HALO_DROP_punt_lost);
 	halo_raw_close(worker);
 	halo_blast_close(worker);
+	halo_sockets_close(worker);
 	halo_chain_end(worker);
 	halo_worker_flush(worker);
 	__atomic_store_n(&worker->slot->status.epoch, 0, __ATOMIC_RELEASE);
@@ -185,7 +190,7 @@ const struct halo_interface_block *halo_worker_interfaces(const struct halo_work
 
 int halo_worker_held(const struct halo_worker *worker)
 {
-	return (int)worker->punts_open;
+	return (int)(worker->punts_open + worker->datagrams->parked);
 }
 
 uint16_t halo_checksum(const uint8_t *octets, uint32_t length)

@@ -17,6 +17,7 @@
 #include "neighbors.h"
 #include "raw.h"
 #include "share.h"
+#include "sockets.h"
 #include "tokens.h"
 
 enum {
@@ -113,6 +114,7 @@ struct halo_worker {
 
 	struct halo_touched touched[HALO_MAX_TOUCHED];
 	uint32_t touched_count;
+	uint32_t touched_told; /* of them, with the return of the last poll */
 	uint64_t touched_since_ns;
 
 	uint32_t width;      /* of a burst: HALO_BURST, or HALO_WIDE_BURST, see halo_worker_set_width */
@@ -126,6 +128,10 @@ struct halo_worker {
 	struct halo_raw raw;
 	struct halo_blasts blasts;
 
+	struct halo_worker *next_kept; /* of those whose memory outlives them */
+	struct halo_sockets *sockets;
+	struct halo_datagrams *datagrams;
+
 	bool has_twins;
 	struct halo_twin twin[HALO_MAX_PORTS];
 
@@ -136,8 +142,6 @@ struct halo_worker {
 	struct halo_debug_frame debug_frames[HALO_MAX_DEBUG];
 
 	struct halo_chain chain;
-
-	struct halo_worker *next_kept; /* that has ended too */
 };
 
 static inline uint64_t halo_now_ns(void)
@@ -202,6 +206,10 @@ void halo_route_again(struct halo_worker *worker, struct halo_packet *packet);
 void halo_punt_error(struct halo_worker *worker, struct halo_packet *packet, enum halo_drop reason);
 /* The packet is for us; `to_all`: as one of several. */
 void halo_local_ipv4(struct halo_worker *worker, struct halo_packet *packet, bool to_all);
+/* The same for UDP: whole, and without options. */
+void halo_local_udp(struct halo_worker *worker, struct halo_packet *packet, bool to_all);
+/* Whether a frame of ours may go to the neighbor as it is; its use is noted. */
+bool halo_neighbor_use(struct halo_worker *worker, struct halo_neighbor *neighbor);
 /* What options mean for a packet that would go on; false: it was decided. */
 bool halo_options_let_pass(struct halo_worker *worker, struct halo_packet *packet);
 void halo_macswap(struct halo_worker *worker, struct halo_packet *packet, uint16_t port);

@@ -427,7 +427,7 @@ static void punt_says_what_was_parsed(void)
 	CHECK(packet->timestamp_ns != 0 && packet->mark == 0);
 	CHECK_EQUAL(halo_worker_finish_punt(rig.worker, 0, -1), 0);
 	plan = echo; /* too short for ports: they are not read */
-	plan.protocol = UDP;
+	plan.protocol = TCP;
 	make();
 	put16(frame.octets + 16, 23);
 	frame_seal(&frame);

@@ -312,6 +312,77 @@ static void records_that_were_scribbled_over(void)
 	rig_close();
 }
 
+/* ---- hooks, and frames that are put in ------------------------------------------------------------------------ */
+
+static uint32_t shown; /* packets, to a hook */
+
+static int64_t drop_long(struct halo_packet *packets, int64_t count, uint8_t *pool)
+{
+	int64_t i;
+
+	(void)pool;
+	shown += (uint32_t)count;
+	for (i = 0; i < count; i++)
+		if (packets[i].length > 100)
+			packets[i].verdict = HALO_VERDICT_DROP;
+	return 0;
+}
+
+static int add_hook(enum halo_stage stage)
+{
+	struct halo_hook_setup setup = {
+		.name = "long", .stage = stage, .interface = HALO_NO_INTERFACE, .function = drop_long};
+
+	shown = 0;
+	return halo_worker_add_hook(rig.worker, &setup);
+}
+
+static void ingress_hooks_come_first(void)
+{
+	struct plan plan = echo;
+	struct frame large;
+
+	plan.data_octets = 200;
+	frame_make(&plan, &large);
+	open_claimed(SIZE);
+	CHECK(add_hook(HALO_STAGE_INGRESS) >= 0);
+	rig_deliver(&large, 0, 0);
+	deliver(2);
+	CHECK_EQUAL(shown, 3);
+	CHECK_EQUAL(drops(HALO_DROP_hook_drop), 1);
+	CHECK_EQUAL(take(SIZE), 2);
+	settle();
+	rig_close();
+}
+
+static void egress_hooks_see_what_is_sent(void)
+{
+	open_claimed(SIZE);
+	CHECK(add_hook(HALO_STAGE_EGRESS) >= 0);
+	deliver(2);
+	take(2);
+	halo_worker_raw_decide(rig.worker, 0, HALO_VERDICT_TRANSMIT, OUT, NULL);
+	settle();
+	rig_poll();
+	rig_collect();
+	CHECK_EQUAL(shown, 2);
+	CHECK_EQUAL(rig.returned_count, 2);
+	CHECK_EQUAL(rig.returned[0].descriptor.port, OUT);
+	rig_close();
+}
+
+static void what_is_put_in_goes_to_the_stack(void)
+{
+	open_claimed(SIZE);
+	rig_give_spares(1);
+	CHECK_EQUAL(halo_worker_inject(rig.worker, HALO_STAGE_INGRESS, 0, request.octets, request.length), 0);
+	rig_poll();
+	rig_collect();
+	CHECK_EQUAL(rig.slot->worker.echo_replies, 1);
+	CHECK_EQUAL(halo_worker_raw_waiting(rig.worker, 0), 0);
+	rig_close();
+}
+
 /* ---- the end -------------------------------------------------------------------------------------------------- */
 
 static void released(void)
@@ -387,6 +458,9 @@ int main(int argc, char **argv)
 		{"a_reason_of_its_own", a_reason_of_its_own},
 		{"other_octets", other_octets},
 		{"records_that_were_scribbled_over", records_that_were_scribbled_over},
+		{"ingress_hooks_come_first", ingress_hooks_come_first},
+		{"egress_hooks_see_what_is_sent", egress_hooks_see_what_is_sent},
+		{"what_is_put_in_goes_to_the_stack", what_is_put_in_goes_to_the_stack},
 		{"released", released},
 		{"rings_made_anew", rings_made_anew},
 		{"detached_with_frames", detached_with_frames},

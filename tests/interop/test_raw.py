@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from tests.support import lives
 from tests.support.instance import Instance
 from tests.support.ledger import Ledger
 from tests.support.namespace import Namespace, wait_until
-from tests.support.station import Heard, Station
+from tests.support.network import Network
+from tests.support.station import Heard, Station, socket_in
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
@@ -106,3 +108,22 @@ def generate(namespace: Namespace, out: str, back: str, **environment: str) -> s
         wait_until(said, timeout_s=30, what="the generator's last word")
         assert instance.stop() == 0
         return said()[0]
+
+
+def test_modifier_example_drops_blanks_and_repeats() -> None:
+    with Network("--app", f"{EXAMPLES / 'modifier.py'}:app") as network:
+        network.instance.wait_for("app.started", count=2)
+        left, right = network.hosts
+        assert left.namespace.ping(right.address, count=3) == 3
+        sender = socket_in(left.namespace, socket.AF_INET, socket.SOCK_DGRAM)
+        receiver = socket_in(right.namespace, socket.AF_INET, socket.SOCK_DGRAM)
+        with sender, receiver:
+            receiver.bind((right.address, 9999))
+            receiver.settimeout(20)
+            small, middle, large = (bytes([1]) * octets for octets in (20, 300, 1200))
+            for payload in (large, middle, small):
+                sender.sendto(payload, (right.address, 9999))
+            heard = [receiver.recv(2000) for _ in range(3)]
+        assert heard == [middle[:18] + bytes(16) + middle[34:], small, small]
+        wait_until(lambda: network.settled().drops.get("hook_drop") == 1, what="the large one's drop")
+        network.stop()

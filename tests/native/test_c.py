@@ -34,6 +34,7 @@ SOURCES = {
     "input_test": [*RIG, *FASTPATH],
     "raw_test": [*RIG, *FASTPATH],
     "blast_test": [*RIG, *FASTPATH],
+    "socket_test": [*RIG, *FASTPATH],
     "worker_test": [*RIG, *FASTPATH],
 }
 TIMEOUT_S = 180
@@ -88,6 +89,7 @@ def test_every_program_is_run() -> None:
         "flow_test",
         "fastpath_test",
         "input_test",
+        "socket_test",
         "forward_test",
         "hook_chain_test",
         "hook_settle_test",
