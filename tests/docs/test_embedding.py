@@ -39,6 +39,8 @@ def test_block_runs_and_its_hooks_take_packets(number: int) -> None:
     namespace = run(number)
     for app in (value for value in namespace.values() if isinstance(value, App)):
         for hook in app.hooks:
+            if "worker" in hook.function.__code__.co_names:
+                continue  # app.worker, which there is in a worker only: the examples are run in one
             if hook.form == "burst":
                 burst = Burst.from_octets(FRAMES)
                 hook.function(burst)
