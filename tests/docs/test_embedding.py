@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The programs in docs/embedding.md: `mypy --strict` has nothing to say of them, workers start them, tests in them pass.
+"""The programs in docs/embedding.md: `mypy --strict` likes them, workers start them, tests in them pass.
 
 A block whose first line is a docstring that begins with a file's name is that file. One with an `app` is started in two
 workers and stopped; a `test_*.py` is given to pytest; all of them lie in one folder.
