@@ -35,7 +35,7 @@ def modify(burst: Burst) -> None:
     middle = received & (length >= SMALL) & (length <= MOST)
     burst.octets[middle, BLANKED] = 0
     burst.update_checksums(middle)
-    for row in np.flatnonzero(received & (length < SMALL)):
+    for row in np.flatnonzero(received & (length < SMALL)).tolist():
         delay(app.worker, int(burst.port[row]), frame_of(burst, row))
     burst.drop(received & (length > MOST))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who sends most? Counted by a hook that looks at whole bursts with NumPy, and told every ten seconds in the log.
+"""Who sends most? Counted by a hook that looks at whole bursts with NumPy, and told every two seconds in the log.
 
     sudo python examples/top_talkers.py --ports 0,1
     sudo python -m halo_mp.supervisor --app examples/top_talkers.py --ports 0,1
@@ -16,7 +16,7 @@ import numpy as np
 from halo_mp.app import App, Burst, Worker, format_address
 
 TOLD = 5
-INTERVAL_S = 10.0
+INTERVAL_S = 2.0
 
 app = App("top_talkers")
 

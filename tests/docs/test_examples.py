@@ -5,20 +5,23 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from halo_mp.app import Packet, Verdict
 from halo_mp.control.client import Client
 from halo_mp.control.public import InterfaceInfo, RouteInfo
 from halo_mp.wire import arp, ethernet, icmpv4, ipv4, udp
 from tests.support.instance import Instance
-from tests.support.namespace import Namespace
+from tests.support.namespace import Namespace, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted(path for path in (ROOT / "examples").iterdir() if path.suffix in (".py", ".sh"))
@@ -255,3 +258,57 @@ def test_decode_refuses_other_files(tmp_path: Path, octets: bytes, sentence: str
     status, [line] = decode(tmp_path, octets)
     assert status == 2
     assert sentence in line
+
+
+# ---- applications
+
+
+@contextmanager
+def application(name: str, *flags: str) -> Iterator[Instance]:
+    """An example that is an application, started as a person does."""
+    program = (sys.executable, str(ROOT / "examples" / name))
+    with Namespace() as namespace, Instance(namespace, *flags, program=program) as started:
+        yield started
+
+
+def test_packet_filter_closes_ports_of_what_goes_on() -> None:
+    module = runpy.run_path(str(ROOT / "examples/packet_filter.py"))
+    decide = module["packet_filter"]
+    for port, verdict in ((23, Verdict.DROP), (445, Verdict.DROP), (22, None)):
+        segment = (40000).to_bytes(2, "big") + port.to_bytes(2, "big") + bytes(16)
+        frame = ethernet.EthernetFrame(MACS[0], MACS[1], ethernet.ETHERTYPE_IPV4, b"").emit()
+        packet = ipv4.Ipv4Packet(src=SRC + (1 << 24), dst=DST, protocol=6, payload=segment).emit()
+        assert decide(Packet.from_octets(frame + packet)) is verdict
+        packet = ipv4.Ipv4Packet(src=SRC, dst=DST, protocol=6, payload=segment).emit()
+        assert decide(Packet.from_octets(frame + packet)) is Verdict.DROP
+
+
+def test_packet_filter_between_two_kernels() -> None:
+    """Behind one TAP a kernel sends to the other's network; what is closed does not go on."""
+    with application(
+        "packet_filter.py", "--ports", "0,1", "--neighbor", "1=10.77.1.9,02:00:00:00:00:09"
+    ) as running:
+        assert running.events("hook.not_compiled") == []
+        run_in = running.namespace.run
+        run_in("ip", "route", "add", "10.77.1.9/32", "via", "10.77.0.1")
+        for port in ("445", "22"):
+            connect = (
+                f"import socket; s = socket.socket(); s.settimeout(0.2); s.connect_ex(('10.77.1.9', {port}))"
+            )
+            run_in(sys.executable, "-c", connect)
+
+        def counted() -> tuple[int, int]:
+            slot = running.slot(0)["worker"]
+            return slot["drops"]["hook_drop"], slot["counters"]["forwarded"]
+
+        wait_until(lambda: min(counted()) >= 1, what=f"a drop and a forwarded packet: {running.text()}")
+
+
+def test_top_talkers_are_told() -> None:
+    with application("top_talkers.py", "--ports", "0") as running:
+        running.namespace.pinged("10.77.0.1", count=5)
+        wait_until(
+            lambda: any("10.77.0.2 sent" in entry["message"] for entry in running.events("log")),
+            timeout_s=30,
+            what=f"the top talkers in\n{running.text()}",
+        )

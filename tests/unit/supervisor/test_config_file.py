@@ -28,6 +28,11 @@ hang_timeout = 2.5
 orphan_timeout = 7
 adopt = false
 
+[application]
+app = "filter:app"
+directory = "/"
+debug = true
+
 [devices]
 pci = []
 vdev = ["net_null0", "net_null1"]
@@ -106,6 +111,7 @@ addresses = ["10.1.0.1/24"]
 kernel = {}
 """
 THE_SAME = (
+    "--app filter:app --app-dir / --app-debug "
     "--name edge1 --ports 0,1 --user nobody --control-group 4 --spare auto --restart-limit 3/5 --hang-timeout 2.5 "
     "--orphan-timeout 7 --no-adopt --vdev net_null0 --vdev net_null1 --queues 2 --spread software --mtu 1500 "
     "--no-promiscuous --mac 0=02:00:00:00:00:05 --macswap 0=1 --slot 0=0.0,1 --slot 1=0.1 "
@@ -221,7 +227,7 @@ def test_tables_say_which_ports_there_are_where_nothing_else_does(
         ("[memoy]", "router.toml, memoy: there is no such key; the nearest is memory."),
         (
             "[zz]",
-            "router.toml, zz: there is no such key; there are instance, devices, routing, cores, memory, ",
+            "router.toml, zz: there is no such key; there are instance, application, devices, routing, cores, memory, ",
         ),
         ("[memory]\nring = 7", "router.toml, memory.ring: there is no such key; the nearest is ring_size."),
         (
