@@ -71,7 +71,7 @@ run: setup ## Start two TAP ports that answer a ping; Ctrl-C stops them
 .PHONY: test
 test: setup ## Run lint, the type checker and all tests
 	@status=0; $(MAKE) lint || status=$$?; \
-	$(INSIDE) $(BIN)/python -m pytest $(TESTS) || status=$$?; exit $$status
+	$(INSIDE) $(BIN)/python $(if $(TESTS),-m pytest $(TESTS),tools/run_tests.py) || status=$$?; exit $$status
 
 .PHONY: soak
 soak: setup ## Faults of every kind for an hour; MINUTES=60 SEED=... change that

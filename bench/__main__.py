@@ -10,13 +10,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import faults, forward, hooks, idle, io, ping, ring, start, udp, worker
+from bench import faults, forward, hook_chain, hooks, idle, io, ping, ring, start, tx, udp, worker
 from bench.rows import Row, as_json, as_table
 
 BENCHMARKS: dict[str, tuple[Callable[[int], list[Row]], str]] = {
     "ring": (ring.run, "descriptors per second through a bare ring between two pinned processes"),
     "worker": (worker.run, "nanoseconds per frame in a worker alone, without driver and second core"),
     "stages": (worker.run_stages, "cycles per frame in each stage of the worker's fast path"),
+    "chain": (
+        hook_chain.run,
+        "what a hook costs in a worker alone: native ones, and one of Python's that is parked for",
+    ),
     "io": (io.run, "frames per second, port to worker to port, against dpdk-testpmd macswap"),
     "forward": (
         forward.run,
@@ -30,6 +34,7 @@ BENCHMARKS: dict[str, tuple[Callable[[int], list[Row]], str]] = {
         udp.run,
         "datagrams per second sent back, in three forms; against asyncio on a kernel socket",
     ),
+    "tx": (tx.run, "frames per second that Python sends from a template, and whether a pace is kept"),
     "idle": (idle.run, "processor time of an idle instance"),
     "ping": (ping.run, "round trip time over TAP, against dpdk-testpmd icmpecho"),
     "start": (start.run, "time from exec to the first echo reply, and the memory of a worker"),

@@ -82,11 +82,11 @@ class Scenario:
 
 def run(rounds: int) -> list[Row]:
     """Return nanoseconds per frame of 60 octets, and what forwarding costs in terms of measuring mode."""
-    rigs = {scenario.name: _build(scenario) for scenario in SCENARIOS}
+    rigs = {scenario.name: build(scenario) for scenario in SCENARIOS}
     costs: dict[str, list[float]] = {name: [] for name in rigs}
     for _ in range(rounds):
         for name, rig in rigs.items():
-            costs[name].append(statistics.median(_measure(rig)))
+            costs[name].append(statistics.median(measure(rig)))
     medians = {name: statistics.median(values) for name, values in costs.items()}
     rows = [
         Row(metric=each.metric, value=medians[each.name], unit="ns", note=interval(costs[each.name]))
@@ -107,7 +107,7 @@ def run_stages(rounds: int) -> list[Row]:
     """Return cycles of the time stamp counter per frame and stage; the stages run one after the other, as in a poll."""
     rows = []
     for scenario in SCENARIOS:
-        rig = _build(scenario)
+        rig = build(scenario)
         found = [_measure_stages(rig) for _ in range(rounds * REPEATS)]
         for stage, values in zip(STAGES, zip(*found, strict=True), strict=True):
             rows.append(
@@ -121,12 +121,18 @@ def run_stages(rounds: int) -> list[Row]:
     return rows
 
 
-def _measure(rig: Rig) -> list[float]:
+def build_plain() -> Rig:
+    """Return a worker alone in measuring mode, with few buffers."""
+    return build(SCENARIOS[0])
+
+
+def measure(rig: Rig, poll: Callable[[Rig], None] | None = None) -> list[float]:
+    """Return nanoseconds per frame, of each poll; `poll` takes its place where more than one call is needed."""
     costs = []
     for _ in range(REPEATS):
         _fill(rig)
         before, begin = rig.slot.worker.rx_frames, time.perf_counter_ns()
-        rig.fastpath.poll(POLL_NS)
+        poll(rig) if poll else rig.fastpath.poll(POLL_NS)
         elapsed_ns = time.perf_counter_ns() - begin
         frames = rig.slot.worker.rx_frames - before
         if rig.slot.rx.producer != rig.slot.rx.consumer:  # else it ran dry, and waited
@@ -239,7 +245,8 @@ def _build_tables(scenario: Scenario) -> tuple[Any, Any, Sequence[int]]:
     return tables.pointer, fib.pointer, destinations
 
 
-def _build(scenario: Scenario) -> Rig:
+def build(scenario: Scenario) -> Rig:
+    """Return a rig for a scenario. It is never taken down: it ends with the process."""
     geometry = SlotGeometry(slot=0, pool=PoolGeometry(buffer_count=scenario.buffers))
     chunks = -(-geometry.pool.size_octets // CHUNK_OCTETS)
     memory = [_memory(size) for size in (geometry.size_octets, chunks * CHUNK_OCTETS)]

@@ -20,7 +20,13 @@ SOURCES = sorted(
 ffi = FFI()
 ffi.cdef(
     cdef.declarations(
-        "packet_def.h", "fastpath_def.h", "chain_def.h", "view_def.h", "fib_def.h", "socket_def.h"
+        "packet_def.h",
+        "fastpath_def.h",
+        "chain_def.h",
+        "view_def.h",
+        "raw_def.h",
+        "fib_def.h",
+        "socket_def.h",
     )
 )
 # Inline functions of halo/flow.h.

@@ -22,15 +22,19 @@ from typing import Any
 
 from halo_mp import logs
 from halo_mp.app import App, Worker
+from halo_mp.app.frames import Port
 from halo_mp.app.registry import Callback, HookSpec, Task, TimerSpec
 from halo_mp.app.verdict import Stage
 from halo_mp.errors import HaloError
+from halo_mp.shm.layout import ffi
 from halo_mp.workers.bounded_log import BoundedLog
 from halo_mp.workers.compiled import NotCompiled, compile_hook
 from halo_mp.workers.compiler import command
 from halo_mp.workers.fastpath import FastPath
 from halo_mp.workers.fastpath_hooks import FastPathHooks, HookStage
 from halo_mp.workers.hooks import HookHost
+from halo_mp.workers.raw import RawFrames
+from halo_mp.workers.regions import WorkerRegions
 from halo_mp.workers.services import Services
 from halo_mp.workers.settings import AppSettings, Settings
 from halo_mp.workers.udp import UdpSockets
@@ -53,18 +57,19 @@ class AppHost:
         fastpath: FastPath,
         loop: asyncio.AbstractEventLoop,
         settings: Settings,
-        pool: Any,
-        slot: Any,
+        regions: WorkerRegions,
         sockets: UdpSockets,
         *,
+        turn: Callable[[int], bool],
         cache: Path,
         functions: Mapping[HookSpec, int],
         on_started: Callable[[], None],
         on_failed: Callable[[str], None],
     ) -> None:
-        """`pool` and `slot` are what the worker has mapped, `functions` the addresses of hooks that are compiled.
+        """`regions` are what the worker has mapped, `functions` the addresses of hooks that are compiled.
 
-        `cache` is the directory for those compiled later. `on_failed` gets the sentence why this worker is of no use.
+        `turn` runs one poll and does its work, or says that it can not be now. `cache` is the directory for hooks
+        compiled later. `on_failed` gets the sentence why this worker is of no use.
         """
         self.started = False
         """Whether on_start is behind us."""
@@ -73,18 +78,27 @@ class AppHost:
         self._loop = loop
         self._settings = settings
         self._cache = cache
-        self._slot = slot
+        self._slot = regions.slot.pointer
         self._on_started = on_started
         self._on_failed = on_failed
         self._errors = BoundedLog()
         self._fast_hooks = FastPathHooks(fastpath)
+        debug = app.debug or (settings.app is not None and settings.app.debug)
         self.hooks = HookHost(
             self._fast_hooks,
-            pool,
-            slot,
-            debug=app.debug or (settings.app is not None and settings.app.debug),
+            regions.pool.pointer,
+            regions.slot.pointer,
+            debug=debug,
             errors=self._errors,
             on_failed=on_failed,
+        )
+        self._raw = RawFrames(
+            fastpath,
+            loop,
+            regions.pool.pointer,
+            ffi.addressof(regions.slot.pointer.geometry, "pool"),
+            turn,
+            debug=debug,
         )
         self._begun = False
         self._services = Services(sockets, fastpath)
@@ -127,6 +141,14 @@ class AppHost:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(STOP_TIMEOUT_S):
                     await self._call("app.stop_failed", function)
+
+    def on_poll(self, reasons: int) -> None:
+        """Do what a poll came back for."""
+        self._raw.on_poll(reasons)
+
+    def detach(self) -> None:
+        """Give back every frame that the application has, before the worker leaves its slot."""
+        self._raw.close()
 
     async def _finish_start(self) -> None:
         try:
@@ -227,9 +249,9 @@ class AppHost:
         """Put a frame in at a stage; False when it was dropped, which is counted."""
         return self._fast_hooks.inject(HookStage(stage), port, frame)
 
-    def open_port(self, number: int) -> Any:
+    def open_port(self, number: int) -> Port:
         """Return the port's raw frames."""
-        raise NotImplementedError
+        return self._raw.open(number)
 
 
 def compile_all(app: App, cache: Path) -> dict[HookSpec, int]:

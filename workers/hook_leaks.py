@@ -8,6 +8,7 @@ from then on, arrays can not.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from typing import Any, NoReturn
@@ -16,7 +17,7 @@ from halo_mp import logs
 from halo_mp.app.fields import VIEWS
 from halo_mp.app.packet import Packet
 from halo_mp.app.registry import HookSpec
-from halo_mp.shm.layout import lib
+from halo_mp.shm.layout import ffi, lib
 from halo_mp.workers.hook_runners import ERROR, BurstRunner, Failed, PacketRunner
 
 log = logs.get("app")
@@ -100,25 +101,27 @@ class _WatchedPacket(Packet):
 
     def __init__(self, record: Any, pool: Any) -> None:
         super().__init__(record, pool)
-        self._views: list[memoryview] = []
+        self._views: list[tuple[Any, memoryview]] = []
 
     @property
     def octets(self) -> memoryview:
         """The frame."""
-        view = super().octets
-        self._views.append(view)
+        record = self._record
+        buffer = ffi.buffer(self._pool + record.offset, record.length)
+        view = memoryview(buffer)
+        self._views.append((buffer, view))
         return view
 
     def end(self, name: str) -> list[str]:
         """Refuse from now on, and return what somebody has kept."""
         found = []
         while self._views:
-            view = self._views.pop()
+            buffer, view = self._views.pop()
             if sys.getrefcount(view) > 2:
                 found.append("packet.octets")
-            try:
+            with contextlib.suppress(BufferError):
                 view.release()
-            except BufferError:
+            if sys.getrefcount(buffer) > 2:
                 found.append("a view of packet.octets")
         ended: Any = _Ended(name)
         for each in VIEWS:
@@ -139,16 +142,14 @@ class LeakyBurstRunner(BurstRunner):
     def __call__(self, packets: Any, count: int) -> int:
         self._places.clear()  # a Burst of its own for each call
         burst = self._burst(packets, count)
-        watched = {"a column": burst._records, "burst.pool": burst.pool}
-        before = {what: sys.getrefcount(array) for what, array in watched.items()}
+        watched = {"a column": burst._records, "burst.pool": burst.pool, "the burst": burst}
+        before = {what: sys.getrefcount(each) for what, each in watched.items()}
         errors = super().__call__(packets, count)
-        self._places.clear()
         burst._last = None
         for view in VIEWS:
             getattr(burst, view)._last = None
-        found = [what for what, array in watched.items() if sys.getrefcount(array) > before[what]]
-        if sys.getrefcount(burst) > 2:
-            found.append("the burst")
+        found = [what for what, each in watched.items() if sys.getrefcount(each) > before[what]]
+        self._places.clear()
         self._end(burst)
         if found:
             self._teller.tell(", ".join(found))

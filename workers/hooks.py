@@ -15,6 +15,7 @@ from typing import Any
 
 from halo_mp import logs
 from halo_mp.app.registry import HookSpec
+from halo_mp.shm.layout import ffi
 from halo_mp.shm.tables import Interface
 from halo_mp.workers.bounded_log import BoundedLog
 from halo_mp.workers.fastpath_hooks import NO_INTERFACE, FastPathHooks, HookPolicy, HookStage
@@ -169,7 +170,7 @@ class HookHost:
             hook.errors += 1
             self._log.exception("hook.failed", hook.spec.name, now)
 
-        spec, geometry = hook.spec, self._slot.geometry.pool
+        spec, geometry = hook.spec, ffi.addressof(self._slot.geometry, "pool")
         if spec.form == "burst":
             kind = LeakyBurstRunner if self._debug else BurstRunner
             return kind(spec, self._pool, geometry, failed)

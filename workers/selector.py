@@ -34,6 +34,8 @@ class RingSelector(selectors.EpollSelector):
         self._on_hook: Callable[[], None] = _nothing
         self._parked = False
         self._doorbell_fd = -1
+        self.in_hook = False
+        """Whether a hook of the application's runs."""
 
     def attach(
         self,
@@ -60,22 +62,32 @@ class RingSelector(selectors.EpollSelector):
         fastpath = self._fastpath
         if fastpath is None or self._on_work is None:
             return super().select(timeout)
-        timeout_ns = -1 if timeout is None else max(0, int(timeout * 1e9))
-        if self._parked:
-            self._parked = False
-            self._on_hook()
-        reasons = fastpath.poll(timeout_ns)
-        if reasons & _HOOK:
-            reasons = self._run_hooks(fastpath, reasons, timeout_ns)
+        reasons = self._turn(fastpath, -1 if timeout is None else max(0, int(timeout * 1e9)))
         if reasons & _HOST_REASONS:
             self._on_work(reasons)
         return self._descriptors() if reasons & _FDS else []
+
+    def turn(self, timeout_ns: int) -> int:
+        """Poll once, not for the event loop; return the reasons, whose work is the caller's."""
+        return self._turn(self._fastpath, timeout_ns) if self._fastpath is not None else 0
+
+    def _turn(self, fastpath: FastPath, timeout_ns: int) -> int:
+        if self._parked:
+            self._parked = False
+            self._run_hook()
+        reasons = fastpath.poll(timeout_ns)
+        return self._run_hooks(fastpath, reasons, timeout_ns) if reasons & _HOOK else reasons
+
+    def _run_hook(self) -> None:
+        self.in_hook = True
+        self._on_hook()
+        self.in_hook = False
 
     def _run_hooks(self, fastpath: FastPath, reasons: int, timeout_ns: int) -> int:
         """Run hooks until a poll has other reasons too, or it is time for the event loop; return the reasons."""
         until_ns = time.monotonic_ns() + (_HOOKS_NS if timeout_ns < 0 else min(timeout_ns, _HOOKS_NS))
         while reasons == _HOOK:
-            self._on_hook()
+            self._run_hook()
             left_ns = until_ns - time.monotonic_ns()
             if left_ns <= 0:
                 return 0

@@ -67,6 +67,7 @@ class Worker:
         self._app_host: AppHost | None = None
         self._functions: dict[HookSpec, int] = {}
         self._unprivileged = False
+        self._working = False
         self._enabled = False
         self._known: list[Neighbor] = []  # before there is anybody to tell
         self._to_watch: list[Place] = []  # of which there is more to come
@@ -334,9 +335,9 @@ class Worker:
                 self._fastpath,
                 self._loop,
                 settings,
-                regions.pool.pointer,
-                regions.slot.pointer,
+                regions,
                 self._host.udp,
+                turn=self._turn,
                 cache=self._cache,
                 functions=self._functions,
                 on_started=self._tell_ready,
@@ -359,11 +360,21 @@ class Worker:
             return
         self._loop.call_soon(self._work, reasons)
 
+    def _turn(self, timeout_ns: int) -> bool:
+        """Poll for the application, and do what it comes back for; False in the middle of that."""
+        if self._working or self._selector.in_hook:
+            return False
+        self._work(self._selector.turn(timeout_ns))
+        return True
+
     def _work(self, reasons: int) -> None:
+        self._working = True
         try:
             self._do_work(reasons)
         except Exception:  # what is wrong here would be wrong again: end, say why, and be started anew
             self._on_fault()
+        finally:
+            self._working = False
 
     def _on_fault(self) -> None:
         """End because of the exception that is being handled. Without memory at once: nothing can be relied on then."""
@@ -383,6 +394,8 @@ class Worker:
         if self._fastpath is None or self._host is None or self._regions is None:
             return
         self._regions.slot.pointer.worker.logs_dropped = logs.dropped()
+        if reasons & (PollReason.RAW | PollReason.BLAST) and self._app_host is not None:
+            self._app_host.on_poll(reasons)
         if reasons & PollReason.DISABLED:
             self._enabled = False
         if reasons & PollReason.ENABLED:
@@ -430,6 +443,8 @@ class Worker:
             self._host.stop()
             self._host = None
         if self._fastpath is not None and self._regions is not None:
+            if self._app_host is not None:
+                self._app_host.detach()
             self._selector.detach()
             self._fastpath.detach()
             self._fastpath = None  # work may have been called for already

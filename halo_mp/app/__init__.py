@@ -10,7 +10,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 from halo_mp.app.application import App
+from halo_mp.app.blaster import Blaster, Vary
 from halo_mp.app.fields import NO_INTERFACE, address, format_address, reason
+from halo_mp.app.frames import Frame, FrameBurst, Port
 from halo_mp.app.packet import Packet
 from halo_mp.app.trial import Settled
 from halo_mp.app.udp import Datagram
@@ -24,12 +26,17 @@ if TYPE_CHECKING:
 __all__ = [
     "NO_INTERFACE",
     "App",
+    "Blaster",
     "Burst",
     "Datagram",
     "DatagramBurst",
+    "Frame",
+    "FrameBurst",
     "Packet",
+    "Port",
     "Settled",
     "Stage",
+    "Vary",
     "Verdict",
     "Worker",
     "address",

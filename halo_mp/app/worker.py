@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any, Protocol
 
+from halo_mp.app.frames import Port
 from halo_mp.app.registry import HookSpec, make_hook
 from halo_mp.app.verdict import Form, OnError, Stage, StageName
 from halo_mp.wire.ethernet import ETHERTYPE_IPV4, EthernetFrame
@@ -30,7 +31,7 @@ class Backend(Protocol):
     def inject(self, stage: Stage, port: int, frame: bytes) -> bool:
         """Put a frame in at a stage; False when it was dropped, which is counted."""
 
-    def open_port(self, number: int) -> Any:
+    def open_port(self, number: int) -> Port:
         """Return the port's raw frames."""
 
 
@@ -130,6 +131,13 @@ class Worker:
         )
         frame = EthernetFrame(_NO_STATION, _NO_STATION, ETHERTYPE_IPV4, packet.emit())
         return self._backend.inject(Stage.FORWARD, self.ports[0], frame.emit())
+
+    def port(self, number: int) -> Port:
+        """Return a port, for raw frames and for bursts from templates; always the same object for a number.
+
+        It need not be one of `ports`: frames leave by any port. Raises ValueError for a number that no port has.
+        """
+        return self._backend.open_port(number)
 
     def inject(self, stage: StageName | Stage, frame: bytes | bytearray | memoryview, *, port: int) -> bool:
         """Put an Ethernet frame in at a stage, and say whether there was room for it.

@@ -285,17 +285,22 @@ static void give_spares(struct halo_driver *driver, struct halo_slot_home *slot,
 	halo_count(&slot->count->outstanding, slot->outstanding - slot->count->outstanding);
 }
 
-/* Keep the spare ring full, a burst at a time. */
+/*
+ * Keep the spare ring full, a burst at a time, of what room there is now: a worker that takes them as fast as they are given
+ * would have us go on for ever, and what it sends would wait until it is cold.
+ */
 void halo_slot_refill(struct halo_lcore *lcore, struct halo_slot_home *slot)
 {
 	struct rte_mbuf *frame[HALO_BURST];
+	uint32_t room;
 
-	while (slot->enabled && slot->bound - slot->outstanding >= HALO_BURST) {
-		uint32_t room = halo_ring_reserve(&slot->spare, HALO_BURST);
-
-		if (unlikely(room == HALO_RING_BROKEN))
-			return halo_slot_broken(slot);
-		if (likely(room < HALO_BURST) || rte_pktmbuf_alloc_bulk(lcore->driver->mempool, frame, HALO_BURST) != 0)
+	if (unlikely(!slot->enabled))
+		return;
+	room = halo_ring_reserve(&slot->spare, HALO_SPARE_SIZE);
+	if (unlikely(room == HALO_RING_BROKEN))
+		return halo_slot_broken(slot);
+	for (; room >= HALO_BURST && slot->bound - slot->outstanding >= HALO_BURST; room -= HALO_BURST) {
+		if (rte_pktmbuf_alloc_bulk(lcore->driver->mempool, frame, HALO_BURST) != 0)
 			return;
 		give_spares(lcore->driver, slot, frame);
 	}

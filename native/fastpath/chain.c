@@ -13,6 +13,7 @@
 
 #include <halo/fib.h>
 
+#include "load.h"
 #include "worker.h"
 
 enum {
@@ -37,8 +38,7 @@ static inline bool is_meant(const struct halo_hook *hook, const struct halo_pack
 	       (hook->interface == HALO_NO_INTERFACE || hook->interface == interface);
 }
 
-/* The packets that the hook is for. Where they lie in a row it gets them where they are, else copies. */
-static void choose(struct halo_chain *chain, const struct halo_hook *hook)
+static void choose_some(struct halo_chain *chain, const struct halo_hook *hook)
 {
 	bool all = hook->ports == 0 && hook->interface == HALO_NO_INTERFACE;
 	uint32_t gaps = 0, count = 0;
@@ -47,16 +47,27 @@ static void choose(struct halo_chain *chain, const struct halo_hook *hook)
 	for (i = 0; i < chain->members; i++) {
 		struct halo_packet *packet = chain->member[i];
 
-		if (unlikely(packet->verdict != HALO_VERDICT_NONE) || !(all || is_meant(hook, packet)))
+		if (packet->verdict != HALO_VERDICT_NONE || !(all || is_meant(hook, packet)))
 			continue;
-		chain->selection[count] = packet;
-		gaps |= packet != chain->selection[0] + count;
+		chain->some[count] = packet;
+		gaps |= packet != chain->some[0] + count;
 		count++;
 	}
+	chain->selection = chain->some;
 	chain->selected = count;
 	chain->gathered = gaps;
 	for (i = 0; gaps && i < count; i++)
-		chain->scratch[i] = *chain->selection[i];
+		chain->scratch[i] = *chain->some[i];
+}
+
+/* The packets that the hook is for. Where they lie in a row it gets them where they are, else copies. */
+static void choose(struct halo_chain *chain, const struct halo_hook *hook)
+{
+	if (!chain->whole || hook->ports || hook->interface != HALO_NO_INTERFACE)
+		return choose_some(chain, hook);
+	chain->selection = chain->member;
+	chain->selected = chain->members;
+	chain->gathered = false;
 }
 
 static struct halo_packet *shown(struct halo_chain *chain)
@@ -70,18 +81,13 @@ static void settle(struct halo_worker *worker, const struct halo_hook *hook, str
 	struct halo_chain *chain = &worker->chain;
 	uint32_t i;
 
-	for (i = 0; i < chain->selected; i++) {
-		struct halo_packet *packet = chain->selection[i];
-		struct halo_shadow *shadow = &chain->shadow[packet - worker->burst];
-		uint64_t changes = settled->rewritten + settled->errors;
-
-		if (chain->gathered)
-			*packet = chain->scratch[i];
-		halo_settle(worker->pool, &worker->geometry, packet, shadow, hook->on_error, settled);
-		if (unlikely(settled->rewritten + settled->errors != changes))
-			halo_remember(worker->pool, packet, shadow); /* for the next hook */
-	}
+	for (i = 0; chain->gathered && i < chain->selected; i++)
+		*chain->selection[i] = chain->scratch[i];
+	halo_settle_all(worker->pool, &worker->geometry, chain->selection, chain->selected, worker->burst,
+			chain->shadow, hook->on_error, settled);
 	worker->trimmed_octets += settled->trimmed;
+	chain->whole &= !settled->decided;
+	chain->changed |= settled->decided || settled->rewritten;
 }
 
 static void count_call(struct halo_worker *worker, uint32_t number, const struct halo_settled *settled)
@@ -139,6 +145,7 @@ static void quarantine(struct halo_worker *worker, uint32_t number)
 		halo_drop(chain->selection[i], HALO_DROP_hook_quarantined);
 		chain->selection[i]->hooked |= HALO_HOOKED_DECIDED;
 	}
+	chain->whole = false;
 	halo_count(&counters_of(worker, number)->dropped, chain->selected);
 }
 
@@ -168,28 +175,26 @@ static bool run_hooks(struct halo_worker *worker)
 
 /* ---- the stages ----------------------------------------------------------------------------------------------- */
 
-static void add_member(struct halo_worker *worker, struct halo_packet *packet)
+static inline void add_member(struct halo_chain *chain, struct halo_packet *packet)
 {
-	struct halo_chain *chain = &worker->chain;
-
-	packet->verdict = HALO_VERDICT_NONE;
+	chain->whole &= packet == chain->member[0] + chain->members;
 	chain->member[chain->members++] = packet;
-	halo_remember(worker->pool, packet, &chain->shadow[packet - worker->burst]);
 }
 
 /* What another worker has handed over has been shown there. */
 static void enter_ingress(struct halo_worker *worker)
 {
+	struct halo_chain *chain = &worker->chain;
 	uint32_t i;
 
-	for (i = 0; i < worker->chain.frames; i++) {
+	for (i = 0; i < chain->frames; i++) {
 		struct halo_packet *packet = &worker->burst[i];
 
-		if (packet->verdict != HALO_VERDICT_NONE || (packet->flags & HALO_DESCRIPTOR_HANDED))
+		if (unlikely(packet->verdict != HALO_VERDICT_NONE || (packet->flags & HALO_DESCRIPTOR_HANDED)))
 			continue;
 		packet->interface = halo_interface_of(worker, packet->port, packet->vlan);
 		packet->tx_port = HALO_NO_PORT;
-		add_member(worker, packet);
+		add_member(chain, packet);
 	}
 }
 
@@ -207,16 +212,19 @@ static void enter_forward(struct halo_worker *worker)
 		packet->tx_port = HALO_NO_PORT;
 		if (packet->tx_interface < HALO_MAX_INTERFACES)
 			packet->tx_port = worker->interfaces.entry[packet->tx_interface].port;
-		if (!(packet->flags & HALO_DESCRIPTOR_HANDED))
-			add_member(worker, packet);
+		if (likely(!(packet->flags & HALO_DESCRIPTOR_HANDED)))
+			add_member(chain, packet);
 	}
+	if (chain->members == chain->frames)
+		return;
 	for (i = 0; i < chain->frames; i++) {
 		struct halo_packet *packet = &worker->burst[i];
 
 		if (packet->verdict != HALO_VERDICT_PUNT || packet->tx_interface == HALO_NO_INTERFACE ||
 		    (packet->flags & HALO_DESCRIPTOR_HANDED) || (packet->hooked & HALO_HOOKED_DECIDED))
 			continue;
-		add_member(worker, packet);
+		packet->verdict = HALO_VERDICT_NONE;
+		add_member(chain, packet);
 		chain->late++;
 	}
 }
@@ -224,15 +232,17 @@ static void enter_forward(struct halo_worker *worker)
 /* The packet says again what its frame does: TTL, addresses and tag may be others now. */
 static void enter_egress(struct halo_worker *worker)
 {
+	struct halo_chain *chain = &worker->chain;
 	uint32_t i;
 
-	for (i = 0; i < worker->chain.frames; i++) {
+	for (i = 0; i < chain->frames; i++) {
 		struct halo_packet *packet = &worker->burst[i];
 
 		if (packet->verdict != HALO_VERDICT_TRANSMIT)
 			continue;
 		halo_packet_parse_again(worker->pool, &worker->geometry, packet);
-		add_member(worker, packet);
+		packet->verdict = HALO_VERDICT_NONE;
+		add_member(chain, packet);
 	}
 }
 
@@ -246,8 +256,14 @@ static void enter(struct halo_worker *worker, uint32_t stage)
 	chain->position = 0;
 	chain->members = 0;
 	chain->late = 0;
-	if (chain->count[stage])
-		enter_stage[stage](worker);
+	chain->member[0] = worker->burst;
+	chain->whole = true;
+	chain->changed = false;
+	if (chain->count[stage] == 0)
+		return;
+	enter_stage[stage](worker);
+	/* After all of them: a wide load of what was stored in parts just now would wait for that. */
+	halo_remember_all(worker->pool, chain->member, chain->members, worker->burst, chain->shadow);
 }
 
 /* A hook sent it out of a port. */
@@ -262,14 +278,12 @@ static void leave_ingress(struct halo_worker *worker)
 	struct halo_chain *chain = &worker->chain;
 	uint32_t i;
 
-	for (i = 0; i < chain->members; i++) {
+	for (i = 0; chain->changed && i < chain->members; i++) {
 		struct halo_packet *packet = chain->member[i];
 
 		packet->hooked &= (uint8_t)~HALO_HOOKED_CHANGED; /* it has not been routed yet */
-		if (packet->verdict == HALO_VERDICT_NONE) {
-			packet->interface = HALO_NO_INTERFACE; /* until input has looked at its addresses */
+		if (packet->verdict == HALO_VERDICT_NONE)
 			continue;
-		}
 		packet->plain = 0; /* the short way is for what is not decided */
 		if (packet->ip_version != 4 && packet->ethertype != ETHERTYPE_ARP)
 			packet->interface = HALO_NO_INTERFACE;
@@ -314,7 +328,7 @@ static void leave_forward(struct halo_worker *worker)
 	struct halo_chain *chain = &worker->chain;
 	uint32_t i;
 
-	for (i = 0; i < chain->members; i++)
+	for (i = 0; chain->changed && i < chain->members; i++)
 		note_interface(worker, chain->member[i]);
 	for (i = chain->members - chain->late; i < chain->members; i++)
 		if (chain->member[i]->verdict == HALO_VERDICT_NONE)
@@ -416,12 +430,15 @@ static uint32_t begin(struct halo_worker *worker)
 /* Put the burst in front of the stage where it comes in. */
 static void start(struct halo_worker *worker)
 {
+	static const struct halo_laps untimed; /* hooks are not the stages' time, and have counters of their own */
 	struct halo_chain *chain = &worker->chain;
 
 	halo_stage_parse(worker, chain->frames);
 	if (chain->source != HALO_SOURCE_RX)
 		halo_chain_admit(worker);
-	else if (unlikely(worker->debug))
+	else
+		halo_load_burst(worker, chain->frames, &untimed);
+	if (unlikely(worker->debug) && chain->source == HALO_SOURCE_RX)
 		halo_debug_keep(worker, chain->frames);
 	enter(worker, chain->source == HALO_SOURCE_RX ? HALO_STAGE_INGRESS : chain->source - 1);
 }

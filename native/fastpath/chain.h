@@ -69,10 +69,13 @@ struct halo_chain {
 	uint64_t called_ns;
 	uint32_t members; /* packets that are at the stage */
 	uint32_t late;    /* of them, the last ones: Python will send them on */
+	bool whole;       /* the members lie in a row, and none has been decided */
+	bool changed;     /* by a hook at this stage: some packet, or what becomes of it */
 	uint32_t selected;
 	bool gathered; /* the selection is in scratch */
 	struct halo_packet *member[HALO_WIDE_BURST];
-	struct halo_packet *selection[HALO_WIDE_BURST];
+	struct halo_packet **selection; /* the members, or `some` */
+	struct halo_packet *some[HALO_WIDE_BURST];
 	struct halo_packet scratch[HALO_WIDE_BURST];
 	struct halo_shadow shadow[HALO_WIDE_BURST];
 };
@@ -86,9 +89,11 @@ void halo_chain_admit(struct halo_worker *worker);
 void halo_chain_forget(struct halo_chain *chain);
 void halo_chain_release(struct halo_worker *worker);
 
-/* settle.c, for the chain */
-void halo_remember(const uint8_t *pool, const struct halo_packet *packet, struct halo_shadow *shadow);
-void halo_settle(uint8_t *pool, const struct halo_pool_geometry *geometry, struct halo_packet *packet,
-		 struct halo_shadow *shadow, uint32_t on_error, struct halo_settled *settled);
+/* settle.c, for the chain: packets of a burst that begins at `first`, and so do their shadows */
+void halo_remember_all(const uint8_t *pool, struct halo_packet *const *packets, uint32_t count,
+		       const struct halo_packet *first, struct halo_shadow *shadows);
+void halo_settle_all(uint8_t *pool, const struct halo_pool_geometry *geometry, struct halo_packet *const *packets,
+		     uint32_t count, const struct halo_packet *first, struct halo_shadow *shadows, uint32_t on_error,
+		     struct halo_settled *settled);
 
 #endif

@@ -56,6 +56,7 @@ static bool input_other(struct halo_worker *worker, struct halo_packet *packet)
 	const struct halo_interface *interface;
 	uint16_t number;
 
+	packet->interface = HALO_NO_INTERFACE; /* ingress hooks were told which, whoever it is for */
 	if (packet->port >= HALO_MAX_PORTS) {
 		halo_drop(packet, HALO_DROP_bad_descriptor);
 		return false;
@@ -126,6 +127,8 @@ void halo_stage_input(struct halo_worker *worker, uint32_t count)
 	uint32_t routed = 0;
 	uint32_t i;
 
+	if (unlikely(worker->raw.claims))
+		halo_stage_raw(worker, count);
 	halo_stage_twin(worker, count);
 	worker->root = root;
 	for (i = 0; i < count; i++) {

@@ -222,26 +222,32 @@ void halo_packets_parse(const uint8_t *pool, const struct halo_pool_geometry *ge
 	}
 }
 
+/* In place, and field by field: a copy of the whole would wait for the stores of its parts. */
 enum halo_drop halo_packet_parse_again(const uint8_t *pool, const struct halo_pool_geometry *geometry,
 				       struct halo_packet *packet)
 {
-	struct halo_packet fresh = {
-		.offset = packet->offset, .length = packet->length, .port = packet->port, .flags = packet->flags};
+	struct {
+		uint64_t timestamp_ns;
+		uint32_t next_hop, hash, mark;
+		uint16_t interface, tx_port, tx_interface;
+		uint8_t verdict, reason, injected, hooked;
+	} kept = {packet->timestamp_ns, packet->next_hop, packet->hash,         packet->mark,
+		  packet->interface,    packet->tx_port,  packet->tx_interface, packet->verdict,
+		  packet->reason,       packet->injected, packet->hooked};
 	enum halo_drop reason;
 
-	parse_one((struct place){pool, geometry}, &fresh);
-	reason = fresh.verdict == HALO_VERDICT_DROP ? (enum halo_drop)fresh.reason : HALO_DROP_COUNT;
-	fresh.verdict = packet->verdict;
-	fresh.reason = packet->reason;
-	fresh.interface = packet->interface;
-	fresh.tx_port = packet->tx_port;
-	fresh.tx_interface = packet->tx_interface;
-	fresh.next_hop = packet->next_hop;
-	fresh.hash = packet->hash;
-	fresh.mark = packet->mark;
-	fresh.timestamp_ns = packet->timestamp_ns;
-	fresh.injected = packet->injected;
-	fresh.hooked = packet->hooked;
-	*packet = fresh;
+	parse_one((struct place){pool, geometry}, packet);
+	reason = packet->verdict == HALO_VERDICT_DROP ? (enum halo_drop)packet->reason : HALO_DROP_COUNT;
+	packet->timestamp_ns = kept.timestamp_ns;
+	packet->next_hop = kept.next_hop;
+	packet->hash = kept.hash;
+	packet->mark = kept.mark;
+	packet->interface = kept.interface;
+	packet->tx_port = kept.tx_port;
+	packet->tx_interface = kept.tx_interface;
+	packet->verdict = kept.verdict;
+	packet->reason = kept.reason;
+	packet->injected = kept.injected;
+	packet->hooked = kept.hooked;
 	return reason;
 }

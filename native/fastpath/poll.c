@@ -8,6 +8,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "load.h"
 #include "worker.h"
 
 enum {
@@ -16,6 +17,7 @@ enum {
 	EVENTS = 8,
 	SPIN_PAUSES = 16, /* under a microsecond */
 	TOUCHED_NS = 1000000,
+	MS_NS = 1000000,
 };
 
 static void set_place(struct halo_worker *worker, enum halo_place place)
@@ -65,6 +67,7 @@ static uint32_t follow_life(struct halo_worker *worker)
 /* One burst through the line. Returns how many frames it had, or HALO_RING_BROKEN. */
 static uint32_t run_burst(struct halo_worker *worker)
 {
+	struct halo_laps laps;
 	uint32_t count;
 
 	if (unlikely(worker->chain.busy)) {
@@ -73,18 +76,26 @@ static uint32_t run_burst(struct halo_worker *worker)
 			__atomic_store_n(&worker->slot->status.last_burst_ns, worker->now_ns, __ATOMIC_RELAXED);
 		return count;
 	}
+	laps = halo_laps_start(worker);
 	count = halo_stage_receive(worker);
 	if (count == 0 || count == HALO_RING_BROKEN)
 		return count;
+	halo_load_burst(worker, count, &laps);
+	halo_lap(&laps, HALO_TIMED_RECEIVE);
 	halo_stage_parse(worker, count);
 	if (unlikely(worker->debug))
 		halo_debug_keep(worker, count);
+	halo_lap(&laps, HALO_TIMED_PARSE);
 	halo_stage_input(worker, count);
+	halo_lap(&laps, HALO_TIMED_INPUT);
 	halo_stage_route(worker);
+	halo_lap(&laps, HALO_TIMED_ROUTE);
 	halo_stage_forward(worker);
 	if (unlikely(worker->debug))
 		halo_debug_conclude(worker);
+	halo_lap(&laps, HALO_TIMED_FORWARD);
 	halo_stage_finish(worker, count);
+	halo_lap(&laps, HALO_TIMED_FINISH);
 	__atomic_store_n(&worker->slot->status.last_burst_ns, worker->now_ns, __ATOMIC_RELAXED);
 	return count;
 }
@@ -143,12 +154,44 @@ static bool touches_wait(const struct halo_worker *worker, uint32_t burst)
 					 worker->now_ns - worker->touched_since_ns > TOUCHED_NS);
 }
 
+/* What Python waits for, of raw frames and of blasts. */
+static uint32_t look_at_raw(struct halo_worker *worker, uint32_t burst)
+{
+	uint32_t reasons = 0;
+
+	if (unlikely(halo_raw_is_due(worker, burst)))
+		reasons |= HALO_POLL_RAW;
+	if (unlikely(worker->blasts.ended))
+		reasons |= HALO_POLL_BLAST;
+	return reasons;
+}
+
+/* How long a worker that has found nothing since then may sleep: -1 for ever, 0 not at all. */
+static int64_t time_to_sleep(const struct halo_worker *worker, int64_t deadline_ns, int64_t now, int64_t idle_since_ns)
+{
+	int64_t left_ns = deadline_ns - now;
+	int64_t wait_ns;
+
+	if (left_ns <= 0 || worker->idle_policy == HALO_IDLE_POLL || now - idle_since_ns < worker->spin_ns)
+		return 0;
+	if (likely(!worker->blasts.running))
+		return deadline_ns == INT64_MAX ? -1 : left_ns;
+	/* Sleep is in milliseconds: of a paced one the last part is spent awake, unless that is never to be. */
+	wait_ns = halo_blast_wait_ns(worker);
+	if (worker->idle_policy != HALO_IDLE_SLEEP)
+		wait_ns -= MS_NS - 1;
+	if (wait_ns <= 0)
+		return 0;
+	return wait_ns < left_ns ? wait_ns : left_ns;
+}
+
 /* One turn. Returns the reasons to go back to Python, 0 for none. */
 static uint32_t turn(struct halo_worker *worker, int64_t deadline_ns, int64_t *idle_since_ns)
 {
 	int64_t now = (int64_t)halo_now_ns();
-	uint32_t count = 0;
+	uint32_t count = 0, sent = 0;
 	uint32_t reasons;
+	int64_t sleep_ns;
 
 	worker->now_ns = (uint64_t)now;
 	show_progress(worker);
@@ -157,6 +200,8 @@ static uint32_t turn(struct halo_worker *worker, int64_t deadline_ns, int64_t *i
 		reasons |= HALO_POLL_EPOCH;
 	if (worker->enabled)
 		count = run_burst(worker);
+	if (unlikely(worker->blasts.running))
+		sent = halo_blast_serve(worker);
 	if (count == HALO_RING_BROKEN) {
 		worker->enabled = false;
 		return reasons | HALO_POLL_BROKEN;
@@ -170,12 +215,13 @@ static uint32_t turn(struct halo_worker *worker, int64_t deadline_ns, int64_t *i
 		reasons |= HALO_POLL_DATAGRAMS;
 	if (unlikely(touches_wait(worker, count)))
 		reasons |= HALO_POLL_TOUCHED;
-	if (count) {
+	reasons |= look_at_raw(worker, count);
+	if (count | sent) {
 		*idle_since_ns = now;
-	} else if (!reasons && deadline_ns > now && worker->idle_policy != HALO_IDLE_POLL &&
-		   now - *idle_since_ns >= worker->spin_ns) {
-		return sleep_once(worker, deadline_ns == INT64_MAX ? -1 : deadline_ns - now);
 	} else {
+		sleep_ns = reasons ? 0 : time_to_sleep(worker, deadline_ns, now, *idle_since_ns);
+		if (sleep_ns)
+			return sleep_once(worker, sleep_ns);
 		spin_briefly(worker);
 	}
 	if (now >= worker->next_fd_look_ns) {
@@ -208,6 +254,7 @@ static void start_poll(struct halo_worker *worker)
 	forget_touched(worker);
 	set_place(worker, HALO_PLACE_NATIVE);
 	__atomic_store_n(&worker->slot->status.epoch, worker->epoch, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&worker->slot->worker.neighbors, halo_worker_neighbor_count(worker), __ATOMIC_RELAXED);
 	halo_worker_flush(worker);
 }
 
@@ -221,6 +268,7 @@ int halo_worker_poll(struct halo_worker *worker, int64_t timeout_ns, struct halo
 	if (halo_worker_held(worker)) /* Python owes us an answer to each punt before the next burst */
 		return -EBUSY;
 	start_poll(worker);
+	halo_load_lag(worker, (uint64_t)start);
 	halo_share_settle(&worker->share, (uint64_t)start);
 	do {
 		turns++;
@@ -241,7 +289,12 @@ int halo_worker_poll(struct halo_worker *worker, int64_t timeout_ns, struct halo
 	halo_chain_show(worker, result);
 	if (worker->touched_count)
 		result->reasons |= HALO_POLL_TOUCHED;
+	if (worker->raw.ready)
+		result->reasons |= HALO_POLL_RAW;
+	halo_raw_told(worker);
+	worker->blasts.ended = false;
 	if (worker->punt_count)
 		halo_share_start(&worker->share);
+	worker->left_ns = halo_now_ns();
 	return (int)worker->punt_count;
 }

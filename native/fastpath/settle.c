@@ -35,11 +35,10 @@ struct shadow {
 
 static_assert(sizeof(struct shadow) == sizeof(struct halo_shadow), "as the header says");
 
-/* Of the first line, what may change without a word: verdict, reason, tx_port, mark. */
+/* Of the first line, what may change without a word: verdict, reason, mark. */
 static const struct halo_packet free_fields = {
 	.verdict = 0xff,
 	.reason = 0xff,
-	.tx_port = 0xffff,
 	.mark = UINT32_MAX,
 };
 
@@ -83,9 +82,13 @@ static inline void remember(const uint8_t *pool, const struct halo_packet *packe
 	memcpy(shadow->header, frame + HEADER_START, shadow->header_octets);
 }
 
-void halo_remember(const uint8_t *pool, const struct halo_packet *packet, struct halo_shadow *shadow)
+void halo_remember_all(const uint8_t *pool, struct halo_packet *const *packets, uint32_t count,
+		       const struct halo_packet *first, struct halo_shadow *shadows)
 {
-	remember(pool, packet, inside(shadow));
+	uint32_t i;
+
+	for (i = 0; i < count; i++)
+		remember(pool, packets[i], inside(&shadows[packets[i] - first]));
 }
 
 void halo_packets_remember(const uint8_t *pool, const struct halo_packet *packets, uint32_t count,
@@ -100,16 +103,16 @@ void halo_packets_remember(const uint8_t *pool, const struct halo_packet *packet
 /* ---- after ---------------------------------------------------------------------------------------------------- */
 
 /* Whether nothing was changed that settling is about, and nothing decided. */
-static inline bool is_untouched(const uint8_t *frame, const struct halo_packet *packet, const struct shadow *shadow)
+static inline bool is_untouched(const uint8_t *pool, const struct halo_packet *packet, const struct shadow *shadow)
 {
+	const uint8_t *frame = pool + offset_before(shadow);
 	const uint8_t *line = (const uint8_t *)packet;
 	pair differs;
 
 	if (unlikely(packet->verdict != HALO_VERDICT_NONE || shadow->header_octets != HEADER_OCTETS))
 		return false;
 	differs = (load_pair(line) ^ load_pair(shadow->line)) & ~load_pair(&free_fields);
-	differs |=
-		(load_pair(line + 16) ^ load_pair(shadow->line + 16)) & ~load_pair((const uint8_t *)&free_fields + 16);
+	differs |= load_pair(line + 16) ^ load_pair(shadow->line + 16);
 	differs |=
 		(load_pair(line + 32) ^ load_pair(shadow->line + 32)) & ~load_pair((const uint8_t *)&free_fields + 32);
 	differs |= load_pair(line + 48) ^ load_pair(shadow->line + 48);
@@ -134,6 +137,7 @@ static void drop_by(struct halo_packet *packet, enum halo_drop reason, struct ha
 	halo_drop(packet, reason);
 	packet->hooked |= HALO_HOOKED_DECIDED;
 	settled->dropped++;
+	settled->decided++;
 }
 
 /* The frame may start and end elsewhere in its buffer, behind the metadata. */
@@ -355,6 +359,7 @@ static void settle_other(uint8_t *pool, const struct halo_pool_geometry *geometr
 	case HALO_VERDICT_CONSUME:
 		packet->verdict = HALO_VERDICT_CONSUME;
 		packet->hooked |= HALO_HOOKED_DECIDED;
+		settled->decided++;
 		return;
 	case HALO_VERDICT_NONE:
 	case HALO_VERDICT_PUNT:
@@ -367,23 +372,25 @@ static void settle_other(uint8_t *pool, const struct halo_pool_geometry *geometr
 		return;
 	packet->verdict = wish.verdict;
 	packet->hooked |= HALO_HOOKED_DECIDED;
+	settled->decided++;
 	if (wish.verdict == HALO_VERDICT_TRANSMIT)
 		packet->tx_port = wish.tx_port;
 }
 
-static inline void settle(uint8_t *pool, const struct halo_pool_geometry *geometry, struct halo_packet *packet,
-			  const struct shadow *shadow, uint32_t on_error, struct halo_settled *settled)
+void halo_settle_all(uint8_t *pool, const struct halo_pool_geometry *geometry, struct halo_packet *const *packets,
+		     uint32_t count, const struct halo_packet *first, struct halo_shadow *shadows, uint32_t on_error,
+		     struct halo_settled *settled)
 {
-	if (unlikely(!is_untouched(pool + offset_before(shadow), packet, shadow)))
-		return settle_other(pool, geometry, packet, shadow, on_error, settled);
-	memcpy((uint8_t *)packet + offsetof(struct halo_packet, tx_port), /* a port without the verdict to go there */
-	       shadow->line + offsetof(struct halo_packet, tx_port), sizeof(packet->tx_port));
-}
+	uint32_t i;
 
-void halo_settle(uint8_t *pool, const struct halo_pool_geometry *geometry, struct halo_packet *packet,
-		 struct halo_shadow *shadow, uint32_t on_error, struct halo_settled *settled)
-{
-	settle(pool, geometry, packet, inside(shadow), on_error, settled);
+	for (i = 0; i < count; i++) {
+		struct shadow *shadow = inside(&shadows[packets[i] - first]);
+
+		if (likely(is_untouched(pool, packets[i], shadow)))
+			continue;
+		settle_other(pool, geometry, packets[i], shadow, on_error, settled);
+		remember(pool, packets[i], shadow); /* for the next hook */
+	}
 }
 
 void halo_packets_settle(uint8_t *pool, const struct halo_pool_geometry *geometry, struct halo_packet *packets,
@@ -392,9 +399,12 @@ void halo_packets_settle(uint8_t *pool, const struct halo_pool_geometry *geometr
 {
 	uint32_t i;
 
-	for (i = 0; i < count; i++)
-		settle(pool, geometry, &packets[i], (const struct shadow *)(const void *)&shadows[i], on_error,
-		       settled);
+	for (i = 0; i < count; i++) {
+		const struct shadow *shadow = (const struct shadow *)(const void *)&shadows[i];
+
+		if (!is_untouched(pool, &packets[i], shadow))
+			settle_other(pool, geometry, &packets[i], shadow, on_error, settled);
+	}
 }
 
 /* ---- checksums made anew -------------------------------------------------------------------------------------- */

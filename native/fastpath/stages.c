@@ -1,20 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* For bench: the stages that a poll runs, one after the other, and what each took. */
+#include "load.h"
 #include "worker.h"
-
-static uint64_t cycles_now(void)
-{
-#if defined(__x86_64__)
-	return __builtin_ia32_rdtsc();
-#else
-	return halo_now_ns();
-#endif
-}
 
 /* Adds what has passed since the last call. */
 static void note(uint64_t *sum, uint64_t *last)
 {
-	uint64_t now = cycles_now();
+	uint64_t now = halo_cycles_now();
 
 	*sum += now - *last;
 	*last = now;
@@ -28,7 +20,7 @@ int64_t halo_bench_stages(struct halo_worker *worker, uint32_t bursts, uint64_t 
 
 	worker->now_ns = halo_now_ns();
 	for (; bursts; bursts--) {
-		last = cycles_now();
+		last = halo_cycles_now();
 		count = halo_stage_receive(worker);
 		if (count == 0 || count == HALO_RING_BROKEN)
 			break;

@@ -112,7 +112,8 @@ static enum whose whose(const struct halo_worker *worker, const struct halo_twin
 /* What is no frame at all stays a drop, and what another worker has handed over, or a hook has decided, was decided there. */
 static bool is_decided(const struct halo_packet *packet)
 {
-	if ((packet->flags & HALO_DESCRIPTOR_HANDED) || (packet->hooked & HALO_HOOKED_DECIDED))
+	if ((packet->flags & HALO_DESCRIPTOR_HANDED) || (packet->hooked & HALO_HOOKED_DECIDED) ||
+	    packet->verdict == HALO_VERDICT_RAW)
 		return true;
 	return packet->verdict == HALO_VERDICT_DROP &&
 	       (packet->reason == HALO_DROP_bad_descriptor || packet->reason == HALO_DROP_runt);
@@ -122,6 +123,7 @@ static bool is_decided(const struct halo_packet *packet)
 static void pass(struct halo_packet *packet, uint16_t port)
 {
 	packet->plain = 0;
+	packet->interface = HALO_NO_INTERFACE;
 	halo_send(packet, port);
 }
 

@@ -11,16 +11,13 @@
 
 enum { ETHERTYPE_VLAN = 0x8100, ETHERTYPE_ARP = 0x0806 };
 
-static inline bool halo_tx_put(struct halo_worker *worker, struct halo_descriptor descriptor)
+bool halo_tx_find_room(struct halo_worker *worker)
 {
-	if (unlikely(worker->tx_pending == worker->tx_room)) {
-		uint32_t room = halo_ring_reserve(&worker->tx, worker->tx_pending + HALO_BURST);
+	uint32_t room = halo_ring_reserve(&worker->tx, worker->tx_pending + HALO_BURST);
 
-		if (room == HALO_RING_BROKEN || room <= worker->tx_pending)
-			return false;
-		worker->tx_room = room;
-	}
-	halo_ring_put(&worker->tx, worker->tx_pending++, descriptor);
+	if (room == HALO_RING_BROKEN || room <= worker->tx_pending)
+		return false;
+	worker->tx_room = room;
 	return true;
 }
 
@@ -153,6 +150,11 @@ static void finish_other(struct halo_worker *worker, struct halo_packet *packet,
 	case HALO_VERDICT_CONSUME:
 		tally->consumed++;
 		break;
+	case HALO_VERDICT_RAW:
+		if (likely(halo_raw_keep(worker, packet)))
+			return;
+		halo_count(&worker->slot->worker.drops[HALO_DROP_raw_queue_full], 1);
+		break;
 	default:
 		halo_count(&worker->slot->worker.drops[packet->reason], 1);
 		break;
@@ -226,7 +228,7 @@ static int take_punt(struct halo_worker *worker, uint32_t i)
 }
 
 /* By which interface a frame of Python's leaves, its octets say. */
-static void count_on_interface(struct halo_worker *worker, struct halo_descriptor descriptor)
+void halo_tx_count_interface(struct halo_worker *worker, struct halo_descriptor descriptor)
 {
 	const uint8_t *frame = worker->pool + descriptor.offset;
 	uint16_t vlan = 0, number;
@@ -248,7 +250,7 @@ void halo_send_past_hooks(struct halo_worker *worker, struct halo_descriptor des
 {
 	if (!put_or_lose(worker, descriptor))
 		return;
-	count_on_interface(worker, descriptor);
+	halo_tx_count_interface(worker, descriptor);
 	halo_count(&worker->slot->worker.tx_frames, 1);
 	halo_count(&worker->slot->worker.tx_octets, descriptor.length);
 }

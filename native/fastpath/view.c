@@ -50,6 +50,7 @@ void halo_view_open(const uint8_t *pool, struct halo_packet *packets, uint32_t c
 		uint16_t tcp = packet->ip_protocol == PROTOCOL_TCP ? 0xffff : 0;
 		uint16_t udp = packet->ip_protocol == PROTOCOL_UDP ? 0xffff : 0;
 
+		packet->shown_protocol = packet->ip_protocol;
 		packet->tcp_src_port = packet->src_port & tcp;
 		packet->tcp_dst_port = packet->dst_port & tcp;
 		packet->udp_src_port = packet->src_port & udp;
@@ -66,10 +67,10 @@ void halo_view_close(struct halo_packet *packets, uint32_t count)
 	for (i = 0; i < count; i++) {
 		struct halo_packet *packet = &packets[i];
 
-		if (packet->ip_protocol == PROTOCOL_TCP) {
+		if (packet->shown_protocol == PROTOCOL_TCP) {
 			packet->src_port = packet->tcp_src_port;
 			packet->dst_port = packet->tcp_dst_port;
-		} else if (packet->ip_protocol == PROTOCOL_UDP) {
+		} else if (packet->shown_protocol == PROTOCOL_UDP) {
 			packet->src_port = packet->udp_src_port;
 			packet->dst_port = packet->udp_dst_port;
 		}

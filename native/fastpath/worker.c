@@ -60,6 +60,7 @@ void halo_attach_rings(struct halo_worker *worker)
 	halo_count(&slot->worker.drops[HALO_DROP_punt_lost], slot->worker.held);
 	halo_count(&slot->worker.held, -slot->worker.held);
 	memset(worker->punt_open, 0, sizeof(worker->punt_open));
+	halo_raw_forget(worker);
 	__atomic_store_n(&slot->status.ring_generation, worker->generation, __ATOMIC_RELEASE);
 	HALO_HOOK("worker.attached");
 }
@@ -107,14 +108,20 @@ static int set_up_fib(struct halo_worker *worker, const struct halo_fib *fib)
 	return 0;
 }
 
+/* Workers that ended while an application may have had views of their packets; the process ends soon. */
+static struct halo_worker *kept;
+
 static void destroy(struct halo_worker *worker)
 {
 	if (worker->fib_is_ours)
 		munmap((void *)(uintptr_t)worker->fib, sizeof(*worker->fib));
 	halo_neighbors_free(&worker->neighbors);
-	if (worker->chain.ages) /* an application may have kept views of packets, and its process ends soon */
-		return;
 	halo_sockets_free(worker);
+	if (worker->chain.ages) {
+		worker->next_kept = kept;
+		kept = worker;
+		return;
+	}
 	free(worker);
 }
 
@@ -156,6 +163,8 @@ void halo_worker_detach(struct halo_worker *worker)
 		if (worker->punt_open[i])
 			halo_worker_finish_punt(worker, i, HALO_DROP_punt_lost);
 	halo_sockets_close(worker);
+	halo_raw_close(worker);
+	halo_blast_close(worker);
 	halo_chain_end(worker);
 	halo_worker_flush(worker);
 	__atomic_store_n(&worker->slot->status.epoch, 0, __ATOMIC_RELEASE);

@@ -12,8 +12,10 @@
 #include <halo/ring.h>
 
 #include "addresses.h"
+#include "blast.h"
 #include "chain.h"
 #include "neighbors.h"
+#include "raw.h"
 #include "share.h"
 #include "sockets.h"
 #include "tokens.h"
@@ -86,7 +88,9 @@ struct halo_worker {
 	uint32_t tx_pending; /* put on tx, not yet submitted */
 	uint32_t tx_room;    /* reserved since the last submit */
 
-	uint64_t now_ns; /* of the current burst */
+	uint64_t now_ns;  /* of the current burst */
+	uint64_t left_ns; /* when the last poll went back to Python; 0: there was none */
+	uint64_t bursts;  /* that had frames */
 	int64_t next_fd_look_ns;
 	uint64_t epoch;
 	struct halo_port_entry port[PORT_ENTRIES];
@@ -123,6 +127,10 @@ struct halo_worker {
 
 	struct halo_sockets *sockets;
 	struct halo_datagrams *datagrams;
+	struct halo_raw raw;
+	struct halo_blasts blasts;
+
+	struct halo_worker *next_kept; /* of those whose memory outlives them */
 
 	bool has_twins;
 	struct halo_twin twin[HALO_MAX_PORTS];
@@ -243,7 +251,18 @@ void halo_send_past_hooks(struct halo_worker *worker, struct halo_descriptor des
 /* Put a buffer on tx for the driver to have back; it is counted by who does that. */
 void halo_release(struct halo_worker *worker, struct halo_descriptor descriptor);
 void halo_copy(struct halo_worker *worker, const struct halo_packet *packet, uint16_t port);
+bool halo_tx_find_room(struct halo_worker *worker);
+void halo_tx_count_interface(struct halo_worker *worker, struct halo_descriptor descriptor);
 void halo_tx_submit(struct halo_worker *worker);
 void halo_ring_doorbell(struct halo_worker *worker);
+
+/* False: the ring has no room, or its indices make no sense. */
+static inline bool halo_tx_put(struct halo_worker *worker, struct halo_descriptor descriptor)
+{
+	if (unlikely(worker->tx_pending == worker->tx_room) && !halo_tx_find_room(worker))
+		return false;
+	halo_ring_put(&worker->tx, worker->tx_pending++, descriptor);
+	return true;
+}
 
 #endif

@@ -679,6 +679,8 @@ static void neighbor_arguments(void)
 	CHECK_EQUAL(halo_worker_remove_neighbor(rig.worker, OUTSIDE, FAR), -ENOENT);
 	CHECK_EQUAL(halo_worker_remove_neighbor(rig.worker, UINT32_MAX, HOST), -ENOENT);
 	CHECK_EQUAL(halo_worker_neighbor_count(rig.worker), 2);
+	rig_poll();
+	CHECK_EQUAL(rig.slot->worker.neighbors, 2);
 	make();
 	check_sent(OUTSIDE, host_mac);
 	CHECK_EQUAL(halo_worker_remove_neighbor(rig.worker, OUTSIDE, HOST), 0);

@@ -846,9 +846,78 @@ static void every_reason_was_seen(void)
 	CHECK(reason_seen[HALO_DROP_originate_too_long]);
 }
 
+/* ---- how the worker gets along -------------------------------------------------------------------------------- */
+
+static void bursts_are_counted_by_size(void)
+{
+	static const uint32_t sizes[] = {1, 2, 3, 4, 63, 64};
+	static const uint64_t expected[HALO_BURST_BUCKETS] = {[1] = 1, [2] = 2, [3] = 1, [6] = 1, [7] = 1};
+	const struct halo_worker_load *load;
+	uint32_t i, count;
+
+	open_plain();
+	load = &rig.slot->load;
+	for (i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+		for (count = 0; count < sizes[i]; count++)
+			rig_deliver(&request, 0, 0);
+		rig_poll();
+		rig_collect();
+	}
+	for (i = 0; i < HALO_BURST_BUCKETS; i++)
+		CHECK_EQUAL(load->burst[i], expected[i]);
+	CHECK_EQUAL(load->rx_depth_max, 64);
+	rig_close();
+}
+
+static void one_burst_of_many_is_timed(void)
+{
+	const struct halo_worker_load *load;
+	uint32_t i;
+
+	open_plain();
+	load = &rig.slot->load;
+	for (i = 0; i < 2 * HALO_TIMED_EVERY + 1; i++) {
+		rig_deliver(&request, 0, 0);
+		rig_poll();
+		rig_collect();
+		CHECK_EQUAL(load->timed_bursts, 1 + i / HALO_TIMED_EVERY);
+		CHECK_EQUAL(load->timed_frames, load->timed_bursts);
+	}
+	for (i = 0; i < HALO_TIMED_STAGES; i++)
+		CHECK((load->cycles[i] != 0) == (i < HALO_TIMED_COUNT), "cycles of stage %u", i);
+	rig_close();
+}
+
+static void time_that_python_keeps_us(void)
+{
+	const struct timespec pause = {.tv_nsec = 5000000};
+	struct halo_worker_load before;
+	const struct halo_worker_load *load;
+	uint64_t times = 0;
+	uint32_t i;
+
+	open_plain();
+	load = &rig.slot->load;
+	rig_poll();
+	before = *load;
+	nanosleep(&pause, NULL);
+	rig_poll();
+	CHECK_EQUAL(load->lag_max_ns, load->lag_ns - before.lag_ns);
+	CHECK(load->lag_max_ns >= 5000000, "5 ms are %lu ns", (unsigned long)load->lag_max_ns);
+	for (i = 13; i < HALO_LAG_BUCKETS; i++) /* 5 ms are 4,882 units, which are 13 bits */
+		times += load->lag[i] - before.lag[i];
+	CHECK_EQUAL(times, 1);
+	rig_poll();
+	CHECK(load->lag_ns > before.lag_ns + load->lag_max_ns, "the next one is not added");
+	rig_close();
+}
+
 int main(int argc, char **argv)
 {
 	static const struct row rows[] = {
+		{"bursts_are_counted_by_size", bursts_are_counted_by_size},
+		{"one_burst_of_many_is_timed", one_burst_of_many_is_timed},
+		{"time_that_python_keeps_us", time_that_python_keeps_us},
 		{"attach_to_something_else", attach_to_something_else},
 		{"attach_at_the_indices_found", attach_at_the_indices_found},
 		{"poll_reasons", poll_reasons},

@@ -33,6 +33,8 @@ SOURCES = {
     "twin_test": [*RIG, *FASTPATH],
     "input_test": [*RIG, *FASTPATH],
     "socket_test": [*RIG, *FASTPATH],
+    "raw_test": [*RIG, *FASTPATH],
+    "blast_test": [*RIG, *FASTPATH],
     "worker_test": [*RIG, *FASTPATH],
 }
 TIMEOUT_S = 180
@@ -94,6 +96,8 @@ def test_every_program_is_run() -> None:
         "route_test",
         "twin_test",
         "worker_test",
+        "raw_test",
+        "blast_test",
     ],
 )
 def test_rows(build: Build, program: str, flavour: str) -> None:

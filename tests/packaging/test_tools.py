@@ -141,3 +141,23 @@ def test_namespace_without_root_is_root_of_its_own_network(commands: Commands) -
         assert [line.split()[:2] for line in links.splitlines()] == [["lo", "UNKNOWN"], ["halo0", "DOWN"]]
         process.communicate("end\n")
     assert not Path("/dev/shm/halo-mp.test").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "last"),
+    [
+        ("echo '== 2 passed in 61.00s (0:01:01) =='", r"== 2 passed in 61\.00s \(0:01:01\) =="),
+        (
+            "echo '== 1 failed in 1.00s =='; echo 'make: *** [test] Error 1'; exit 2",
+            r"== 1 failed in 1\.00s ==",
+        ),
+        ("echo 'no compiler'; exit 2", r"=+ 1 error in \d+\.00s =+"),
+    ],
+    ids=["passed", "failed", "no tests"],
+)
+def test_ci_says_last_how_the_tests_went(commands: Commands, make: str, last: str) -> None:
+    commands.stand_in(make=make)
+    done = commands.run(TOOLS.parent / ".ci" / "run")
+    assert (done.returncode == 0) == ("exit" not in make)
+    assert re.fullmatch(last, done.stdout.splitlines()[-1])
+    assert commands.called("make") == ["make test"]

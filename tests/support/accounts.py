@@ -17,7 +17,7 @@ from halo_mp.shm.layout import MAX_PORTS, RegionKind
 from tests.support.instance import Instance
 from tests.support.namespace import wait_until
 
-_GAUGES = ("held", "outstanding")
+_GAUGES = ("held", "outstanding", "sockets", "neighbors")
 _SETTLE_TIMEOUT_S = 5.0
 
 

@@ -17,7 +17,7 @@ from tests.support.accounts import imbalances
 from tests.support.instance import Instance
 from tests.support.namespace import wait_until
 
-_GAUGES = ("held", "outstanding")
+_GAUGES = ("held", "outstanding", "sockets", "neighbors")
 _TAP_QUEUE = 1023
 """Buffers that a receive queue of net_tap keeps ready: it takes one descriptor less than readv(2) can fill."""
 

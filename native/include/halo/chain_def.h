@@ -45,6 +45,7 @@ struct halo_settled {
 	uint64_t dropped;
 	uint64_t rewritten;
 	uint64_t errors;
+	uint64_t decided; /* dropped or not */
 	uint64_t trimmed; /* octets by which frames have become shorter; may be "negative" */
 };
 

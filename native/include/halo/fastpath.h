@@ -6,6 +6,7 @@
 #include <halo/layout.h>
 #include <halo/packet_def.h>
 #include <halo/fastpath_def.h>
+#include <halo/raw_def.h>
 #include <halo/chain_def.h>
 #include <halo/view_def.h>
 #include <halo/socket_def.h>

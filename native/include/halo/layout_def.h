@@ -11,7 +11,7 @@
  */
 
 enum halo_constant {
-	HALO_LAYOUT_VERSION = 6,
+	HALO_LAYOUT_VERSION = 7,
 	HALO_BOOT_ID_OCTETS = 16,
 	/* pool */
 	HALO_CHUNK_OCTETS = 2097152, /* buffers never cross a chunk, whatever the page size */
@@ -35,6 +35,10 @@ enum halo_constant {
 	HALO_MAX_SOCKETS = 16384, /* of all workers together */
 	HALO_SPARE_SIZE = 512,    /* entries of a slot's spare ring */
 	HALO_DROP_LIMIT = 128,    /* room for drop reasons in each counter block */
+	HALO_BURST_BUCKETS = 16,
+	HALO_LAG_BUCKETS = 24,
+	HALO_TIMED_STAGES = 16, /* room for them */
+	HALO_TIMED_EVERY = 64,  /* bursts: one of so many is timed */
 };
 
 enum halo_region_kind {
@@ -220,8 +224,9 @@ struct halo_worker_counters {
 	uint64_t raw_frames;       /* given to the application as they came */
 	uint64_t app_errors; /* exceptions of the application that cost no packet: of its timers, tasks, protocols */
 	uint64_t sockets;    /* gauge: that this worker has */
+	uint64_t neighbors;  /* gauge: that this worker knows, or looks for */
 	uint64_t drops[HALO_DROP_LIMIT];
-	uint8_t pad[48];
+	uint8_t pad[40];
 };
 
 enum halo_hook_state {
@@ -242,6 +247,32 @@ struct halo_hook_counters {
 	uint64_t rewritten;
 	uint64_t errors; /* exceptions, and verdicts that there are not */
 	uint64_t busy_ns;
+	uint8_t pad[24];
+};
+
+enum halo_timed_stage {
+	HALO_TIMED_RECEIVE = 0,
+	HALO_TIMED_PARSE = 1,
+	HALO_TIMED_INPUT = 2,
+	HALO_TIMED_ROUTE = 3,
+	HALO_TIMED_FORWARD = 4,
+	HALO_TIMED_FINISH = 5,
+	HALO_TIMED_COUNT = 6,
+};
+
+/*
+ * How the worker gets along. Writer: the worker. Bucket i of a distribution has what needs i bits: 0, 1, 2 to 3, 4 to 7 ...
+ * Cycles are of the time stamp counter.
+ */
+struct halo_worker_load {
+	uint64_t burst[HALO_BURST_BUCKETS]; /* bursts taken from the rx ring, by their frames */
+	uint64_t lag[HALO_LAG_BUCKETS];     /* times that Python kept the worker, in units of 1,024 ns */
+	uint64_t lag_ns;                    /* all of them together */
+	uint64_t lag_max_ns;
+	uint64_t rx_depth_max;              /* frames that waited on the rx ring when a burst was taken from it */
+	uint64_t timed_bursts;              /* one of HALO_TIMED_EVERY */
+	uint64_t timed_frames;              /* of these bursts */
+	uint64_t cycles[HALO_TIMED_STAGES]; /* of these bursts, by enum halo_timed_stage */
 	uint8_t pad[24];
 };
 
@@ -290,6 +321,7 @@ struct halo_slot {
 	struct halo_driver_counters driver;
 	struct halo_interface_counters interface[HALO_MAX_INTERFACES];
 	struct halo_hook_counters hook[HALO_MAX_HOOKS];
+	struct halo_worker_load load;
 	/* then the descriptors of rx, tx and spare, where geometry says */
 };
 

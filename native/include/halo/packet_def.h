@@ -64,5 +64,6 @@ struct halo_packet {
 	uint16_t tcp_dst_port;
 	uint16_t udp_src_port;
 	uint16_t udp_dst_port;
-	uint8_t reserved2[22];
+	uint8_t shown_protocol; /* whose ports these are, whatever the hook makes of ip_protocol */
+	uint8_t reserved2[21];
 };
