@@ -30,11 +30,11 @@ BENCHMARKS: dict[str, tuple[Callable[[int], list[Row]], str]] = {
         hooks.run,
         "frames per second past a hook in Python, in three forms; against none, dpkt, Scapy",
     ),
-    "tx": (tx.run, "frames per second that Python sends from a template, and whether a pace is kept"),
     "udp": (
         udp.run,
         "datagrams per second sent back, in three forms; against asyncio on a kernel socket",
     ),
+    "tx": (tx.run, "frames per second that Python sends from a template, and whether a pace is kept"),
     "idle": (idle.run, "processor time of an idle instance"),
     "ping": (ping.run, "round trip time over TAP, against dpdk-testpmd icmpecho"),
     "start": (start.run, "time from exec to the first echo reply, and the memory of a worker"),

@@ -24,9 +24,9 @@ ffi.cdef(
         "fastpath_def.h",
         "chain_def.h",
         "view_def.h",
-        "socket_def.h",
         "raw_def.h",
         "fib_def.h",
+        "socket_def.h",
     )
 )
 # Inline functions of halo/flow.h.

@@ -358,6 +358,7 @@ class Worker:
             )
             self.stop(EXIT_FAULT)
             return
+        self._working = True  # from here on: until that work is done there is no other poll
         self._loop.call_soon(self._work, reasons)
 
     def _turn(self, timeout_ns: int) -> bool:

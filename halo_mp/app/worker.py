@@ -105,13 +105,6 @@ class Worker:
         self.hooks = Hooks(backend)
         self._backend = backend
 
-    def port(self, number: int) -> Port:
-        """Return a port, for raw frames and for bursts from templates; always the same object for a number.
-
-        It need not be one of `ports`: frames leave by any port. Raises ValueError for a number that no port has.
-        """
-        return self._backend.open_port(number)
-
     def send_udp(
         self,
         payload: bytes | bytearray | memoryview,
@@ -138,6 +131,13 @@ class Worker:
         )
         frame = EthernetFrame(_NO_STATION, _NO_STATION, ETHERTYPE_IPV4, packet.emit())
         return self._backend.inject(Stage.FORWARD, self.ports[0], frame.emit())
+
+    def port(self, number: int) -> Port:
+        """Return a port, for raw frames and for bursts from templates; always the same object for a number.
+
+        It need not be one of `ports`: frames leave by any port. Raises ValueError for a number that no port has.
+        """
+        return self._backend.open_port(number)
 
     def inject(self, stage: StageName | Stage, frame: bytes | bytearray | memoryview, *, port: int) -> bool:
         """Put an Ethernet frame in at a stage, and say whether there was room for it.

@@ -260,6 +260,26 @@ class Watch(TypedDict):
     more: bool
 
 
+class SocketsOpen(TypedDict):
+    """Worker → supervisor: it has these sockets too, each number, address, port, peer, peer's port, protocol, flags.
+
+    ``first``: instead of all that it has said before.
+    """
+
+    type: Literal["sockets.open"]
+    first: NotRequired[bool]
+    sockets: list[list[int]]
+
+
+class SocketNumbers(TypedDict):
+    """`sockets.close`: worker → supervisor. `sockets.accepted`: supervisor → worker, they stand in the tables now.
+    `sockets.refused`: another worker has their place.
+    """
+
+    type: Literal["sockets.close", "sockets.accepted", "sockets.refused"]
+    numbers: list[int]
+
+
 class Echo(TypedDict):
     """Supervisor → worker, a request: ping, and reply with `outcomes` once the last request has ended.
 

@@ -116,12 +116,12 @@ static void destroy(struct halo_worker *worker)
 	if (worker->fib_is_ours)
 		munmap((void *)(uintptr_t)worker->fib, sizeof(*worker->fib));
 	halo_neighbors_free(&worker->neighbors);
+	halo_sockets_free(worker);
 	if (worker->chain.ages) {
 		worker->next_kept = kept;
 		kept = worker;
 		return;
 	}
-	halo_sockets_free(worker);
 	free(worker);
 }
 
@@ -162,9 +162,9 @@ void halo_worker_detach(struct halo_worker *worker)
 	for (i = 0; i < worker->punt_count; i++)
 		if (worker->punt_open[i])
 			halo_worker_finish_punt(worker, i, HALO_DROP_punt_lost);
+	halo_sockets_close(worker);
 	halo_raw_close(worker);
 	halo_blast_close(worker);
-	halo_sockets_close(worker);
 	halo_chain_end(worker);
 	halo_worker_flush(worker);
 	__atomic_store_n(&worker->slot->status.epoch, 0, __ATOMIC_RELEASE);

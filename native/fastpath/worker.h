@@ -125,12 +125,12 @@ struct halo_worker {
 	uint32_t punt_count;
 	uint32_t punts_open;
 
+	struct halo_sockets *sockets;
+	struct halo_datagrams *datagrams;
 	struct halo_raw raw;
 	struct halo_blasts blasts;
 
 	struct halo_worker *next_kept; /* of those whose memory outlives them */
-	struct halo_sockets *sockets;
-	struct halo_datagrams *datagrams;
 
 	bool has_twins;
 	struct halo_twin twin[HALO_MAX_PORTS];

@@ -245,6 +245,17 @@ def test_own_sockets_talk_to_each_other(remotes: tuple[Remote, Remote]) -> None:
     assert sizes == [1, 1000, 9000]
 
 
+def test_packet_of_any_flow_is_routed(remotes: tuple[Remote, Remote], sockets: Sockets) -> None:
+    peer = sockets(KERNEL[1], 7016)
+    peer.setsockopt(socket.IPPROTO_IP, 12, 1)  # IP_RECVTTL
+    for remote in remotes:
+        body = "return worker.send_udp(b'of a stranger', src=('10.77.1.99', 5), dst=('10.77.1.2', 7016))"
+        assert remote.run(body) is True
+        data, ancillary, _, source = peer.recvmsg(100, 100)
+        assert (data, source) == (b"of a stranger", ("10.77.1.99", 5))
+        assert int.from_bytes(ancillary[0][2][:4], "little") == 64
+
+
 # ---- to all
 
 

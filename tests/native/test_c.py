@@ -32,9 +32,9 @@ SOURCES = {
     "route_test": [*RIG, *FASTPATH],
     "twin_test": [*RIG, *FASTPATH],
     "input_test": [*RIG, *FASTPATH],
+    "socket_test": [*RIG, *FASTPATH],
     "raw_test": [*RIG, *FASTPATH],
     "blast_test": [*RIG, *FASTPATH],
-    "socket_test": [*RIG, *FASTPATH],
     "worker_test": [*RIG, *FASTPATH],
 }
 TIMEOUT_S = 180
