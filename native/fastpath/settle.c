@@ -42,6 +42,14 @@ static const struct halo_packet free_fields = {
 	.mark = UINT32_MAX,
 };
 
+/* And what changes nothing but itself and the header's checksum. */
+static const struct halo_packet small_fields = {
+	.ttl = 0xff,
+	.tos = 0xff,
+};
+static_assert(offsetof(struct halo_packet, ttl) / 16 == 1 && offsetof(struct halo_packet, tos) / 16 == 1,
+	      "both are in the second pair of words");
+
 static inline struct shadow *inside(struct halo_shadow *shadow)
 {
 	return (struct shadow *)(void *)shadow;
@@ -102,23 +110,33 @@ void halo_packets_remember(const uint8_t *pool, const struct halo_packet *packet
 
 /* ---- after ---------------------------------------------------------------------------------------------------- */
 
-/* Whether nothing was changed that settling is about, and nothing decided. */
-static inline bool is_untouched(const uint8_t *pool, const struct halo_packet *packet, const struct shadow *shadow)
+enum touched {
+	UNTOUCHED,
+	SMALL, /* TTL or type of service, and nothing else */
+	TOUCHED,
+};
+
+/* How much was changed that settling is about, or decided. */
+static inline enum touched how_touched(const uint8_t *pool, const struct halo_packet *packet,
+				       const struct shadow *shadow)
 {
 	const uint8_t *frame = pool + offset_before(shadow);
 	const uint8_t *line = (const uint8_t *)packet;
-	pair differs;
+	pair differs, small;
 
 	if (unlikely(packet->verdict != HALO_VERDICT_NONE || shadow->header_octets != HEADER_OCTETS))
-		return false;
+		return TOUCHED;
 	differs = (load_pair(line) ^ load_pair(shadow->line)) & ~load_pair(&free_fields);
-	differs |= load_pair(line + 16) ^ load_pair(shadow->line + 16);
+	small = load_pair(line + 16) ^ load_pair(shadow->line + 16);
+	differs |= small & ~load_pair((const uint8_t *)&small_fields + 16);
 	differs |=
 		(load_pair(line + 32) ^ load_pair(shadow->line + 32)) & ~load_pair((const uint8_t *)&free_fields + 32);
 	differs |= load_pair(line + 48) ^ load_pair(shadow->line + 48);
 	differs |= load_pair(frame + HEADER_START) ^ load_pair(shadow->header);
 	differs |= load_pair(frame + HEADER_START + 16) ^ load_pair(shadow->header + 16);
-	return !(differs[0] | differs[1] | (packet->src[0] ^ shadow->src) | (packet->dst[0] ^ shadow->dst));
+	if (differs[0] | differs[1] | (packet->src[0] ^ shadow->src) | (packet->dst[0] ^ shadow->dst))
+		return TOUCHED;
+	return small[0] | small[1] ? SMALL : UNTOUCHED;
 }
 
 /* The packet as it was, but for its mark. */
@@ -221,6 +239,25 @@ static bool has_ports(const struct halo_packet *packet)
 {
 	return (packet->ip_protocol == PROTOCOL_TCP || packet->ip_protocol == PROTOCOL_UDP) &&
 	       !(packet->fragment & FRAGMENT_MASK) && packet->ip_length + packet->l3_offset >= packet->l4_offset + 4u;
+}
+
+/* What most hooks change that change something. The packet is as the hook left it, which is as it was but for these two. */
+static void settle_small(uint8_t *pool, struct halo_packet *packet, struct shadow *shadow, struct halo_settled *settled)
+{
+	uint8_t *ip = pool + packet->offset + packet->l3_offset;
+	uint16_t first = (uint16_t)(ip[0] << 8 | packet->tos), ttl = (uint16_t)(packet->ttl << 8 | ip[9]);
+	uint16_t checksum = load16(ip + 10);
+
+	checksum = checksum_update(checksum, load16(ip), first);
+	checksum = checksum_update(checksum, load16(ip + 8), ttl);
+	store16(ip, first);
+	store16(ip + 8, ttl);
+	store16(ip + 10, checksum);
+	packet->hooked |= packet->ttl <= 1 ? HALO_HOOKED_CHANGED : 0;
+	settled->rewritten++;
+	/* For the next hook. */
+	memcpy(shadow->line, packet, HALO_LINE);
+	memcpy(shadow->header, pool + packet->offset + HEADER_START, HEADER_OCTETS);
 }
 
 /* Write the header fields that the hook changed. Returns whether there were any. */
@@ -385,9 +422,14 @@ void halo_settle_all(uint8_t *pool, const struct halo_pool_geometry *geometry, s
 
 	for (i = 0; i < count; i++) {
 		struct shadow *shadow = inside(&shadows[packets[i] - first]);
+		enum touched touched = how_touched(pool, packets[i], shadow);
 
-		if (likely(is_untouched(pool, packets[i], shadow)))
+		if (likely(touched == UNTOUCHED))
 			continue;
+		if (touched == SMALL && packets[i]->ip_version == 4) {
+			settle_small(pool, packets[i], shadow, settled);
+			continue;
+		}
 		settle_other(pool, geometry, packets[i], shadow, on_error, settled);
 		remember(pool, packets[i], shadow); /* for the next hook */
 	}
@@ -402,7 +444,7 @@ void halo_packets_settle(uint8_t *pool, const struct halo_pool_geometry *geometr
 	for (i = 0; i < count; i++) {
 		const struct shadow *shadow = (const struct shadow *)(const void *)&shadows[i];
 
-		if (!is_untouched(pool, &packets[i], shadow))
+		if (how_touched(pool, &packets[i], shadow) != UNTOUCHED)
 			settle_other(pool, geometry, &packets[i], shadow, on_error, settled);
 	}
 }
