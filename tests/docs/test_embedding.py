@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The programs in docs/embedding.md: `mypy --strict` has nothing to say, workers start them, tests in them pass.
+"""The programs in README.md and docs/embedding.md: mypy has nothing to say, workers start them, tests in them pass.
 
 A block whose first line is a docstring that begins with a file's name is that file. One with an `app` is started in two
 workers and stopped; a `test_*.py` is given to pytest; all of them lie in one folder.
@@ -19,11 +19,8 @@ from tests.docs.markdown import ROOT, blocks
 from tests.support.instance import Instance
 from tests.support.namespace import Namespace
 
-FILES = {
-    name[1]: block.body
-    for block in blocks((ROOT / "docs/embedding.md").read_text())
-    if (name := re.match(r'"""(\w+\.py): ', block.body))
-}
+BLOCKS = [block for page in ("README.md", "docs/embedding.md") for block in blocks((ROOT / page).read_text())]
+FILES = {name[1]: block.body for block in BLOCKS if (name := re.match(r'"""(\w+\.py): ', block.body))}
 APPS = sorted(name for name, body in FILES.items() if re.search(r"^app = App\(", body, re.MULTILINE))
 TESTS = sorted(name for name in FILES if name.startswith("test_"))
 
@@ -42,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_block_of_python_is_a_file() -> None:
-    python = [block for block in blocks((ROOT / "docs/embedding.md").read_text()) if block.info == "python"]
+    python = [block for block in BLOCKS if block.info == "python"]
     assert len(python) == len(FILES) > 5
 
 
