@@ -44,7 +44,7 @@ from halo_mp.supervisor.status_model import FILE, PortStatus, ProcessStatus, Sta
 
 _QUEUE = re.compile(r"(rx|tx)_q(\d+)_?(packets|bytes)")
 _QUEUE_FIELD = {"packets": "frames", "bytes": "octets"}
-_HOOK_COUNTERS = ("calls", "packets", "dropped", "rewritten", "errors", "busy_ns")
+HOOK_COUNTERS = ("calls", "packets", "dropped", "rewritten", "errors", "busy_ns")
 
 
 class Reader:
@@ -237,7 +237,7 @@ class Reader:
 
     def _hook(self, slot: int, hook: HookStats) -> HookStats:
         """Return a hook with what its workers before this one have counted."""
-        counted = {name: getattr(hook, name) for name in _HOOK_COUNTERS}
+        counted = {name: getattr(hook, name) for name in HOOK_COUNTERS}
         sums: dict[str, Any] = {**self._hooks[slot, hook.name].update(counted)}
         return replace(hook, **sums)
 
