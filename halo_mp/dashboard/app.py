@@ -8,7 +8,7 @@ keep cursor and scroll position when their cells change.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from rich.text import Text
@@ -55,6 +55,8 @@ class Dashboard(App[None]):
     #top.unwell { background: $error; color: $text; }
     #note { height: auto; color: $text-muted; display: none; }
     #filter { display: none; height: 1; border: none; padding: 0; }
+    Screen { overflow: hidden; }
+    #tabs, ContentSwitcher { height: 1fr; }
     TabPane { padding: 0; }
     DataTable { height: 1fr; }
     """
@@ -137,10 +139,12 @@ class Dashboard(App[None]):
 
     def _answered(self, found: Asked) -> None:
         self._asking = False
-        news = found != self.feed.asked
+        if found.problem:  # what it said last is better than nothing
+            found = replace(self.feed.asked, problem=found.problem)
         self.feed.asked = found
-        if news:
-            self.take()
+        if self.at is None:
+            self.feed.frames[-1] = replace(self.feed.frames[-1], asked=found)
+            self.show_frame()
 
     # ---- what is shown
 

@@ -10,11 +10,13 @@ from typing import NamedTuple
 from halo_mp.dashboard.feed import Frame, time_of
 from halo_mp.dashboard.figures import cores, octets, percent, seconds, si, spark
 from halo_mp.shm.layout import DROP_NAMES, DROP_TEXTS
+from halo_mp.shm.load import TimedStage
 from halo_mp.stats.processes import ProcessStats
 from halo_mp.stats.rates import drop_rates, port_rates, seconds_between, slot_rates
 from halo_mp.supervisor.status_text import duration
 
 SPARK, LONG_SPARK = 12, 60
+STAGES = tuple(stage.name.lower() for stage in TimedStage)
 _SENTENCES = dict(zip(DROP_NAMES, DROP_TEXTS, strict=True))
 
 
@@ -81,12 +83,12 @@ def headline(frame: Frame) -> str:
     status, passed = frame.now.status, frame.now.at - frame.now.status.since
     ports = [port_rates(frame.before, frame.now, each) for each in frame.now.ports]
     slots = [slot_rates(frame.before, frame.now, each) for each in frame.now.slots]
-    well = "well" if status.is_well and status.is_supervised else "NOT WELL"
-    supervised = "" if status.is_supervised else ", without a supervisor"
+    well = "" if status.is_well and status.is_supervised else ", NOT WELL"
+    supervised = "" if status.is_supervised else " without a supervisor"
     received, sent = sum(port.rx_pps for port in ports), sum(port.tx_pps for port in ports)
     dropped = sum(slot.drops_pps for slot in slots)
     return (
-        f"{frame.now.instance} {status.state}{supervised}, {well}, {duration(passed)} · "
+        f"{frame.now.instance} {status.state}{supervised} {duration(passed)}{well} · "
         f"in {si(received)} pps · out {si(sent)} pps · drops {si(dropped)}/s"
     )
 
@@ -176,7 +178,7 @@ def workers(frame: Frame) -> Table:
         Column("out pps", right=True),
         Column("drops/s", right=True),
         Column("rx ring", right=True),
-        Column("peak", right=True),
+        Column("peak", right=True, wide=True),
         Column("burst", right=True),
         Column("lag 99%", right=True),
         Column("cycles", right=True),
@@ -187,7 +189,7 @@ def workers(frame: Frame) -> Table:
         Column("neighbors", right=True, wide=True),
         Column("sockets", right=True, wide=True),
         Column("buffers", right=True, wide=True),
-        Column("cycles of each stage", wide=True),
+        Column("cycles: " + " ".join(STAGES), wide=True),
     )
     rows = []
     for slot in frame.now.slots.values():
@@ -211,7 +213,7 @@ def workers(frame: Frame) -> Table:
                 number(slot.worker["neighbors"]),
                 number(slot.worker["sockets"]),
                 number(slot.driver["outstanding"]),
-                text(" ".join(f"{stage} {count:.0f}" for stage, count in rates.cycles.items())),
+                text(" ".join(f"{rates.cycles[stage]:.0f}" for stage in STAGES if rates.cycles)),
             )
         )
     return Table("workers", "Workers", columns, tuple(rows))

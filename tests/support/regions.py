@@ -25,11 +25,14 @@ XSTATS = 60  # about as many as a NIC has
 class Regions:
     """Use as a context manager. Port n feeds slot n; interface n is port n."""
 
-    def __init__(self, instance: str, base: Path, *, slots: int = 2, ring_size: int = 1024) -> None:
+    def __init__(
+        self, instance: str, base: Path, *, slots: int = 2, queues: int = 1, ring_size: int = 1024
+    ) -> None:
         self.instance = instance
         self.base = base
         self._count = slots
         self._ring_size = ring_size
+        self._queues = queues
         self._stack = ExitStack()
         self.slots: list[Region] = []
         self.generation = 0
@@ -144,7 +147,9 @@ class Regions:
         status.driver = b"net_tap"
         status.xstat_count = XSTATS
         for i in range(XSTATS):
-            name = f"rx_q{i // 2}_{('packets', 'bytes')[i % 2]}" if i < 4 else f"some_counter_{i}"
+            name = (
+                f"rx_q{i // 2}_{('packets', 'bytes')[i % 2]}" if i < 2 * self._queues else f"some_counter_{i}"
+            )
             status.xstat[i].name = name.encode()
 
     def _status(self) -> Status:

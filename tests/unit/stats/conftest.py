@@ -15,7 +15,7 @@ from tests.support.regions import Regions
 
 @pytest.fixture
 def regions(tmp_path: Path) -> Iterator[Regions]:
-    with Regions(f"s{os.getpid() % 100000}", tmp_path) as made:
+    with Regions(f"s{os.getpid() % 100000}", tmp_path, queues=2) as made:
         yield made
 
 
