@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
+import os
 import shutil
 import sys
 import time
@@ -68,6 +68,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--web", nargs="?", const=WEB, metavar="ADDRESS:PORT", help=f"serve it to browsers (default: {WEB})"
     )
     parser.add_argument(
+        "--web-url", metavar="URL", help="what browsers call it, behind a proxy or under another name"
+    )
+    parser.add_argument(
         "--interval",
         type=_seconds,
         default=FRAME_S,
@@ -104,7 +107,7 @@ def _show(feed: Feed, directory: Path) -> int:
         from halo_mp.dashboard.app import Dashboard
     except ImportError as error:
         raise _missing(error) from None
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if "TEXTUAL_DRIVER" not in os.environ and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("This is no terminal. --once and --json print, --web serves.")
     app = Dashboard(feed, lambda: ask(directory))
     app.run()
@@ -113,15 +116,19 @@ def _show(feed: Feed, directory: Path) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     try:
-        from textual_serve.server import Server
+        from halo_mp.dashboard.web import serve
     except ImportError as error:
         raise _missing(error) from None
     host, colon, port = options.web.rpartition(":")
     if not colon or not port.isdigit() or not 0 < int(port) < 65536:
         raise UsageError(f"--web {options.web}: write an address and a port, as {WEB}.")
     Reader(options.name).close()  # says what is wrong before a browser does
-    command = shlex.join([sys.executable, "-m", "halo_mp.dashboard", "--name", options.name])
-    Server(command, host=host, port=int(port), title=f"halo-mp {options.name}").serve()
+    try:
+        serve(options.name, host, int(port), options.web_url)
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"{options.web} can not be listened at: {error.strerror}. Take another with --web."
+        ) from None
     return 0
 
 
