@@ -10,13 +10,12 @@ from typing import NamedTuple
 from halo_mp.dashboard.feed import Frame, time_of
 from halo_mp.dashboard.figures import cores, octets, percent, seconds, si, spark
 from halo_mp.shm.layout import DROP_NAMES, DROP_TEXTS
-from halo_mp.shm.load import TimedStage
+from halo_mp.shm.load import STAGES
 from halo_mp.stats.processes import ProcessStats
 from halo_mp.stats.rates import drop_rates, port_rates, seconds_between, slot_rates
 from halo_mp.supervisor.status_text import duration
 
 SPARK, LONG_SPARK = 12, 60
-STAGES = tuple(stage.name.lower() for stage in TimedStage)
 _SENTENCES = dict(zip(DROP_NAMES, DROP_TEXTS, strict=True))
 
 

@@ -256,6 +256,7 @@ def _fill(index: Any) -> int:
     return int((index.producer - index.consumer) % 2**32)
 
 
+@lru_cache(maxsize=256)
 def _name(enum: type[SlotState | WorkerState | Place | PortState | PortMode], value: int) -> str:
     try:
         return enum(value).name.lower()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import takewhile
 from typing import Any
 
 from halo_mp.shm.layout import ffi, lib
@@ -33,6 +34,9 @@ class TimedStage(IntEnum):
     ROUTE = lib.HALO_TIMED_ROUTE
     FORWARD = lib.HALO_TIMED_FORWARD
     FINISH = lib.HALO_TIMED_FINISH
+
+
+STAGES = tuple(stage.name.lower() for stage in TimedStage)
 
 
 class HookState(IntEnum):
@@ -88,14 +92,17 @@ def read_load(region: Region) -> WorkerLoad:
         lag_max_ns=load.lag_max_ns,
         rx_depth_max=load.rx_depth_max,
         timed_frames=load.timed_frames,
-        cycles={stage.name.lower(): cycles[stage] for stage in TimedStage},
+        cycles=dict(zip(STAGES, cycles, strict=True)),
     )
 
 
 def read_hooks(region: Region) -> tuple[HookStats, ...]:
     """Return the hooks of the worker of a slot, in the order in which they were added."""
     hooks = region.pointer.hook
-    return tuple(_hook(hooks[i]) for i in range(_MAX_HOOKS) if hooks[i].state != HookState.FREE)
+    used = takewhile(
+        lambda hook: hook.state, (hooks[i] for i in range(_MAX_HOOKS))
+    )  # no place becomes free again
+    return tuple(map(_hook, used))
 
 
 def _hook(hook: Any) -> HookStats:
