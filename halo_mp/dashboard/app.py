@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from rich.cells import cell_len
 from rich.text import Text
 from textual import events
 from textual.app import App, ComposeResult
@@ -89,7 +90,7 @@ class Dashboard(App[None]):
         self._taken = 0  # frames that there have been
         self.orders = {name: Order() for name in MAKERS}
         self.filters = dict.fromkeys(MAKERS, "")
-        self._columns: dict[str, tuple[str, ...]] = {}
+        self._columns: dict[str, list[tuple[str, int]]] = {}  # titles and widths
 
     # ---- what there is
 
@@ -190,13 +191,15 @@ class Dashboard(App[None]):
 
     def _draw(self, made: Table) -> None:
         widget = self.query_one(f"#table-{made.name}", DataTable)
-        titles = self._titles(made)
-        if self._columns.get(made.name) != titles:
-            widget.clear(columns=True)
-            widget.add_columns(*titles)
-            self._columns[made.name] = titles
         x, y, row = widget.scroll_x, widget.scroll_y, widget.cursor_row
-        widget.clear()
+        columns = self._columns_for(made)
+        if self._columns.get(made.name) != columns:
+            widget.clear(columns=True)
+            for title, width in columns:
+                widget.add_column(title, width=width)
+            self._columns[made.name] = columns
+        else:
+            widget.clear()
         for cells in made.rows:
             widget.add_row(
                 *(
@@ -211,6 +214,19 @@ class Dashboard(App[None]):
         said = self.query_one("#note", Static)
         said.update(note)
         said.display = bool(note)
+
+    def _columns_for(self, made: Table) -> list[tuple[str, int]]:
+        """Return titles and widths, which do not shrink while figures change.
+
+        The library would measure when it has time, and show cells that are cut until then.
+        """
+        titles, before = self._titles(made), self._columns.get(made.name, [])
+        same = [title for title, _ in before] == list(titles)
+        least = [width for _, width in before] if same else [0] * len(titles)
+        return [
+            (title, max([least[at], cell_len(title), *(cell_len(row[at].text) for row in made.rows)]))
+            for at, title in enumerate(titles)
+        ]
 
     def _titles(self, made: Table) -> tuple[str, ...]:
         order = self.orders[made.name]

@@ -14,8 +14,6 @@ from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
-from textual.widgets import DataTable
-
 from halo_mp.control.public import NeighborInfo, RouteInfo
 from halo_mp.dashboard.app import Dashboard
 from halo_mp.dashboard.feed import Asked, Feed, Frame
@@ -159,10 +157,6 @@ def draw(name: str, feed: Feed) -> str:
             app.action_show(tab)
             await pilot.pause()
             await pilot.press(*keys)
-            await pilot.pause()
-            table = app.query_one(f"#table-{tab}", DataTable)
-            while table._require_update_dimensions:  # columns get their widths when there is time for it
-                await pilot.pause(0.05)
             await pilot.pause()
             return app.export_screenshot(title=f"halo-mp, {size[0]} by {size[1]}")
 
