@@ -7,7 +7,7 @@ keep cursor and scroll position when their cells change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -21,7 +21,7 @@ from textual.widgets import DataTable, Footer, Input, Static, TabbedContent, Tab
 from halo_mp.dashboard import tables
 from halo_mp.dashboard.feed import FRAME_S, KEPT, SAMPLE_S, Asked, Feed, Frame
 from halo_mp.dashboard.plain import WIDE
-from halo_mp.dashboard.tables import Table
+from halo_mp.dashboard.tables import Column, Table
 from halo_mp.errors import HaloError
 
 MAKERS: dict[str, tuple[str, Callable[[Sequence[Frame]], Table]]] = {
@@ -34,6 +34,7 @@ MAKERS: dict[str, tuple[str, Callable[[Sequence[Frame]], Table]]] = {
     "hooks": ("Hooks", lambda frames: tables.hooks(frames[-1])),
     "logs": ("Logs", lambda frames: tables.logs(frames[-1])),
 }
+_GAP = "  "  # between columns
 ASKED = {"neighbors", "routes"}  # tabs for which the supervisor is asked, while they are shown
 
 
@@ -90,6 +91,9 @@ class Dashboard(App[None]):
         self._taken = 0  # frames that there have been
         self.orders = {name: Order() for name in MAKERS}
         self.filters = dict.fromkeys(MAKERS, "")
+        self.drawn: Table | None = None
+        """The table on the screen."""
+        self._state: tuple[Table, list[tuple[str, int]], str] | None = None
         self._columns: dict[str, list[tuple[str, int]]] = {}  # titles and widths
 
     # ---- what there is
@@ -101,7 +105,7 @@ class Dashboard(App[None]):
             for at, (name, (title, _)) in enumerate(MAKERS.items(), 1):
                 with TabPane(f"{at} {title}", id=name):
                     yield DataTable[Text](
-                        id=f"table-{name}", cursor_type="row", zebra_stripes=True, cell_padding=1
+                        id=f"table-{name}", cursor_type="row", zebra_stripes=True, cell_padding=0
                     )
         yield Static("", id="note", markup=False)
         yield Input(placeholder="rows that have this text; Enter keeps it, Escape ends it", id="filter")
@@ -190,35 +194,37 @@ class Dashboard(App[None]):
         self._draw(self.shown_table())
 
     def _draw(self, made: Table) -> None:
+        """Draw a table, each row as one cell: the library takes as long for a cell as for a row."""
+        columns, wanted = self._columns_for(made), self.filters[made.name]
+        state = (made, columns, wanted)
+        if state == self._state:  # of an instance that is idle
+            return
+        self._state = state
         widget = self.query_one(f"#table-{made.name}", DataTable)
         x, y, row = widget.scroll_x, widget.scroll_y, widget.cursor_row
-        columns = self._columns_for(made)
         if self._columns.get(made.name) != columns:
             widget.clear(columns=True)
-            for title, width in columns:
-                widget.add_column(title, width=width)
+            titles = (title for title, _ in columns)
+            head = _line(titles, made.columns, columns)
+            widget.add_column(head, width=cell_len(head))
             self._columns[made.name] = columns
         else:
             widget.clear()
         for cells in made.rows:
-            widget.add_row(
-                *(
-                    Text(cell.text, justify="right" if column.right else "left")
-                    for cell, column in zip(cells, made.columns, strict=True)
-                )
-            )
+            line = _line((cell.text for cell in cells), made.columns, columns)
+            widget.add_row(Text(line, no_wrap=True, end=""))
         widget.move_cursor(row=min(row, len(made.rows) - 1), animate=False, scroll=False)
         widget.scroll_to(x, y, animate=False)
-        wanted = self.filters[made.name]
         note = " ".join(filter(None, (made.note, f"Filter: {wanted}" if wanted else "")))
         said = self.query_one("#note", Static)
         said.update(note)
         said.display = bool(note)
+        self.drawn = made
 
     def _columns_for(self, made: Table) -> list[tuple[str, int]]:
         """Return titles and widths, which do not shrink while figures change.
 
-        The library would measure when it has time, and show cells that are cut until then.
+        The library would measure when it has time, and cut what is longer until then.
         """
         titles, before = self._titles(made), self._columns.get(made.name, [])
         same = [title for title, _ in before] == list(titles)
@@ -261,12 +267,18 @@ class Dashboard(App[None]):
         order.column = following if following < count else None
         self.show_frame()
 
-    def on_data_table_header_selected(self, event: DataTable.HeaderSelected) -> None:
-        """Sort by the column that was clicked, and the other way when it is clicked again."""
-        order = self.orders[self.tab]
-        order.reverse = order.column == event.column_index and not order.reverse
-        order.column = event.column_index
-        self.show_frame()
+    def on_click(self, event: events.Click) -> None:
+        """Sort by the column whose title was clicked, and the other way when it is clicked again."""
+        if not isinstance(event.widget, DataTable) or event.style.meta.get("row") != -1:
+            return
+        place, order = event.x + event.widget.scroll_x, self.orders[self.tab]
+        for at, (_, width) in enumerate(self._columns[self.tab]):
+            place -= width + len(_GAP)
+            if place < 0:
+                order.reverse = order.column == at and not order.reverse
+                order.column = at
+                self.show_frame()
+                return
 
     def action_reverse(self) -> None:
         """Turn the order around."""
@@ -313,3 +325,12 @@ class Dashboard(App[None]):
             self._close_filter()
         self.at = None
         self.show_frame()
+
+
+def _line(texts: Iterable[str], columns: Sequence[Column], widths: Sequence[tuple[str, int]]) -> str:
+    """Return a row as it is drawn, with a blank at both ends."""
+    parts = []
+    for text, column, (_, width) in zip(texts, columns, widths, strict=True):
+        blanks = " " * (width - cell_len(text))
+        parts.append(blanks + text if column.right else text + blanks)
+    return f" {_GAP.join(parts)} "

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -49,13 +50,18 @@ def play(feed: Feed, scene: Scene, size: tuple[int, int] = SMALL) -> None:
 
 def cells(app: Dashboard) -> list[list[str]]:
     """Return the rows of the table that is shown."""
-    table = app.query_one(f"#table-{app.tab}", DataTable)
-    return [[str(cell) for cell in table.get_row_at(at)] for at in range(table.row_count)]
+    table, drawn = app.query_one(f"#table-{app.tab}", DataTable), app.drawn
+    assert drawn is not None
+    assert drawn.name == app.tab
+    lines = [str(table.get_row_at(at)[0]) for at in range(table.row_count)]
+    found = [[cell.text for cell in row] for row in drawn.rows]
+    assert ["".join(line.split()) for line in lines] == ["".join("".join(row).split()) for row in found]
+    return found
 
 
 def titles(app: Dashboard) -> list[str]:
     table = app.query_one(f"#table-{app.tab}", DataTable)
-    return [str(column.label) for column in table.ordered_columns]
+    return re.split(r"\s{2,}", str(table.ordered_columns[0].label).strip())
 
 
 def top(app: Dashboard) -> str:
