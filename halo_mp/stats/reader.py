@@ -193,6 +193,9 @@ class Reader:
         before = port.counted_before
         floor = self._port_floors[port.number]
         xstats = {} if last is None else last["xstats"]
+        # Those of queues go on counting over a loss of the device; they are kept by their xstat's name.
+        of_queues = {name: xstats[name] for name, _, _ in _queue_xstats(tuple(xstats))}
+        queues = self._queues[port.number].update(of_queues)
         return PortStats(
             number=port.number,
             device=port.device,
@@ -205,7 +208,7 @@ class Reader:
             counters=floor.update(
                 {name: counted.get(name, 0) + before.get(name, 0) for name in PORT_COUNTERS}
             ),
-            queues=_by_queue(self._queues[port.number].update(_of_queues(xstats))),
+            queues=_by_queue(queues, tuple(queues)),
             xstats=xstats,
         )
 
@@ -276,20 +279,15 @@ def _uncounted(number: int, interface: Interface) -> InterfaceStats:
     )
 
 
-@lru_cache(maxsize=4096)
-def _queue_key(xstat: str) -> str | None:
-    """Return `<queue> <counter>` for an xstat of a queue."""
-    match = _QUEUE.fullmatch(xstat)
-    return match and f"{match[2]} {match[1]}_{_QUEUE_FIELD[match[3]]}"
+@lru_cache(maxsize=256)
+def _queue_xstats(names: tuple[str, ...]) -> tuple[tuple[str, int, str], ...]:
+    """Return those xstats of a device that are of a queue, each with the queue and our name for the counter."""
+    matches = filter(None, map(_QUEUE.fullmatch, names))
+    return tuple((match[0], int(match[2]), f"{match[1]}_{_QUEUE_FIELD[match[3]]}") for match in matches)
 
 
-def _of_queues(xstats: Mapping[str, int]) -> dict[str, int]:
-    return {key: value for name, value in xstats.items() if (key := _queue_key(name))}
-
-
-def _by_queue(counted: Mapping[str, int]) -> dict[int, QueueStats]:
+def _by_queue(xstats: Mapping[str, int], names: tuple[str, ...]) -> dict[int, QueueStats]:
     found: dict[int, dict[str, int]] = {}
-    for key, value in counted.items():
-        queue, counter = key.split()
-        found.setdefault(int(queue), {})[counter] = value
-    return {queue: QueueStats(**counts) for queue, counts in sorted(found.items())}
+    for name, queue, counter in _queue_xstats(names):
+        found.setdefault(queue, {})[counter] = xstats[name]
+    return {queue: QueueStats(**found[queue]) for queue in sorted(found)}

@@ -51,6 +51,16 @@ def test_read_queues_are_those_that_the_pmd_tells_of(regions: Regions, reader: R
     }
 
 
+def test_queues_go_on_counting_when_their_device_is_opened_again(regions: Regions, reader: Reader) -> None:
+    place = regions.ports.pointer.port[0].xstat[2]
+    place.value = 700
+    reader.read()
+    place.value = 5
+    assert reader.read().ports[0].queues[1].rx_frames == 705
+    forget_driver(regions.ports)
+    assert reader.read().ports[0].queues[1].rx_frames == 705
+
+
 def test_read_hooks_of_a_new_worker_go_on_counting(regions: Regions, reader: Reader) -> None:
     regions.add_hook(0, "filter", calls=5, packets=100, errors=1)
     [hook] = reader.read().slots[0].hooks
