@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import faults, forward, hook_chain, hooks, idle, io, ping, ring, start, tx, udp, worker
+from bench import faults, forward, hook_chain, hooks, idle, io, ping, ring, start, stats, tx, udp, worker
 from bench.rows import Row, as_json, as_table
 
 BENCHMARKS: dict[str, tuple[Callable[[int], list[Row]], str]] = {
@@ -35,6 +35,7 @@ BENCHMARKS: dict[str, tuple[Callable[[int], list[Row]], str]] = {
         "datagrams per second sent back, in three forms; against asyncio on a kernel socket",
     ),
     "tx": (tx.run, "frames per second that Python sends from a template, and whether a pace is kept"),
+    "stats": (stats.run, "processor time of who reads all statistics, and of the dashboard"),
     "idle": (idle.run, "processor time of an idle instance"),
     "ping": (ping.run, "round trip time over TAP, against dpdk-testpmd icmpecho"),
     "start": (start.run, "time from exec to the first echo reply, and the memory of a worker"),

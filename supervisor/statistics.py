@@ -13,40 +13,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from halo_mp.shm.counters import PortsSnapshot, read_driver_counters, read_ports, read_worker_counters
+from halo_mp.shm.counters import (
+    PortsSnapshot,
+    port_counters,
+    read_driver_counters,
+    read_ports,
+    read_worker_counters,
+)
+from halo_mp.stats.totals import Totals
 from halo_mp.supervisor.config import Config
 from halo_mp.supervisor.regions import Regions
-
-
-class Totals:
-    """Counters that go on counting when their source starts again from zero."""
-
-    def __init__(self) -> None:
-        self._last: dict[str, int] = {}
-        self._kept: Counter[str] = Counter()
-
-    def update(self, counters: Mapping[str, int]) -> dict[str, int]:
-        """Take a sample of the source and return the totals."""
-        for name, value in counters.items():
-            if value < self._last.get(name, 0):
-                self._kept[name] += self._last[name]
-            self._last[name] = value
-        return {name: value + self._kept[name] for name, value in self._last.items()}
-
-    @property
-    def kept(self) -> dict[str, int]:
-        """What sources before the present one have counted."""
-        return dict(self._kept)
-
-    def keep(self, counters: Mapping[str, int]) -> None:
-        """Go on from what another had kept."""
-        self._kept.update(counters)
-
-    def restarted(self) -> None:
-        """Take note that the source is a new one, which counts from zero."""
-        for name, value in self._last.items():
-            self._kept[name] += value
-            self._last[name] = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +96,7 @@ class Statistics:
         # A half-written update is left out; its totals stay what they were.
         return {
             number: totals.update(
-                found[number]["stats"] if number in found and found[number]["whole"] else {}
+                port_counters(found[number]) if number in found and found[number]["whole"] else {}
             )
             for number, totals in self._ports.items()
         }

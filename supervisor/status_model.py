@@ -8,13 +8,13 @@ seconds since 1970. A process is named by pid and start ticks, so that a reader 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from halo_mp.shm.identity import is_alive
 from halo_mp.supervisor.plain import from_plain, to_plain
 
-VERSION = 1
+VERSION = 2
 FILE = "status.json"
 
 ProcessState = Literal["starting", "ready", "failed", "stopped"]
@@ -65,6 +65,8 @@ class PortStatus:
     frames_in_before: int
     """What drivers before this one have counted."""
     frames_out_before: int
+    counted_before: dict[str, int] = field(default_factory=dict)
+    """The same of every counter of the port that is no xstat."""
     failed_because: str | None = None
     """Why it has no device, which is looked for."""
     spread: str = ""

@@ -8,7 +8,9 @@ it finds. What the driver tells of ports is whole: it is copied again when an up
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import takewhile
+from struct import Struct
 from typing import Any, TypedDict
 
 from halo_mp.shm.layout import (
@@ -25,6 +27,7 @@ from halo_mp.shm.layout import (
 )
 from halo_mp.shm.region import Region
 
+_XSTAT = Struct("=64sQ")  # struct halo_xstat
 COPY_ATTEMPTS = 100  # a copy takes some microseconds, an update happens a few times a second
 
 
@@ -110,7 +113,7 @@ _LCORE_NAMES = tuple(
     for name, field in ffi.typeof("struct halo_lcore_status").fields
     if field.type.cname == "uint64_t" and name != "reserved"
 )
-_INTERFACE_NAMES = tuple(name for name, _ in ffi.typeof("struct halo_interface_counters").fields)
+INTERFACE_COUNTERS = tuple(name for name, _ in ffi.typeof("struct halo_interface_counters").fields)
 _PORT_STATS = (
     "rx_frames",
     "tx_frames",
@@ -121,6 +124,8 @@ _PORT_STATS = (
     "tx_errors",
     "rx_no_mbuf",
 )
+PORT_COUNTERS = (*_PORT_STATS, "losses", "returns", "link_changes")
+"""What is counted of a port, xstats aside."""
 
 
 def read_slot(region: Region) -> SlotSnapshot:
@@ -160,7 +165,14 @@ def read_driver_counters(region: Region) -> CounterBlock:
 def read_interface_counters(region: Region, number: int) -> dict[str, int]:
     """Return what the worker of a slot counts for an interface of the tables."""
     counters = region.pointer.interface[number]
-    return {name: getattr(counters, name) for name in _INTERFACE_NAMES}
+    return {name: getattr(counters, name) for name in INTERFACE_COUNTERS}
+
+
+def read_interfaces_counted(region: Region, count: int) -> list[int]:
+    """Return what the worker of a slot counts for the first `count` interfaces: INTERFACE_COUNTERS of each, flat."""
+    words = ffi.cast("uint64_t *", region.pointer.interface)
+    found: list[int] = ffi.unpack(words, count * len(INTERFACE_COUNTERS))
+    return found
 
 
 def read_ports(region: Region) -> PortsSnapshot:
@@ -176,6 +188,12 @@ def read_ports(region: Region) -> PortsSnapshot:
         "lcores": [_lcore(i, ports.lcore[i]) for i in range(MAX_LCORES) if ports.lcore[i].running],
         "ports": {number: _port(number, copy, whole) for number, copy, whole in copies},
     }
+
+
+def port_counters(port: PortSnapshot) -> dict[str, int]:
+    """Return PORT_COUNTERS of a port."""
+    events = {"losses": port["losses"], "returns": port["returns"], "link_changes": port["link_changes"]}
+    return port["stats"] | events
 
 
 def _block(struct: Any, names: tuple[str, ...]) -> CounterBlock:
@@ -197,7 +215,8 @@ def _copy_port(status: Any) -> tuple[Any, bool]:
 
 
 def _port(number: int, status: Any, whole: bool) -> PortSnapshot:
-    xstats = (status.xstat[i] for i in range(min(status.xstat_count, lib.HALO_MAX_XSTATS)))
+    octets = min(status.xstat_count, lib.HALO_MAX_XSTATS) * _XSTAT.size
+    xstats = _XSTAT.iter_unpack(ffi.buffer(ffi.addressof(status, "xstat"), octets))
     return {
         "port": number,
         "state": _name(PortState, status.state),
@@ -218,9 +237,14 @@ def _port(number: int, status: Any, whole: bool) -> PortSnapshot:
         "returns": status.returns,
         "link_changes": status.link_changes,
         "stats": {name: getattr(status, name) for name in _PORT_STATS},
-        "xstats": {_text(xstat.name): xstat.value for xstat in xstats},
+        "xstats": {_xstat_name(name): value for name, value in xstats},
         "whole": whole,
     }
+
+
+@lru_cache(maxsize=4096)
+def _xstat_name(octets: bytes) -> str:
+    return octets.partition(b"\0")[0].decode("utf-8", "replace")
 
 
 def _lcore(number: int, status: Any) -> LcoreSnapshot:
@@ -232,6 +256,7 @@ def _fill(index: Any) -> int:
     return int((index.producer - index.consumer) % 2**32)
 
 
+@lru_cache(maxsize=256)
 def _name(enum: type[SlotState | WorkerState | Place | PortState | PortMode], value: int) -> str:
     try:
         return enum(value).name.lower()

@@ -127,7 +127,7 @@ def read_interfaces(region: Region) -> dict[int, Interface]:
     tables = region.pointer
     while True:
         epoch = tables.epoch
-        block = tables.interfaces[tables.active]
+        block = tables.interfaces[tables.active % 2]
         count = min(block.count, MAX_INTERFACES)
         found = {i: read_interface(block, block.entry[i]) for i in range(count) if block.entry[i].mtu}
         if tables.epoch == epoch:

@@ -35,6 +35,16 @@ def status_flags() -> set[str]:
 
 
 @cache
+def dashboard_flags() -> set[str]:
+    return _flags_in(ROOT / "halo_mp/dashboard/__main__.py")
+
+
+@cache
+def exporter_flags() -> set[str]:
+    return _flags_in(ROOT / "halo_mp/exporter/__main__.py")
+
+
+@cache
 def bench_flags() -> set[str]:
     return _flags_in(ROOT / "bench/__main__.py")
 
@@ -50,6 +60,8 @@ def flags_of(line: str) -> tuple[list[str], set[str]]:
         return [], set()
     for start, known in (
         ("halo_mp.supervisor.status", status_flags()),
+        ("halo_mp.dashboard", dashboard_flags()),
+        ("halo_mp.exporter", exporter_flags()),
         ("halo_mp.supervisor", supervisor_flags() | EAL),
         ("make run", supervisor_flags()),
         ("-m bench", bench_flags()),
@@ -60,7 +72,8 @@ def flags_of(line: str) -> tuple[list[str], set[str]]:
     if example := re.search(r"examples/[\w.]+", line):
         return FLAG.findall(line[example.end() :]), _flags_in(ROOT / example[0])
     if line.startswith("--"):
-        return FLAG.findall(line), supervisor_flags() | status_flags() | bench_flags() | EAL | OTHERS
+        watching = status_flags() | dashboard_flags() | exporter_flags()
+        return FLAG.findall(line), supervisor_flags() | watching | bench_flags() | EAL | OTHERS
     return [], set()
 
 

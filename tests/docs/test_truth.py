@@ -175,9 +175,8 @@ def test_debian_packages_are_explained() -> None:
 
 
 def test_every_metric_is_explained() -> None:
-    benchmarks = "|".join(
-        ("ring", "io", "idle", "ping", "start", "worker", "faults", "forward", "routes", "tx")
-    )
+    groups = ("ring", "io", "idle", "ping", "start", "worker", "faults", "forward", "routes", "tx", "stats")
+    benchmarks = "|".join((*groups, "dashboard"))
     text = "\n".join(path.read_text() for path in (ROOT / "bench").glob("*.py"))
     named = set(re.findall(rf'"((?:{benchmarks})\.[A-Za-z0-9_.]+)"', text))
     named -= set(logged_events())  # which benchmarks wait for

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from halo_mp.shm.layout import PortState, lib
 from halo_mp.shm.ports import forget_driver
+from halo_mp.stats.totals import Totals
 from halo_mp.supervisor.regions import Regions
-from halo_mp.supervisor.statistics import Statistics, Totals
+from halo_mp.supervisor.statistics import Statistics
 from tests.unit.supervisor.tree import build_config
 
 CONFIG = build_config(name=f"u{os.getpid() % 100000}")

@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An instance live in a terminal or a browser: `python -m halo_mp.dashboard`. Needs the extra `halo-mp[dashboard]`.
+
+`feed` samples counters and keeps the last minutes, `tables` makes rows of them, `plain` text, `app` shows them with
+Textual, `__main__` has the command line. The plain modes need no extra.
+"""

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The shared memory of an instance without its processes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.regions import Regions
+
+
+@pytest.fixture
+def regions(tmp_path: Path) -> Iterator[Regions]:
+    with Regions(f"e{os.getpid() % 100000}", tmp_path) as made:
+        made.forward(64000)
+        made.add_hook(0, 'fil"ter\n\\', calls=3, packets=9, busy_ns=1_500_000_000)
+        yield made
+
+
+@pytest.fixture
+def promtool() -> Path:
+    """Prometheus's own tool, of Debian's package `prometheus`."""
+    found = shutil.which("promtool")
+    assert found, "promtool is missing: apt install prometheus"
+    return Path(found)
