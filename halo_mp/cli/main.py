@@ -25,9 +25,21 @@ EXIT_NOBODY = 3
 EXIT_INTERRUPTED = 130
 
 COMMANDS = {
-    "status": Lazy(
-        "halo_mp.cli.status:status", "How an instance is: processes, ports, drops, and what has died."
+    "run": Lazy("halo_mp.cli.run:run", "Start an instance and stay in the foreground."),
+    "stop": Lazy("halo_mp.cli.stop:stop", "End an instance in order."),
+    "reload": Lazy(
+        "halo_mp.cli.config_commands:reload", "Read the configuration file anew, while packets flow."
     ),
+    "status": Lazy(
+        "halo_mp.cli.status:status", "How an instance is: processes, ports, drops, what has died."
+    ),
+    "show": Lazy("halo_mp.cli.show:show", "Interfaces, neighbors, routes, the configuration."),
+    "set": Lazy("halo_mp.cli.set:set_", "Change interfaces, addresses, neighbors, routes."),
+    "config": Lazy(
+        "halo_mp.cli.config_commands:config", "Compare, apply, roll back and save configurations."
+    ),
+    "ping": Lazy("halo_mp.cli.ping:ping", "Ping a host, or name the routers on the way to it."),
+    "completion": Lazy("halo_mp.cli.completion:completion", "Print what a shell needs to complete all this."),
 }
 """Name: where it is, and what it does. A command's module is imported when it is typed."""
 

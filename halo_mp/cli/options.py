@@ -65,3 +65,25 @@ def name_option(command: F) -> F:
 def json_option(command: F) -> F:
     """Add --json: for scripts."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")(command)
+
+
+def interface_argument(*, required: bool = True) -> Callable[[F], F]:
+    """Add INTERFACE: a port, or a VLAN of one."""
+
+    def add(command: F) -> F:
+        return click.argument("interface", required=required, shell_complete=_complete_interface)(command)
+
+    return add
+
+
+def _complete_interface(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Ask the instance; nobody who can not be asked is worth a word in the middle of a command line."""
+    from halo_mp.control.client import Client, ControlError
+
+    try:
+        with Client(
+            ctx.params.get("name") or os.environ.get(NAME_VARIABLE, DEFAULT_NAME), timeout_s=1.0
+        ) as client:
+            return [each.name for each in client.interfaces.list() if each.name.startswith(incomplete)]
+    except ControlError:
+        return []
