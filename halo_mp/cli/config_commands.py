@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from halo_mp.cli.lazy import AdvisingGroup
 from halo_mp.cli.options import json_option, name_option
 from halo_mp.cli.output import write_json, write_table
 from halo_mp.control.client import Client
@@ -22,7 +23,7 @@ from halo_mp.errors import UsageError
 STANDARD_INPUT = "-"
 
 
-@click.group
+@click.group(cls=AdvisingGroup)
 def config() -> None:
     """Show, compare, replace and save the configuration of a running instance.
 

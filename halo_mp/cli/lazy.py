@@ -21,7 +21,22 @@ class Lazy:
     """One line for the list of commands."""
 
 
-class LazyGroup(click.Group):
+class AdvisingGroup(click.Group):
+    """Says what is near when there is no such command."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find what was typed; say what is near when there is no such command."""
+        word = args[0]
+        if not word.startswith("-") and self.get_command(ctx, word) is None:
+            near = difflib.get_close_matches(word, self.list_commands(ctx), n=1)
+            hint = f"the nearest is {near[0]}" if near else f"there are {', '.join(self.list_commands(ctx))}"
+            raise click.UsageError(f"there is no command {word!r}; {hint}.", ctx)
+        return super().resolve_command(ctx, args)
+
+
+class LazyGroup(AdvisingGroup):
     """Knows its commands by name, place and summary; `--help` imports none of them."""
 
     def __init__(self, *arguments: object, lazy: Mapping[str, Lazy], **settings: object) -> None:
@@ -39,17 +54,6 @@ class LazyGroup(click.Group):
         module, _, attribute = self.lazy[cmd_name].place.partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find what was typed; say what is near when there is no such command."""
-        word = args[0]
-        if not word.startswith("-") and self.get_command(ctx, word) is None:
-            near = difflib.get_close_matches(word, self.list_commands(ctx), n=1)
-            hint = f"the nearest is {near[0]}" if near else f"there are {', '.join(self.list_commands(ctx))}"
-            raise click.UsageError(f"there is no command {word!r}; {hint}.", ctx)
-        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands."""

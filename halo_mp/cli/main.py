@@ -39,6 +39,8 @@ COMMANDS = {
         "halo_mp.cli.config_commands:config", "Compare, apply, roll back and save configurations."
     ),
     "ping": Lazy("halo_mp.cli.ping:ping", "Ping a host, or name the routers on the way to it."),
+    "doctor": Lazy("halo_mp.cli.doctor:doctor", "What of this machine is in the way, and what mends it."),
+    "unit": Lazy("halo_mp.cli.unit:unit", "Print a systemd unit that runs instances as services."),
     "completion": Lazy("halo_mp.cli.completion:completion", "Print what a shell needs to complete all this."),
 }
 """Name: where it is, and what it does. A command's module is imported when it is typed."""
@@ -63,6 +65,9 @@ def run(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else EXIT_DONE
     except click.ClickException as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # which older versions of click print by themselves
+            click.echo(error.format_message(), err=True)
+            return EXIT_USAGE
         return _complain(_advice(error), error.exit_code)
     except HaloError as error:
         return _complain(str(error), _exit_code(error))

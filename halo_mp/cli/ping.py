@@ -31,18 +31,50 @@ REASONS = {
 @click.command
 @click.argument("address")
 @click.option(
-    "-c", "--count", type=click.IntRange(1, MAX_PINGS), default=4, show_default=True, help="Of requests."
+    "-c",
+    "--count",
+    metavar="N",
+    type=click.IntRange(1, MAX_PINGS),
+    default=4,
+    show_default=True,
+    help="Of requests.",
 )
 @click.option(
-    "-i", "--interval", type=click.FloatRange(0.01), default=1.0, show_default=True, help="In seconds."
+    "-i",
+    "--interval",
+    metavar="SECONDS",
+    type=click.FloatRange(0.01),
+    default=1.0,
+    show_default=True,
+    help="Between two requests.",
 )
 @click.option(
-    "-W", "--timeout", type=click.FloatRange(0.001), default=1.0, show_default=True, help="In seconds."
+    "-W",
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(0.001),
+    default=1.0,
+    show_default=True,
+    help="To wait for an answer.",
 )
 @click.option(
-    "-s", "--size", type=click.IntRange(0, 65507), default=56, show_default=True, help="Octets of data."
+    "-s",
+    "--size",
+    metavar="OCTETS",
+    type=click.IntRange(0, 65507),
+    default=56,
+    show_default=True,
+    help="Octets of data.",
 )
-@click.option("-t", "--ttl", type=click.IntRange(1, 255), default=64, show_default=True, help="Time to live.")
+@click.option(
+    "-t",
+    "--ttl",
+    metavar="N",
+    type=click.IntRange(1, 255),
+    default=64,
+    show_default=True,
+    help="Time to live.",
+)
 @click.option("--df", is_flag=True, help="Do not fragment.")
 @click.option("--source", metavar="ADDRESS", help="One of the instance's; by default as the route suggests.")
 @click.option(

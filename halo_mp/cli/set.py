@@ -13,12 +13,13 @@ from typing import TextIO
 
 import click
 
+from halo_mp.cli.lazy import AdvisingGroup
 from halo_mp.cli.options import interface_argument, name_option
 from halo_mp.control.client import Client
 from halo_mp.errors import UsageError
 
 
-@click.group("set")
+@click.group("set", cls=AdvisingGroup)
 def set_() -> None:
     """Change a running instance: interfaces, addresses, neighbors, routes.
 
@@ -29,7 +30,12 @@ def set_() -> None:
 @set_.command
 @interface_argument()
 @click.option("--up/--down", default=None, help="Whether it receives and sends.")
-@click.option("--mtu", type=int, help="At most what its port was started with; of a VLAN, what its port has.")
+@click.option(
+    "--mtu",
+    metavar="OCTETS",
+    type=int,
+    help="At most what its port was started with; of a VLAN, what its port has.",
+)
 @click.option("--forward/--no-forward", default=None, help="Whether what comes in there may go on elsewhere.")
 @click.option(
     "--proxy-arp/--no-proxy-arp", default=None, help="Answer ARP for what is routed out of another one."

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import click
 
 from halo_mp.cli.config_commands import show as show_config
+from halo_mp.cli.lazy import AdvisingGroup
 from halo_mp.cli.options import interface_argument, json_option, name_option
 from halo_mp.cli.output import write_json, write_json_lines, write_pairs, write_table
 from halo_mp.control.client import Client
@@ -20,7 +21,7 @@ TABLE_ROUTES = 1000
 """More are written as they come, in columns of a fixed width."""
 
 
-@click.group
+@click.group(cls=AdvisingGroup)
 def show() -> None:
     """Print what an instance has: interfaces, neighbors, routes, its configuration.
 
@@ -127,9 +128,11 @@ def _write_routes(found: Iterator[RouteInfo]) -> None:
 @show.command
 @click.argument("address")
 @click.option("--src", metavar="ADDRESS", help="Of the flow: where it comes from.")
-@click.option("--protocol", type=click.IntRange(0, 255), help="Of the flow: 6 is TCP, 17 is UDP.")
-@click.option("--src-port", type=click.IntRange(0, 65535), help="Of the flow, of TCP or UDP.")
-@click.option("--dst-port", type=click.IntRange(0, 65535), help="Of the flow, of TCP or UDP.")
+@click.option(
+    "--protocol", metavar="N", type=click.IntRange(0, 255), help="Of the flow: 6 is TCP, 17 is UDP."
+)
+@click.option("--src-port", metavar="N", type=click.IntRange(0, 65535), help="Of the flow, of TCP or UDP.")
+@click.option("--dst-port", metavar="N", type=click.IntRange(0, 65535), help="Of the flow, of TCP or UDP.")
 @name_option
 @json_option
 def route(

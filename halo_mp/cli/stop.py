@@ -20,7 +20,8 @@ from halo_mp.errors import EnvironmentProblem, RuntimeFailure
     type=click.FloatRange(0),
     default=60.0,
     show_default=True,
-    help="Seconds to wait for the end.",
+    metavar="SECONDS",
+    help="To wait for the end.",
 )
 @name_option
 def stop(*, name: str, timeout: float) -> None:
@@ -29,7 +30,7 @@ def stop(*, name: str, timeout: float) -> None:
     It returns when that is done. Of an instance whose supervisor is dead, what lives is ended and what is left removed.
     Exit code 3: there is none of that name.
     """
-    descriptor = _ask(name)
+    descriptor = _ask(name, min(max(timeout, 0.5), 5.0))
     if descriptor is None:
         asyncio.run(_clear(name))
         click.echo(f"Instance {name!r} had no supervisor; what was left of it is gone.")
@@ -45,14 +46,14 @@ def stop(*, name: str, timeout: float) -> None:
     click.echo(f"Instance {name!r} has stopped.")
 
 
-def _ask(name: str) -> int | None:
+def _ask(name: str, patience_s: float) -> int | None:
     """Ask the supervisor to stop; return its pidfd, None if there is no supervisor. Raises HaloError."""
     from halo_mp.control.client import Client, NotReachableError  # help does not wait for these
     from halo_mp.supervisor.instance import runtime_base
     from halo_mp.supervisor.status_reader import Verdict, look
 
     try:
-        with Client(name) as client:
+        with Client(name, timeout_s=patience_s) as client:
             descriptor = os.pidfd_open(client.show().supervisor_pid)
             client.stop()
             return descriptor
