@@ -28,6 +28,7 @@ def settings(config: Config) -> list[str]:
     """Return a file's tables for all but routes, a text for each; `config` as it is, not as it was started."""
     tables: dict[str, Mapping[str, Value | None]] = {
         "instance": _instance(config),
+        "application": _application(config),
         "devices": _devices(config),
         "routing": _routing(config),
         "cores": {
@@ -55,6 +56,8 @@ def settings(config: Config) -> list[str]:
     for interface in config.interfaces:
         name = f'"{interface.name}"' if interface.vlan else interface.name
         tables[f"interfaces.{name}"] = _interface(interface)
+    if config.app is None:
+        del tables["application"]
     return [
         *(_table(f"[{name}]", content) for name, content in tables.items()),
         *map(neighbor, config.neighbors),
@@ -89,6 +92,11 @@ def _instance(config: Config) -> Mapping[str, Value | None]:
         "orphan_timeout": config.orphan_timeout_s,
         "adopt": config.adopt,
     }
+
+
+def _application(config: Config) -> Mapping[str, Value | None]:
+    app = config.app
+    return {"app": app.text, "directory": app.directory, "debug": app.debug} if app else {}
 
 
 def _devices(config: Config) -> Mapping[str, Value | None]:
