@@ -17,7 +17,7 @@ from halo_mp.errors import HaloError
 from halo_mp.supervisor import arguments, config
 from halo_mp.supervisor.config_changes import LINE, Wanted, told
 from halo_mp.supervisor.config_file import FileReader
-from halo_mp.supervisor.config_model import HopConfig, InterfaceConfig
+from halo_mp.supervisor.config_model import InterfaceConfig
 from halo_mp.supervisor.config_routes import MAX_ROUTES, HopChecker, RouteList, parse_hops, parse_prefix
 from halo_mp.supervisor.running import RefusedError
 
@@ -36,6 +36,8 @@ class Candidate:
     texts: list[str] = field(default_factory=list)
     routes: RouteList | None = None
     """None: none were sent, not even an empty list."""
+    numbers: dict[tuple[str, ...], int] = field(default_factory=dict)
+    """What `routes` calls the hops that were there before: mostly there are few."""
 
 
 class Candidates:
@@ -63,7 +65,7 @@ class Candidates:
             return number, []
         if found.routes is None:
             found.routes = RouteList()
-        results = [_add_route(found.routes, *each) for each in routes]
+        results = [_add_route(found.routes, found.numbers, *each) for each in routes]
         return number, _few(results)
 
     async def build(self, number: int) -> Wanted:
@@ -138,13 +140,17 @@ def _few(results: list[str | None]) -> list[str | None]:
     ]
 
 
-def _add_route(routes: RouteList, prefix: str, hops: Sequence[str]) -> str | None:
+def _add_route(
+    routes: RouteList, numbers: dict[tuple[str, ...], int], prefix: str, hops: Sequence[str]
+) -> str | None:
+    key = tuple(hops)
     try:
-        found: tuple[HopConfig, ...] = parse_hops(hops)
+        if key not in numbers:
+            numbers[key] = routes.number(parse_hops(hops))
         place = parse_prefix(prefix)
     except ValueError as error:
         return f"{str(error)[:LINE]}."
     if len(routes) >= MAX_ROUTES:
         return f"there are more than {MAX_ROUTES} routes, for which there is no room."
-    routes.append(*place, found)
+    routes.append_numbered(*place, numbers[key])
     return None
