@@ -44,11 +44,11 @@ User={user}
 # What ports need. Workers give all of it up.
 AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW CAP_IPC_LOCK
 CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_IPC_LOCK
-# Runtime files are in /run/halo-mp, and stay for the next supervisor.
+# Runtime files are in /run/halo-mp/NAME, and stay there when the supervisor is started again.
 Environment=XDG_RUNTIME_DIR=/run
-RuntimeDirectory=halo-mp halo-mp/%i
+RuntimeDirectory=halo-mp/%i
 RuntimeDirectoryMode=0711
-RuntimeDirectoryPreserve=yes
+RuntimeDirectoryPreserve=restart
 """
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,7 @@ from tests.proc.conftest import everybody, kill_supervisor, wait_for_end
 from tests.support import lives
 from tests.support.instance import Instance
 from tests.support.namespace import Namespace, wait_until
+from tests.support.unprivileged import IN_FIRST_USER_NAMESPACE
 
 HALO = (sys.executable, "-m", "halo_mp.cli")
 Halo = Callable[..., str]
@@ -176,3 +179,46 @@ def test_run_becomes_the_supervisor_and_tells_its_service_manager(
             wait_until(lambda: hear("READY=1"), what="READY=1 after it")
             assert instance.stop() == 0
             assert hear("STOPPING=1")
+
+
+@pytest.mark.skipif(not IN_FIRST_USER_NAMESPACE, reason="nobody else can be here")
+def test_service_of_a_user_has_what_it_needs(namespace: Namespace) -> None:
+    """Started as the unit says it, by hand: user, capabilities, environment, command, reload."""
+    name = f"u{os.getpid() % 100000}"
+    directory = Path(tempfile.mkdtemp(prefix="halo-mp-test-"))  # pytest's own are closed to others
+    runtime = Path("/run/halo-mp") / name
+    runtime.mkdir(parents=True)
+    try:
+        directory.chmod(0o755)
+        (directory / f"{name}.toml").write_text('[ports.0]\n[instance]\nspare = 0\n[logs]\nformat = "json"\n')
+        shutil.chown(runtime, "nobody")
+        text = command(namespace, "unit", "--user", "nobody", "--directory", str(directory)).stdout
+        unit = dict(line.split("=", 1) for line in text.replace("%i", name).splitlines() if "=" in line)
+        caps = ",".join(f"+{cap.removeprefix('CAP_').lower()}" for cap in unit["AmbientCapabilities"].split())
+        user = ("setpriv", "--reuid", unit["User"], "--regid", "nogroup", "--clear-groups")
+        held = ("--inh-caps", caps, "--ambient-caps", caps, "--bounding-set", f"-all,{caps}")
+        log = directory / "log"
+        with log.open("wb") as output:
+            process = namespace.popen(
+                *user,
+                *held,
+                "env",
+                unit["Environment"],
+                *unit["ExecStart"].split(),
+                stdout=output,
+                stderr=output,
+            )
+            try:
+                wait_until(
+                    lambda: b'"instance.up"' in log.read_bytes(), timeout_s=30, what="it in " + str(log)
+                )
+                namespace.pinged("10.77.0.1", count=1)
+                reload = namespace.run(*user, "env", unit["Environment"], *unit["ExecReload"].split())
+                assert reload.stdout == "Nothing changes.\n"
+            finally:
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(30) == 0
+        assert list(runtime.iterdir()) == []
+    finally:
+        shutil.rmtree(runtime)
+        shutil.rmtree(directory)
