@@ -136,7 +136,7 @@ def test_terminal_that_nobody_reads_says_later_how_many_lines_are_missing(
 def test_terminal_closed_ends_in_order(
     namespace: Namespace, terminal: Terminal, tmp_path: Path, has_file: bool
 ) -> None:
-    """As when its window is closed: SIGHUP comes, and nothing can be written any more. It is no word to reload, then."""
+    """As when its window is closed: SIGHUP comes, and nothing can be written any more. None to reload."""
     file = tmp_path / "router.toml"
     file.write_text("[ports.0]\n")
     flags = ("--stats-log", "0.1", *(("--config", str(file)) if has_file else ()))
