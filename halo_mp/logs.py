@@ -173,6 +173,11 @@ def configure(
     _writer = _Writer(process, style, fd, queue_lines, box)
     root.addHandler(_writer)
     root.setLevel(logging.WARNING)
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """Log from another level on."""
     logging.getLogger(ROOT).setLevel(LEVELS[level])
 
 

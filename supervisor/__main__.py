@@ -15,8 +15,10 @@ from halo_mp.supervisor import arguments, config, leftovers
 from halo_mp.supervisor.adoption import adopt
 from halo_mp.supervisor.checks import check, privileges_plan, raise_descriptor_limit
 from halo_mp.supervisor.checks_user import control_group
+from halo_mp.supervisor.config_changes import Wanted
 from halo_mp.supervisor.config_routes import RouteList, load_routes
 from halo_mp.supervisor.instance import Instance
+from halo_mp.supervisor.service import Service
 from halo_mp.supervisor.signals import StopSignals
 from halo_mp.supervisor.supervisor import Supervisor
 
@@ -27,22 +29,26 @@ log = logs.get("supervisor")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run an instance to its end and return the exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    service = Service()
     try:
-        configuration = config.build(arguments.parse(argv))
+        configuration = config.build(arguments.parse(words))
         style: logs.Format = "json" if configuration.log_format == "json" else "text"
         logs.configure("supervisor", configuration.log_level, style)
-        return asyncio.run(_run(configuration))
+        return asyncio.run(_run(configuration, words, service))
     except HaloError as error:
         logs.flush()
         sentences = "".join(f"halo-mp: {sentence}\n" for sentence in str(error).splitlines())
         logs.say(sentences, fd=2, wait_s=LAST_WORDS_S)
         return error.exit_code
     finally:
+        service.close()
         logs.flush()
 
 
-async def _run(configuration: config.Config) -> int:
-    signals = StopSignals()
+async def _run(configuration: config.Config, words: Sequence[str], service: Service) -> int:
+    has_file = any(word.partition("=")[0] == "--config" for word in words)
+    signals = StopSignals(reloads=has_file)
     signals.install()
     # First the lock: what the others look at may be there because the instance runs.
     instance = Instance.acquire(configuration.instance)
@@ -72,6 +78,8 @@ async def _run(configuration: config.Config) -> int:
             routes=routes,
             on_up=_print,
             adopted=adopted,
+            reread=lambda: _reread(words),
+            service=service,
         )
         gc.collect()
         gc.freeze()  # what is there now stays
@@ -82,6 +90,12 @@ async def _run(configuration: config.Config) -> int:
         )  # also when it is to stop at once: what was adopted is to be stopped in order
     finally:
         instance.release()
+
+
+def _reread(words: Sequence[str]) -> Wanted:
+    """Return what the flags and their files say now. Raises UsageError."""
+    found = config.build(arguments.parse(words))
+    return Wanted(found, _static_routes(found))
 
 
 def _static_routes(configuration: config.Config) -> RouteList:

@@ -64,9 +64,9 @@ async def adopt(instance: Instance, wanted: Config, worker_uid: int | None) -> A
     driver = _driver(left) if known is not None else None
     if known is None or driver is None:
         return None
-    config, running = known
+    config, loaded, running = known
     try:
-        _refuse_differences(config, wanted)
+        _refuse_differences(loaded, wanted)
         greeter = Greeter(instance.socket_path, worker_uid)
     except BaseException:
         driver.close()
@@ -80,12 +80,13 @@ async def adopt(instance: Instance, wanted: Config, worker_uid: int | None) -> A
         return None
 
 
-def _running_config(left: State, wanted: Config) -> tuple[Config, Running] | None:
-    """Return the configuration that it was started with, and what has become of it."""
+def _running_config(left: State, wanted: Config) -> tuple[Config, Config, Running] | None:
+    """Return the configuration that it was started with, the one that was read last, and what has become of it."""
     if left.desired is None or not wanted.adopt:
         return None
     try:
-        return from_plain(Config, left.desired), from_plain(Running, left.running)
+        started, loaded = from_plain(Config, left.desired), from_plain(Config, left.loaded)
+        return started, loaded, from_plain(Running, left.running)
     except ValueError as error:  # of another version of this program
         log.warning("adoption.failed", reason=f"the saved configuration makes no sense: {error}")
         return None

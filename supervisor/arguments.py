@@ -68,8 +68,8 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Return the flags as texts, by default those of this process.
+def parse(argv: Sequence[str] | None = None, text: str | None = None) -> argparse.Namespace:
+    """Return the flags as texts, by default those of this process; `text` is read as if it stood in --config's file.
 
     What is not a flag, or lacks its value, is in `.problems`, a list of sentences for `config.build`.
     --help and --version print and exit.
@@ -78,7 +78,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     words, problems = _joined(known, sys.argv[1:] if argv is None else argv)
     flags = known.parse_args(words)
     if flags.config is not None:
-        file = FileReader(flags.config)
+        file = FileReader(flags.config, text)
         problems += file.problems
         flags = known.parse_args(words, _from_file(known, file, words))
     flags.problems = problems

@@ -76,9 +76,10 @@ def add_addresses(known: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="an IPv4 address of an interface, such as 0=10.1.2.3/24 or 0.100=10.9.0.1/31; repeatable, the first of "
-        "an interface is its primary one. A TAP made here that has none, on no VLAN either, gets 10.77.PORT.1/24, and "
-        "the kernel's side of a TAP the first other address of each untagged network; a second instance in the same "
-        "network namespace needs other networks. Other devices have none by default",
+        "an interface is its primary one. A TAP made here that has none, on no VLAN either, gets 10.77.PORT.1/24, "
+        "unless 0=none says that it has none, and the kernel's side of a TAP the first other address of each untagged "
+        "network; a second instance in the same network namespace needs other networks. Other devices have none by "
+        "default",
     )
     group.add_argument(
         "--vlan",
@@ -112,6 +113,21 @@ def add_addresses(known: argparse.ArgumentParser) -> None:
         help="longest IP packet, 68 to 9600, of all interfaces or of one, by default 1500, and on a VLAN what its port "
         "has; above 2022 each buffer grows with it, and the pool too; net_tap and net_af_packet of DPDK 22.11 take at "
         "most 1504; repeatable",
+    )
+    group.add_argument(
+        "--device-mtu",
+        metavar="PORT=OCTETS",
+        action="append",
+        default=[],
+        help="longest IP packet that a port's device is opened for, where its interfaces have less to begin with and "
+        "may be given more at run time; by default what --mtu gives the port; repeatable",
+    )
+    group.add_argument(
+        "--down",
+        metavar="PORT[.VLAN]",
+        action="append",
+        default=[],
+        help="an interface that neither receives nor sends until somebody sets it up at run time; repeatable",
     )
     group.add_argument(
         "--promiscuous",
@@ -155,6 +171,13 @@ def add_routing(known: argparse.ArgumentParser) -> None:
         "--no-forward",
         action="store_true",
         help="be a host: packets for others are dropped",
+    )
+    group.add_argument(
+        "--no-forward-from",
+        metavar="PORT[.VLAN]",
+        action="append",
+        default=[],
+        help="be a host for who sends to us by this interface: what comes in there for others is dropped; repeatable",
     )
     group.add_argument(
         "--proxy-arp",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from halo_mp.supervisor.config_reader import FileText
+from halo_mp.supervisor.config_values import NO_ADDRESS
 
 Kind = Literal["text", "list", "commas", "true", "false", "either", "optional"]
 """How a value becomes a flag's: one text; one text for each entry; entries behind commas; a flag without value that is
@@ -80,11 +81,18 @@ KEYS: dict[str, dict[str, tuple[str, Kind]]] = {
 """[table] and key of what concerns the whole instance."""
 
 NAMED: dict[str, dict[str, tuple[str, Kind]]] = {
-    "ports": {"mac": ("--mac", "text"), "macswap": ("--macswap", "text"), "kernel": ("--kernel", "optional")},
+    "ports": {
+        "mac": ("--mac", "text"),
+        "mtu": ("--device-mtu", "text"),
+        "macswap": ("--macswap", "text"),
+        "kernel": ("--kernel", "optional"),
+    },
     "slots": {"feeds": ("--slot", "commas")},
     "interfaces": {
         "addresses": ("--address", "list"),
         "mtu": ("--mtu", "text"),
+        "up": ("--down", "false"),
+        "forward": ("--no-forward-from", "false"),
         "proxy_arp": ("--proxy-arp", "true"),
         "directed_broadcast": ("--directed-broadcast", "true"),
         "redirects": ("--redirects", "true"),
@@ -108,13 +116,15 @@ _TABLES = [*KEYS, *NAMED, *LISTS]
 class FileReader:
     """One file as flags: `values` by their names in argparse's namespace, and `problems`, a sentence each."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, text: str | None = None) -> None:
+        """Read a file, or `text` as if it stood there."""
         self.values: dict[str, Any] = {}
         self.problems: list[str] = []
         self.implies_ports = False
         """Whether `values` has --ports only because tables name ports: named devices bring theirs."""
         self._ports: set[str] = set()
         self._path = path
+        self._text = text
         self._name = Path(path).name
         for table, content in self._load().items():
             self._read_table(table, content)
@@ -123,8 +133,7 @@ class FileReader:
 
     def _load(self) -> dict[str, Any]:
         try:
-            with Path(self._path).open("rb") as file:
-                return tomllib.load(file)
+            return tomllib.loads(Path(self._path).read_text("utf-8") if self._text is None else self._text)
         except OSError as error:
             self.problems.append(f"--config {self._path}: it can not be read: {error.strerror}.")
         except UnicodeDecodeError:
@@ -164,10 +173,13 @@ class FileReader:
         def read(key: str, value: object) -> None:
             flag, kind = NAMED[table][key]
             where = f"{place}.{key}"
-            if kind == "true" or (kind == "optional" and isinstance(value, bool)):
-                if self._truth(where, value):
+            if kind in ("true", "false") or (kind == "optional" and isinstance(value, bool)):
+                truth = self._truth(where, value)
+                if truth is not None and truth != (kind == "false"):
                     self._add(flag, FileText(name, self._where(where)))
                 return
+            if flag == "--address" and value == []:
+                value = NO_ADDRESS
             for text in self._texts(where, kind, value):
                 self._add(flag, FileText(f"{name}={text}", self._where(where)))
 

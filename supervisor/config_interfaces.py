@@ -14,6 +14,7 @@ from halo_mp.supervisor.config_model import AddressConfig, InterfaceConfig, inte
 from halo_mp.supervisor.config_reader import FlagReader
 
 LEAST_MTU, MOST_MTU, DEFAULT_MTU = 68, 9600, 1500
+_OF_INTERFACES = ("--down", "--no-forward-from", "--proxy-arp", "--directed-broadcast", "--redirects")
 
 Key = tuple[int, int]
 """Port and VLAN."""
@@ -42,9 +43,8 @@ def plan_interfaces(
         sentence = f"--vlan: {len(keys)} interfaces are too many"
         reader.refuse("--vlan", f"{sentence}; an instance has at most {MAX_INTERFACES}.")
     mtus = _mtus(reader, ports, keys)
-    proxies, broadcasts, redirects = (
-        set(_existing(flag, reader, keys)) for flag in ("--proxy-arp", "--directed-broadcast", "--redirects")
-    )
+    devices = _device_mtus(reader, ports, mtus)
+    named = {flag: set(_existing(flag, reader, keys)) for flag in _OF_INTERFACES}
     interfaces = tuple(
         InterfaceConfig(
             number=number,
@@ -52,17 +52,18 @@ def plan_interfaces(
             vlan=key[1],
             addresses=tuple(addresses.get(key, ())),
             mtu=mtus[key],
-            forward=forward,
-            proxy_arp=key in proxies,
-            directed_broadcast=key in broadcasts,
-            redirects=key in redirects,
+            up=key not in named["--down"],
+            forward=forward and key not in named["--no-forward-from"],
+            proxy_arp=key in named["--proxy-arp"],
+            directed_broadcast=key in named["--directed-broadcast"],
+            redirects=key in named["--redirects"],
         )
         for number, key in enumerate(keys)
     )
     if reader.sound("--address"):
         if problem := overlap(interfaces):
             reader.refuse("--address", f"--address: {problem}.")
-    return InterfacePlan(interfaces, {port: mtus[port, 0] for port in ports})
+    return InterfacePlan(interfaces, devices)
 
 
 def overlap(interfaces: Sequence[InterfaceConfig]) -> str:
@@ -130,6 +131,10 @@ def _addresses(reader: FlagReader, ports: tuple[int, ...]) -> dict[Key, list[Add
     found: dict[Key, list[AddressConfig]] = {}
     owners: dict[int, Key] = {}
     for key, address in reader.each("--address", values.interface_address):
+        if address is None:
+            if is_port("--address", key[0], ports, reader):
+                found.setdefault(key, [])
+            continue
         if address.address in owners:
             both = f"{interface_name(*owners[address.address])} and for interface {interface_name(*key)}"
             sentence = f"--address: {IPv4Address(address.address)} is named for interface {both}"
@@ -163,6 +168,20 @@ def _mtus(reader: FlagReader, ports: tuple[int, ...], keys: Sequence[Key]) -> di
                 f"--mtu {interface_name(*key)}={found[key]}: a VLAN can have no more than its port, {most}"
             )
             reader.refuse("--mtu", f"{sentence}; write --mtu {key[0]}={found[key]} too.")
+    return found
+
+
+def _device_mtus(reader: FlagReader, ports: tuple[int, ...], mtus: dict[Key, int]) -> dict[int, int]:
+    """Return the MTU that each port's device is opened for: at least that of its interface."""
+    found = {port: mtus[port, 0] for port in ports}
+    parser = partial(values.device_mtu, low=LEAST_MTU, high=MOST_MTU)
+    for port, octets in reader.each("--device-mtu", parser):
+        if not is_port("--device-mtu", port, ports, reader):
+            continue
+        if octets < mtus[port, 0]:
+            sentence = f"--device-mtu {port}={octets}: its interface has an MTU of {mtus[port, 0]}"
+            reader.refuse("--device-mtu", f"{sentence}; write --mtu {port}={octets} too, or more here.")
+        found[port] = octets
     return found
 
 

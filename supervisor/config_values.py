@@ -170,12 +170,17 @@ def interface_mtu(flag: str, text: str, low: int, high: int) -> tuple[Key | None
     return interface(flag, name) if equals else None, number(flag, octets, low, high, example)
 
 
-def interface_address(flag: str, text: str) -> tuple[Key, AddressConfig]:
-    """Return the interface and its address of `PORT[.VLAN]=ADDRESS/LENGTH`."""
+NO_ADDRESS = "none"
+
+
+def interface_address(flag: str, text: str) -> tuple[Key, AddressConfig | None]:
+    """Return the interface and its address of `PORT[.VLAN]=ADDRESS/LENGTH`; None for `none`."""
     name, equals, rest = text.partition("=")
     if not equals:
         raise refusal(flag, text, "expected a port number, '=' and the rest", "0=10.1.2.3/24")
     key = interface(flag, name)
+    if rest == NO_ADDRESS:
+        return key, None
     if "/" not in rest:
         raise refusal(flag, text, "the prefix length is missing", f"{name}={rest}/24")
     try:
@@ -240,6 +245,12 @@ def parse_mac(text: str) -> bytes:
     if octets[0] & 1 or not any(octets):
         raise ValueError("that is the address of a group or of nobody, not of one station")
     return octets
+
+
+def device_mtu(flag: str, text: str, low: int, high: int) -> tuple[int, int]:
+    """Return port and octets of `PORT=OCTETS`."""
+    port, octets = _port_and_rest(flag, text, "0=1500")
+    return port, number(flag, octets, low, high, f"{port}=1500")
 
 
 def neighbor(flag: str, text: str) -> NeighborConfig:

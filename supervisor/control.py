@@ -22,6 +22,7 @@ from halo_mp.control.frame import Message
 from halo_mp.control.inbox import close_all
 from halo_mp.control.listener import Listener
 from halo_mp.control.public import MAX_CHANGES, PUBLIC_VERSION, REQUESTS, Request
+from halo_mp.supervisor.control_config import ASKER, ConfigOperations, config_handlers
 from halo_mp.supervisor.running import RefusedError
 
 HELLO_TIMEOUT_S = 5.0
@@ -80,6 +81,13 @@ class Operations(Protocol):
     async def ping(self, address: str, settings: Fields) -> list[Any]:
         """`ping`, which takes its time; cancelled, it ends at once."""
 
+    def stop(self) -> None:
+        """`instance.stop`: what a signal would ask for, in a moment."""
+
+    @property
+    def configuration(self) -> ConfigOperations:
+        """`config.*`."""
+
 
 class ControlServer:
     """Listens until closed."""
@@ -110,6 +118,7 @@ class ControlServer:
     async def _serve(self, channel: Channel) -> None:
         try:
             admin = is_admin(channel.peer, self._group)
+            ASKER.set(f"uid {channel.peer.uid}")
             await self._greet(channel, admin=admin)
             inlet = Inlet(channel)
             while True:
@@ -188,6 +197,8 @@ class Requests:
             "routes.delete": self._routes_delete,
             "routes.lookup": self._routes_lookup,
             "ping": self._ping,
+            "instance.stop": self._stop,
+            **config_handlers(operations),
         }
 
     async def do(self, message: Message, *, admin: bool) -> Fields:
@@ -200,6 +211,10 @@ class Requests:
 
     async def _show(self, _message: Message) -> Fields:
         return self._operations.show()
+
+    async def _stop(self, _message: Message) -> Fields:
+        self._operations.stop()
+        return {}
 
     async def _interfaces_list(self, message: Message) -> Fields:
         return self._operations.list_interfaces(_start(message))

@@ -7,7 +7,7 @@ What differs between the configuration that runs and the one that is asked for, 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from halo_mp.supervisor.config_model import (
     AddressConfig,
@@ -39,6 +39,8 @@ CHANGEABLE = frozenset(
 _FLAGS = {
     "app": "--app, --app-dir, --app-debug",
     "data_octets": "--mtu",
+    "instance": "--name",
+    "spares": "--spare",
     "neighbors": "--neighbor",
     "routes": "--route",
     "driver_cores": "--driver-cores",
@@ -68,12 +70,15 @@ def with_changes(running: Config, wanted: Config) -> Config:
     return dataclasses.replace(running, **changes)
 
 
-def differences(running: Config, wanted: Config) -> list[str]:
-    """Return a phrase for each flag that can not change while the instance runs, and differs."""
+def differences(running: Config, wanted: Config, changeable: Collection[str] = CHANGEABLE) -> list[str]:
+    """Return a phrase for each flag that can not change while the instance runs, and differs.
+
+    `changeable` may: by default what may when another supervisor takes it over.
+    """
     found = []
     for field in dataclasses.fields(Config):
         mine, asked = getattr(running, field.name), getattr(wanted, field.name)
-        if mine == asked or field.name in CHANGEABLE:
+        if mine == asked or field.name in changeable:
             continue
         if field.name == "hugepages" and wanted.hugepages_auto:
             continue  # whatever there was when it started: by now they are taken, by itself

@@ -62,7 +62,7 @@ class Keeper(ABC):
         role: Literal["driver", "worker"],
         slot: int | None,
         greeter: Greeter,
-        policy: RestartPolicy,
+        limits: tuple[tuple[int, float], float],
         start_grace_s: float,
     ) -> None:
         self.role = role
@@ -75,7 +75,8 @@ class Keeper(ABC):
         self.reports = Reports()  # the supervisor sets the instance's
         self._fields: dict[str, object] = {} if slot is None else {"slot": slot}
         self._greeter = greeter
-        self._policy = policy
+        self._restart_limit, self.hang_timeout_s = limits
+        self._policy = RestartPolicy(*self._restart_limit)
         self._start_grace_s = start_grace_s
         self._first: Life | None = None
         self._burials: set[asyncio.Task[None]] = set()
@@ -127,6 +128,13 @@ class Keeper(ABC):
         if self._stop_asked.is_set():
             return "stopped"
         return "starting" if self.failed_because is None else "failed"
+
+    def set_limits(self, restart_limit: tuple[int, float], hang_timeout_s: float) -> None:
+        """Change how often it is started again, and how long it may hang; a life that has begun keeps that."""
+        self.hang_timeout_s = hang_timeout_s
+        if restart_limit != self._restart_limit:
+            self._restart_limit = restart_limit
+            self._policy = RestartPolicy(*restart_limit)
 
     def start(self) -> asyncio.Task[None]:
         """Start keeping; the task ends after `stop`, or with BootFailed."""

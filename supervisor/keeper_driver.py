@@ -20,7 +20,6 @@ from halo_mp.supervisor.keeper import Keeper, Launch
 from halo_mp.supervisor.life import Life
 from halo_mp.supervisor.process import Child, Process
 from halo_mp.supervisor.regions import Regions
-from halo_mp.supervisor.restart import RestartPolicy
 from halo_mp.supervisor.wiring import driver_configure
 
 # Walking a slot's life cycle looks at the owner of every buffer, which takes milliseconds.
@@ -45,8 +44,8 @@ class DriverKeeper(Keeper):
         on_ended: Callable[[], None],
         on_returned: Callable[[int], Coroutine[Any, Any, None]],
     ) -> None:
-        policy = RestartPolicy(*config.restart_limit)
-        super().__init__("driver", None, greeter, policy, launch.start_grace_s * GRACE_FACTOR)
+        limits = config.restart_limit, config.hang_timeout_s
+        super().__init__("driver", None, greeter, limits, launch.start_grace_s * GRACE_FACTOR)
         self.ports: dict[int, ReadyPort] = {}  # as they are, or were before they were lost
         self.lost: dict[int, str] = {}  # ports without a device, and why
         self._config = config
@@ -119,7 +118,7 @@ class DriverKeeper(Keeper):
                 life.kill_hung(f"{reason} on lcore {number}")
 
     def _watch(self, number: int, pid: int) -> HangWatch:
-        self._watches[number] = watch = HangWatch(self._config.hang_timeout_s, lambda: read_activity(pid))
+        self._watches[number] = watch = HangWatch(self.hang_timeout_s, lambda: read_activity(pid))
         return watch
 
     def adopt_driver(self, child: Process, channel: Channel, ready: Message) -> None:

@@ -24,7 +24,6 @@ from halo_mp.supervisor.life import Life
 from halo_mp.supervisor.neighbors import NeighborTable
 from halo_mp.supervisor.process import Child, Process
 from halo_mp.supervisor.regions import Regions
-from halo_mp.supervisor.restart import RestartPolicy
 from halo_mp.supervisor.spares import Spares
 
 SPARE_GRACE_S = 3.0
@@ -57,14 +56,13 @@ class WorkerKeeper(Keeper):
         on_news: Callable[[Life, Message], None],
         on_gone: Callable[[], None],
     ) -> None:
-        policy = RestartPolicy(*config.restart_limit)
-        super().__init__("worker", slot.number, greeter, policy, launch.start_grace_s)
+        limits = config.restart_limit, config.hang_timeout_s
+        super().__init__("worker", slot.number, greeter, limits, launch.start_grace_s)
         self.number = slot.number
         self.was_ready = asyncio.Event()
         self._replaced = asyncio.Event()
         self._slot = regions.slots[slot.number].region.pointer
         self._fds = regions.worker_fds(slot.number)
-        self._hang_timeout_s = config.hang_timeout_s
         self._driver = driver
         self._core = slot.core
         self._spares = spares
@@ -160,7 +158,7 @@ class WorkerKeeper(Keeper):
             await channel.send(self._configuration, self._fds)
         await self.within_grace(self._attached.wait(), "did not attach", self._attach_grace_s(life))
         pid = life.child.pid
-        self._watch = HangWatch(self._hang_timeout_s, lambda: read_activity(pid))
+        self._watch = HangWatch(self.hang_timeout_s, lambda: read_activity(pid))
         await self._enable()
         await self.within_grace(self._ready.wait(), "was not ready")
         self._on_ready(life)

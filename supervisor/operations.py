@@ -6,6 +6,7 @@ Answers are pages: each list says where the `next` begins, so that no request ta
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections import Counter
@@ -26,6 +27,7 @@ from halo_mp.supervisor import running
 from halo_mp.supervisor.config_model import HopConfig, InterfaceConfig, NeighborConfig, interface_name
 from halo_mp.supervisor.config_routes import parse_hops, parse_prefix, via_of
 from halo_mp.supervisor.config_values import parse_address, parse_host, parse_interface, parse_mac
+from halo_mp.supervisor.configuration import Configuration
 from halo_mp.supervisor.echo import Outcome, Ping
 from halo_mp.supervisor.plain import to_plain
 from halo_mp.supervisor.published import Published
@@ -37,6 +39,7 @@ PAGE_OCTETS = 32 << 10
 """After which a page ends: a route with as many hops as it can have still fits into the frame."""
 SCANNED = 2048
 """Routes that one request looks at: a filter may leave out nearly all of them."""
+STOP_DELAY_S = 0.05
 _LONGEST_PREFIX = len("255.255.255.255/32")
 
 T = TypeVar("T")
@@ -46,9 +49,18 @@ Fields = dict[str, Any]
 class PublishedOperations:
     """Operations on what one supervisor publishes."""
 
-    def __init__(self, published: Published, slots: Iterable[Region] = ()) -> None:
-        """`slots`: where workers count."""
+    def __init__(
+        self,
+        published: Published,
+        slots: Iterable[Region] = (),
+        *,
+        configuration: Configuration,
+        stop: Callable[[], None],
+    ) -> None:
+        """`slots`: where workers count; `stop` asks for the end of the instance."""
         self._published = published
+        self.configuration = configuration
+        self._stop = stop
         self._slots = list(slots)
         self._since = time.time()
 
@@ -68,6 +80,10 @@ class PublishedOperations:
             octets=usage.octets,
         )
         return {"instance": to_plain(found)}
+
+    def stop(self) -> None:
+        """Have the instance stopped, once who asked has the answer."""
+        asyncio.get_running_loop().call_later(STOP_DELAY_S, self._stop)
 
     async def ping(self, address: str, settings: Mapping[str, Any]) -> list[Outcome]:
         """Send echo requests, and return what became of each."""

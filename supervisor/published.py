@@ -182,6 +182,11 @@ class Published:
         gone = {_place(each) for each in before.neighbors} - {_place(each) for each in wanted.neighbors}
         if gone:
             self._tell_forget(gone)
+        new = [each for each in wanted.neighbors if each not in before.neighbors]
+        if new:
+            self.neighbors.remove(map(_place, new))
+            for chunk in chunks(map(_neighbor, new)):
+                self._tell({"type": "static", "neighbors": chunk})
         await self._change_kernel_side()
 
     async def _take_back(self, before: Running, wanted: Running) -> None:

@@ -106,6 +106,7 @@ class Routes:
     def load(self, columns: Columns, vias: Sequence[Via]) -> tuple[int, list[str]]:
         """Add very many routes, replacing those that are there; `columns.which` says which of `vias` each one has.
 
+        One that has the prefix of a connected route waits behind that, where these are no more than REFUSALS_TOLD.
         Return how many were refused, and for some of them a sentence.
         """
         numbers: list[int] = []
@@ -117,16 +118,26 @@ class Routes:
                 numbers.append(0)  # which the table refuses
                 problems[which] = str(error)
         count, refused = self._fib.load(columns, numbers, REFUSALS_TOLD)
+        waiting = set(
+            self._wait_behind(columns, vias, [at for at, why in refused if why == errno.EADDRINUSE])
+        )
         for number in filter(None, numbers):
             self.targets.release(number)
         self.collect()
         sentences = []
-        for position, number in refused:
+        for position, number in (entry for entry in refused if entry[0] not in waiting):
             prefix, length = columns.prefixes[position], columns.lengths[position]
             problem = problems.get(columns.which[position])
             name = f"{IPv4Address(prefix)}/{length}"
             sentences.append(f"{name}: {problem}" if problem else _sentence(number, prefix, length))
-        return count, sentences
+        return count - len(waiting), sentences
+
+    def _wait_behind(self, columns: Columns, vias: Sequence[Via], positions: Iterable[int]) -> Iterator[int]:
+        """Let routes that have the prefix of a connected one wait behind it; yield the positions of those that do."""
+        for at in positions:
+            prefix, length = columns.prefixes[at], columns.lengths[at]
+            if self._change_waiting("replace", prefix, length, vias[columns.which[at]]) is None:
+                yield at
 
     # ---- questions
 
@@ -142,6 +153,15 @@ class Routes:
     def entries(self, start: int) -> Iterator[tuple[int, RouteEntry]]:
         """Yield routes as they stand in the table, each with its place, which is where to go on; see `describe`."""
         return self._fib.routes(start)
+
+    def static(self, start: int = 0) -> Iterator[tuple[int, RouteEntry]]:
+        """Yield the routes that were asked for, in the same way; those that wait behind connected ones come first."""
+        waiting = list(self._waiting.items())
+        for place, ((prefix, length), target) in enumerate(waiting[start:], start):
+            yield place, RouteEntry(prefix, length, target, Origin.STATIC)
+        behind = max(0, start - len(waiting))
+        for place, entry in self._fib.routes(behind, Origin.STATIC):
+            yield len(waiting) + place, entry
 
     def describe(self, entry: RouteEntry) -> Route:
         """Return a route as people see it."""

@@ -84,13 +84,25 @@ def without_address(running: Running, key: Key, address: AddressConfig) -> Runni
 
 
 def with_settings(running: Running, key: Key, most_mtu: int, **settings: Any) -> Running:
-    """Return the same with other settings of an interface: `up`, `mtu` up to its device's, `forward` and so on."""
+    """Return the same with other settings of an interface: `up`, `mtu` up to its device's, `forward` and so on.
+
+    No VLAN keeps a longer MTU than its port has.
+    """
     interface = running.interface(key)
     mtu = settings.get("mtu", LEAST_MTU)
     if not LEAST_MTU <= mtu <= most_mtu:
         sentence = f"an MTU of {mtu} is not possible on interface {interface.name}"
         raise RefusedError(f"{sentence}, but {LEAST_MTU} to {most_mtu}: the port was started for no more.")
-    return _replaced(running, dataclasses.replace(interface, **settings))
+    changed = _replaced(running, dataclasses.replace(interface, **settings))
+    if "mtu" not in settings or interface.vlan:
+        return changed
+    return dataclasses.replace(
+        changed,
+        interfaces=tuple(
+            dataclasses.replace(each, mtu=min(each.mtu, mtu)) if each.port == interface.port else each
+            for each in changed.interfaces
+        ),
+    )
 
 
 def with_neighbor(running: Running, neighbor: NeighborConfig) -> Running:

@@ -16,7 +16,7 @@ import msgpack
 
 from halo_mp.shm.identity import boot_id, is_alive
 
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,8 @@ class State:
     """Of the regions; each run makes its own."""
     desired: Any = None
     """The configuration as `plain.to_plain` has it."""
+    loaded: Any = None
+    """What flags and file said when they were last read, likewise: who takes over has to ask for the same."""
     running: Any = None
     """What has become of it at run time, `running.Running`, likewise."""
     kept: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
@@ -64,6 +66,7 @@ def save(path: Path, state: State) -> None:
             "regions": list(state.regions),
             "generation": state.generation,
             "desired": state.desired,
+            "loaded": state.loaded,
             "running": state.running,
             "kept": {name: dict(counters) for name, counters in state.kept.items()},
         }
@@ -95,6 +98,7 @@ def load(path: Path) -> State:
             regions=tuple(str(name) for name in found["regions"]),
             generation=int(found["generation"]),
             desired=found["desired"],
+            loaded=found["loaded"],
             running=found["running"],
             kept={str(name): dict(counters) for name, counters in found["kept"].items()},
         )

@@ -30,7 +30,9 @@ from halo_mp.supervisor.adoption import Adopted
 from halo_mp.supervisor.announce import announce
 from halo_mp.supervisor.boxes import Boxes
 from halo_mp.supervisor.config import Config, SlotConfig
+from halo_mp.supervisor.config_changes import Wanted
 from halo_mp.supervisor.config_routes import RouteList
+from halo_mp.supervisor.configuration import Configuration
 from halo_mp.supervisor.control import ControlServer
 from halo_mp.supervisor.epoch_watch import EpochWatch
 from halo_mp.supervisor.greeter import Greeter
@@ -48,6 +50,8 @@ from halo_mp.supervisor.published import Published
 from halo_mp.supervisor.regions import Regions
 from halo_mp.supervisor.reports import Reports
 from halo_mp.supervisor.routes import Routes
+from halo_mp.supervisor.running import RefusedError
+from halo_mp.supervisor.service import Service
 from halo_mp.supervisor.signals import StopSignals
 from halo_mp.supervisor.spares import Spares
 from halo_mp.supervisor.state import Member, State
@@ -76,7 +80,13 @@ class Supervisor:
         launch: Launch | None = None,
         on_up: Callable[[str], None] | None = None,
         adopted: Adopted | None = None,
+        reread: Callable[[], Wanted] | None = None,
+        service: Service | None = None,
     ) -> None:
+        """`reread` returns what flags and file say at present, and may block."""
+        self._reread = reread
+        self._service = service or Service({})
+        self._loaded = to_plain(config)
         self._config = adopted.config if adopted else config
         self._adopted = adopted
         self._instance = instance
@@ -93,12 +103,14 @@ class Supervisor:
         self._status: StatusFile | None = None
         self._control: ControlServer | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._reconfigured = asyncio.Event()
 
     async def run(self) -> int:
         """Run until a signal asks to stop; return the exit code.
 
         Raises HaloError when it could not start or go on; everything is cleaned up then too.
         """
+        self._service.starting("Starting the driver and workers")
         for warning in self._config.warnings:
             log.warning("config.warning", text=warning)
         if self._adopted is None:
@@ -181,15 +193,29 @@ class Supervisor:
             self._resume(self._adopted)
         jobs = [keeper.start() for keeper in self._keepers()]
         self._status.update()
+        self._configuration = Configuration(
+            self._published, started=self._config, reread=self._reread, on_applied=self._on_applied
+        )
         self._control = ControlServer(
             self._instance.directory / SOCKET,
-            PublishedOperations(self._published, (slot.region for slot in self._regions.slots.values())),
+            PublishedOperations(
+                self._published,
+                (slot.region for slot in self._regions.slots.values()),
+                configuration=self._configuration,
+                stop=lambda: self._signals.on_asked("control"),
+            ),
             instance=self._config.instance,
             group=self._control_group,
         )
         self._tasks = [
             asyncio.create_task(job)
-            for job in (self._watch(), self._announce(), self._log_statistics(), self._replace_workers())
+            for job in (
+                self._watch(),
+                self._announce(),
+                self._log_statistics(),
+                self._replace_workers(),
+                self._reload(),
+            )
         ]
         stop = asyncio.create_task(self._signals.requested.wait())
         waiting: set[asyncio.Task[Any]] = {stop, *jobs, *self._tasks}
@@ -283,6 +309,7 @@ class Supervisor:
             regions=self._regions.names,
             generation=self._regions.generation,
             desired=to_plain(self._config),
+            loaded=self._loaded,
             running=to_plain(self._published.running),
             kept=self._statistics.kept(),
         )
@@ -302,6 +329,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(INTERVAL_S)
+            self._service.alive(loop.time())
             self._greeter.reserve.refill()
             with contextlib.suppress(MemoryError):  # looked at again in a moment
                 self._look_around(loop.time())
@@ -327,6 +355,7 @@ class Supervisor:
             await worker.was_ready.wait()
         log.info("instance.up", instance=self._config.instance, workers=len(self._workers))
         self._on_up(announce(self._config, self._driver.ports))
+        self._service.ready(f"{len(self._config.ports)} ports, {len(self._workers)} workers")
         self._spares.start()
 
     async def _replace_workers(self) -> None:
@@ -341,21 +370,49 @@ class Supervisor:
                 else:
                     log.warning("worker.not_replaced", slot=number)
 
+    async def _reload(self) -> None:
+        """Read the configuration anew each time that SIGHUP asks for it."""
+        while True:
+            await self._signals.reload.wait()
+            self._signals.reload.clear()
+            self._service.reloading()
+            try:
+                await self._configuration.reload("SIGHUP")
+            except RefusedError as error:
+                log.error("config.refused", by="SIGHUP", reason=str(error))
+            self._service.ready(f"{len(self._config.ports)} ports, {len(self._workers)} workers")
+
+    def _on_applied(self, config: Config, reread: Config | None) -> None:
+        """Take over what another configuration changes of ourselves, and write all of it down."""
+        if config.log_level != self._config.log_level:
+            logs.set_level(config.log_level)
+        self._config = config
+        if reread is not None:
+            self._loaded = to_plain(reread)
+        for keeper in self._keepers():
+            keeper.set_limits(config.restart_limit, config.hang_timeout_s)
+        self._reconfigured.set()
+        self._record()
+
     async def _log_statistics(self) -> None:
-        if self._config.stats_log is None:
-            return
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
-            for line in self._statistics.sample(loop.time()):
-                log.info("stats", **line.fields())
-            due = max(due + self._config.stats_log, loop.time())
-            await asyncio.sleep(due - loop.time())
+            if self._config.stats_log is not None:
+                for line in self._statistics.sample(loop.time()):
+                    log.info("stats", **line.fields())
+                due = max(due + self._config.stats_log, loop.time())
+            self._reconfigured.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(due if self._config.stats_log is not None else None):
+                    await self._reconfigured.wait()
+                    due = loop.time()
 
     # ---- stop
 
     async def _stop(self) -> None:
         """End everything in order. A step that fails is logged, and the others are taken all the same."""
+        self._service.stopping()
         force = asyncio.create_task(self._force())
         self._greeter.reserve.close()  # nothing is started any more
         if self._status is not None:

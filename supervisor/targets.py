@@ -124,7 +124,7 @@ class Targets:
             if hop.interface is None:
                 raise RouteError("a next hop needs an address, or an interface.")
             return Target(TargetKind.CONNECTED, hop.interface, pinned=True)
-        if hop.interface is None and self._interface_of(hop.address) is None:
+        if hop.interface is None and not self._is_on_a_link(hop.address):
             raise RouteError(
                 f"no interface has the next hop {IPv4Address(hop.address)} on its link; name one that is on a "
                 "subnet of ours, or say on which interface it is."
@@ -201,6 +201,14 @@ class Targets:
         interface = self._interfaces.get(number)
         return interface is not None and bool(interface.flags & InterfaceFlag.UP)
 
+    def _is_on_a_link(self, address: int) -> bool:
+        """Tell whether an interface, be it down at present, is on a network with an address."""
+        return any(
+            length < 32 and (own ^ address) >> (32 - length) == 0
+            for interface in self._interfaces.values()
+            for own, length in interface.addresses
+        )
+
     def _interface_of(self, address: int) -> int | None:
         """Return the interface that has an address on its link, the one with the longest prefix."""
         found = [
@@ -252,6 +260,17 @@ class Targets:
             if target.kind is kind and not target.address and not target.pinned:
                 return _verdict(name)
         return (self._hop(number, 1),)
+
+    def asked(self, number: int) -> Via:
+        """Return what was asked for: a gateway has an interface only where one was named with it."""
+        if self._fib.target(number).kind is TargetKind.GROUP:
+            return tuple(self._asked_hop(member, weight) for member, weight in self._fib.members(number))
+        via = self.via(number)
+        return via if isinstance(via, str) else (self._asked_hop(number, 1),)
+
+    def _asked_hop(self, number: int, weight: int) -> Hop:
+        target = self._asked[number]
+        return Hop(target.address, target.interface if target.pinned else None, weight)
 
     def _hop(self, number: int, weight: int) -> Hop:
         target = self._fib.target(number)

@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
 
-from halo_mp.control import calls, frame
+from halo_mp.control import calls, config_calls, frame
 from halo_mp.control.calls import Call, ControlError, Hops, NotReachableError, Results
 from halo_mp.control.frame import LENGTH_OCTETS, FrameError, Message
 from halo_mp.control.public import (
+    DiffInfo,
     InstanceInfo,
     InterfaceInfo,
+    KeptInfo,
     LookupInfo,
     NeighborInfo,
     PingInfo,
@@ -81,6 +83,10 @@ class AsyncClient:
     async def show(self) -> InstanceInfo:
         """See `Client`."""
         return await self.run(calls.show())
+
+    async def stop(self) -> None:
+        """See `Client`."""
+        await self.run(calls.done("instance.stop"))
 
     async def ping(
         self,
@@ -245,3 +251,47 @@ class AsyncRoutes:
         dst_port: int | None = None,
     ) -> LookupInfo | None:
         return await self._run(calls.lookup(address, src, protocol, src_port, dst_port))
+
+
+class Configuration:
+    """`client.config`. A candidate is a file that was sent and not applied yet; the instance keeps the latest few."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def show(self, part: config_calls.Part = "all") -> str:
+        """See `Client`."""
+        return await self._run(config_calls.show(part))
+
+    async def stage(
+        self,
+        text: str,
+        *,
+        file: str = "the candidate",
+        routes: Iterable[tuple[str, Sequence[str]]] | None = None,
+    ) -> int:
+        """See `Client`."""
+        return await self._run(config_calls.stage(text, file, routes))
+
+    async def diff(self, candidate: int) -> DiffInfo:
+        """See `Client`."""
+        return await self._run(config_calls.diff(candidate))
+
+    async def apply(self, candidate: int) -> DiffInfo:
+        """See `Client`."""
+        return await self._run(config_calls.apply(candidate))
+
+    async def rollback(self, steps: int = 1) -> DiffInfo:
+        """See `Client`."""
+        return await self._run(config_calls.rollback(steps))
+
+    async def reload(self) -> DiffInfo:
+        """See `Client`."""
+        return await self._run(config_calls.reload())
+
+    async def history(self) -> list[KeptInfo]:
+        """See `Client`."""
+        return await self._run(config_calls.history())
+
+    async def _run(self, call: calls.Call[T]) -> T:
+        return await self._client.run(call, extra_s=config_calls.PATIENCE_S)

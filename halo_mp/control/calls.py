@@ -112,7 +112,7 @@ def flush(interface: str | None) -> Call[int]:
 def change_routes(kind: str, changes: Iterable[Any]) -> Call[list[str | None]]:
     """Ask for any number of changes, in as many requests as that takes."""
     results: list[str | None] = []
-    for chunk in _chunks(changes):
+    for chunk in chunks(changes):
         reply = yield {"type": kind, "prefixes" if kind == "routes.delete" else "routes": chunk}
         results += reply["results"]
     return results
@@ -189,7 +189,7 @@ def _all(name: str, **fields: object) -> Call[list[Message]]:
     return found
 
 
-def _chunks(changes: Iterable[Any]) -> Iterator[list[Any]]:
+def chunks(changes: Iterable[Any]) -> Iterator[list[Any]]:
     """Yield changes in lists of which each fits into a request."""
     chunk: list[Any] = []
     octets = _ENVELOPE_OCTETS

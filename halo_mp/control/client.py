@@ -14,17 +14,19 @@ be done raises RefusedError with a sentence, what can not be asked NotReachableE
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
 
-from halo_mp.control import calls, frame
+from halo_mp.control import calls, config_calls, frame
 from halo_mp.control.async_client import AsyncClient
 from halo_mp.control.calls import Call, ControlError, Hops, NotReachableError, RefusedError, Results
 from halo_mp.control.frame import LENGTH_OCTETS, FrameError, Message
 from halo_mp.control.public import (
+    DiffInfo,
     InstanceInfo,
     InterfaceInfo,
+    KeptInfo,
     LookupInfo,
     NeighborInfo,
     PingInfo,
@@ -64,6 +66,7 @@ class Client:
         self.addresses = Addresses(self)
         self.neighbors = Neighbors(self)
         self.routes = Routes(self)
+        self.config = Configuration(self)
 
     def __enter__(self) -> Self:
         return self
@@ -82,6 +85,10 @@ class Client:
     def show(self) -> InstanceInfo:
         """Return the instance as a whole."""
         return self.run(calls.show())
+
+    def stop(self) -> None:
+        """Ask for the end of the instance; it has ended a moment later."""
+        self.run(calls.done("instance.stop"))
 
     def ping(
         self,
@@ -266,3 +273,50 @@ class Routes:
     ) -> LookupInfo | None:
         """Return where a flow to this address goes, None where no route leads there."""
         return self._run(calls.lookup(address, src, protocol, src_port, dst_port))
+
+
+class Configuration:
+    """`client.config`. A candidate is a file that was sent and not applied yet; the instance keeps the latest few."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def show(self, part: config_calls.Part = "all") -> str:
+        """Return the configuration as a file that leads to the same state; routes by themselves as a routes file."""
+        return self._run(config_calls.show(part))
+
+    def stage(
+        self,
+        text: str,
+        *,
+        file: str = "the candidate",
+        routes: Iterable[tuple[str, Sequence[str]]] | None = None,
+    ) -> int:
+        """Send a file, and return the number of the candidate; `file` is what sentences call it.
+
+        `routes` are those of the routes file that it names: the instance opens no file for us.
+        """
+        return self._run(config_calls.stage(text, file, routes))
+
+    def diff(self, candidate: int) -> DiffInfo:
+        """Return what a candidate would change."""
+        return self._run(config_calls.diff(candidate))
+
+    def apply(self, candidate: int) -> DiffInfo:
+        """Bring a candidate about, whole or not at all, while packets flow; return what was changed."""
+        return self._run(config_calls.apply(candidate))
+
+    def rollback(self, steps: int = 1) -> DiffInfo:
+        """Bring back what was there before the last application, or before so many of them."""
+        return self._run(config_calls.rollback(steps))
+
+    def reload(self) -> DiffInfo:
+        """Have the flags and the file that the instance was started with read anew, and brought about."""
+        return self._run(config_calls.reload())
+
+    def history(self) -> list[KeptInfo]:
+        """Return what can be gone back to, the latest first."""
+        return self._run(config_calls.history())
+
+    def _run(self, call: calls.Call[T]) -> T:
+        return self._client.run(call, extra_s=config_calls.PATIENCE_S)

@@ -45,6 +45,21 @@ _ADDRESS = {"interface": str, "address": str}
 REQUESTS: dict[str, Request] = {
     "version": Request({}, ("version", "protocol")),
     "instance.show": Request({}, ("instance",)),
+    "instance.stop": Request({}, changes=True),
+    "config.show": Request(
+        {"part": str, "start": int}, ("text", "next", "version"), _optional("part", "start")
+    ),
+    "config.stage": Request(
+        {"candidate": int, "file": str, "text": str, "routes": list},
+        ("candidate", "results"),
+        _optional("candidate", "file", "text", "routes"),
+        changes=True,
+    ),
+    "config.diff": Request({"candidate": int}, ("changes", "count", "restart"), changes=True),
+    "config.apply": Request({"candidate": int}, ("changes", "count"), changes=True),
+    "config.rollback": Request({"steps": int}, ("changes", "count"), _optional("steps"), changes=True),
+    "config.reload": Request({}, ("changes", "count"), changes=True),
+    "config.history": Request({}, ("kept",)),
     "interfaces.list": Request({"start": int}, ("interfaces", "next"), _optional("start")),
     "interfaces.set": Request(
         {"interface": str, "mtu": int, **dict.fromkeys(_FLAGS, bool)},
@@ -148,6 +163,32 @@ class LookupInfo:
     route: RouteInfo
     hop: str
     """The one of its hops that this flow takes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiffInfo:
+    """What another configuration changes, or has changed."""
+
+    changes: tuple[str, ...]
+    """A line each, `+` for what comes, `-` for what goes, `~` for what becomes something else; of very many some."""
+    count: int
+    """Of all of them."""
+    restart: tuple[str, ...] = ()
+    """What can not change while the instance runs: with any of that nothing is applied."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptInfo:
+    """A configuration that can be gone back to."""
+
+    number: int
+    """1 is what was there before the last application."""
+    until: float
+    """When another one took its place; seconds since 1970."""
+    by: str
+    """Who asked for that: `uid 1000`, or a signal."""
+    changes: int
+    """Between the two."""
 
 
 @dataclass(frozen=True, slots=True)

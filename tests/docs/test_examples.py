@@ -78,6 +78,26 @@ def test_counters_of_no_instance_say_so() -> None:
     )
 
 
+def test_configuration_is_taken_back_unless_somebody_answers(instance: Instance, tmp_path: Path) -> None:
+    file = tmp_path / "next.toml"
+    with Client(instance.name) as client:
+        before = client.config.show()
+        file.write_text(before.replace('["10.77.0.1/24"]', '["10.77.0.1/24", "10.79.0.1/24"]'))
+        words = ("reconfigure.py", file, "--name", instance.name, "--reach")
+        alone = run(*map(str, words), "10.79.0.99")
+        assert (alone.returncode, alone.stdout.splitlines()[0]) == (1, "+ address 0 10.79.0.1/24")
+        assert "taken back" in alone.stdout
+        assert client.config.show() == before
+        reached = run(*map(str, words), "10.79.0.2")  # the kernel's side follows
+        assert reached.returncode == 0, reached
+        assert client.config.show() == file.read_text()
+        client.addresses.delete("0", "10.79.0.1/24")
+    file.write_text("[ports.7]\n")
+    refused = run(*map(str, words), "10.77.0.2")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("reconfigure: nothing was changed, ")
+
+
 def test_routes_are_listed_added_and_deleted(instance: Instance) -> None:
     def routes(*words: str) -> subprocess.CompletedProcess[str]:
         return run("routes.py", "--name", instance.name, *words)

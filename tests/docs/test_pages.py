@@ -7,6 +7,7 @@ import re
 from functools import cache
 from pathlib import Path
 
+import click
 import pytest
 
 from halo_mp.supervisor import arguments, config_eal
@@ -45,6 +46,25 @@ def exporter_flags() -> set[str]:
 
 
 @cache
+def cli_flags() -> set[str]:
+    """Return the options of all commands of halo-mp."""
+    from halo_mp.cli.main import main
+
+    def options(command: click.Command, context: click.Context) -> set[str]:
+        found = {
+            name for option in command.get_params(context) for name in (*option.opts, *option.secondary_opts)
+        }
+        if isinstance(command, click.Group):
+            for name in command.list_commands(context):
+                inner = command.get_command(context, name)
+                assert inner is not None
+                found |= options(inner, click.Context(inner, parent=context, info_name=name))
+        return found
+
+    return options(main, click.Context(main, info_name="halo-mp"))
+
+
+@cache
 def bench_flags() -> set[str]:
     return _flags_in(ROOT / "bench/__main__.py")
 
@@ -62,6 +82,8 @@ def flags_of(line: str) -> tuple[list[str], set[str]]:
         ("halo_mp.supervisor.status", status_flags()),
         ("halo_mp.dashboard", dashboard_flags()),
         ("halo_mp.exporter", exporter_flags()),
+        ("halo-mp run", supervisor_flags()),
+        ("halo-mp ", cli_flags()),
         ("halo_mp.supervisor", supervisor_flags() | EAL),
         ("make run", supervisor_flags()),
         ("-m bench", bench_flags()),
@@ -72,7 +94,7 @@ def flags_of(line: str) -> tuple[list[str], set[str]]:
     if example := re.search(r"examples/[\w.]+", line):
         return FLAG.findall(line[example.end() :]), _flags_in(ROOT / example[0])
     if line.startswith("--"):
-        watching = status_flags() | dashboard_flags() | exporter_flags()
+        watching = cli_flags() | status_flags() | dashboard_flags() | exporter_flags()
         return FLAG.findall(line), supervisor_flags() | watching | bench_flags() | EAL | OTHERS
     return [], set()
 
@@ -109,7 +131,7 @@ def test_flags_are_there(path: Path) -> None:
     for line in markdown.code(page):
         named, known = flags_of(line)
         assert set(named) <= known, f"{path.name} says {line!r}"
-    assert set(FLAG.findall(markdown.prose(page))) <= supervisor_flags() | bench_flags() | EAL
+    assert set(FLAG.findall(markdown.prose(page))) <= supervisor_flags() | bench_flags() | cli_flags() | EAL
 
 
 def test_flags_that_are_not_there_are_found() -> None:
@@ -118,6 +140,8 @@ def test_flags_that_are_not_there_are_found() -> None:
         "make run ARGS='--prots 0'",
         "python -m halo_mp.supervisor --prots 0",
         "make bench --idle",
+        "halo-mp show --prots",
+        "sudo halo-mp run --json",
     ):
         named, known = flags_of(line)
         assert not set(named) <= known, line

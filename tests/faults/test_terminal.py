@@ -10,6 +10,7 @@ import termios
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -131,9 +132,15 @@ def test_terminal_that_nobody_reads_says_later_how_many_lines_are_missing(
         assert instance.wait() == 0
 
 
-def test_terminal_closed_ends_in_order(namespace: Namespace, terminal: Terminal) -> None:
-    """As when its window is closed: SIGHUP comes, and nothing can be written any more."""
-    with on(terminal, namespace, "--stats-log", "0.1", via=("setsid", "--ctty")) as instance:
+@pytest.mark.parametrize("has_file", [False, True])
+def test_terminal_closed_ends_in_order(
+    namespace: Namespace, terminal: Terminal, tmp_path: Path, has_file: bool
+) -> None:
+    """As when its window is closed: SIGHUP comes, and nothing can be written any more. None to reload."""
+    file = tmp_path / "router.toml"
+    file.write_text("[ports.0]\n")
+    flags = ("--stats-log", "0.1", *(("--config", str(file)) if has_file else ()))
+    with on(terminal, namespace, *flags, via=("setsid", "--ctty")) as instance:
         wait_until(lambda: "is up" in terminal.read(), timeout_s=30, what="a start")
         with Pinger(namespace) as pinger:
             pinger.wait_for_more()

@@ -44,6 +44,8 @@ promiscuous = false
 [ports.0]
 mac = "02:00:00:00:00:05"
 macswap = 1
+[ports.1]
+mtu = 1501
 
 [slots.0]
 feeds = ["0.0", "1"]
@@ -58,7 +60,13 @@ addresses = ["10.1.100.1/24", "10.1.101.0/31"]
 mtu = 1400
 proxy_arp = true
 directed_broadcast = true
+up = false
 [interfaces."1.7"]
+forward = false
+[interfaces.1]
+up = true
+forward = true
+addresses = []
 
 [routing]
 forward = false
@@ -113,9 +121,10 @@ kernel = {}
 THE_SAME = (
     "--app filter:app --app-dir / --app-debug "
     "--name edge1 --ports 0,1 --user nobody --control-group 4 --spare auto --restart-limit 3/5 --hang-timeout 2.5 "
-    "--orphan-timeout 7 --no-adopt --vdev net_null0 --vdev net_null1 --queues 2 --spread software --mtu 1500 "
+    "--orphan-timeout 7 --no-adopt "
+    "--vdev net_null0 --vdev net_null1 --queues 2 --spread software --mtu 1500 "
     "--no-promiscuous --mac 0=02:00:00:00:00:05 --macswap 0=1 --slot 0=0.0,1 --slot 1=0.1 "
-    "--address 0=10.1.0.1/24 "
+    "--device-mtu 1=1501 --address 0=10.1.0.1/24 --down 0.100 --no-forward-from 1.7 --address 1=none "
     "--redirects 0 --address 0.100=10.1.100.1/24 --address 0.100=10.1.101.0/31 --mtu 0.100=1400 --proxy-arp 0.100 "
     "--directed-broadcast 0.100 --vlan 1.7 --no-forward --probe --icmp-rate 10 --reachable-time 2.5 --ecmp-seed 3 "
     "--route default=10.1.0.2*2,10.1.100.9 --route 10.9.0.0/16=blackhole --neighbor 0=10.1.0.9,02:00:00:00:00:09 "

@@ -89,7 +89,52 @@ class Recorder:
             raise
         return []
 
+    def stop(self) -> None:
+        self._note("stop")
 
+    @property
+    def configuration(self) -> ConfigRecorder:
+        return ConfigRecorder(self)
+
+
+class ConfigRecorder:
+    """The same for `config.*`."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def _note(self, *what: Any) -> dict[str, Any]:
+        self._recorder.asked.append(what)
+        return {"changes": [], "count": 0}
+
+    def show(self, part: str, start: int) -> Mapping[str, Any]:
+        self._note("show", part, start)
+        return {"text": "", "next": None, "version": 1}
+
+    def history(self) -> Mapping[str, Any]:
+        self._note("history")
+        return {"kept": []}
+
+    def stage(
+        self, candidate: int | None, file: str, text: str | None, routes: Sequence[Any] | None
+    ) -> Mapping[str, Any]:
+        self._note("stage", candidate, file, text, routes)
+        return {"candidate": 1, "results": []}
+
+    async def diff(self, candidate: int) -> Mapping[str, Any]:
+        return {**self._note("diff", candidate), "restart": []}
+
+    async def apply(self, candidate: int, by: str) -> Mapping[str, Any]:
+        return self._note("apply", candidate, by)
+
+    async def rollback(self, steps: int, by: str) -> Mapping[str, Any]:
+        return self._note("rollback", steps, by)
+
+    async def reload(self, by: str) -> Mapping[str, Any]:
+        return self._note("reload", by)
+
+
+ME = f"uid {os.getuid()}"
 Play = Callable[[Path, Recorder], Awaitable[None]]
 
 
@@ -212,6 +257,19 @@ SOUND = [
         ("lookup", "a", {"src": "b", "dst_port": 5}),
     ),
     ("ping", {"address": "a", "count": 3, "df": True}, ("ping", "a", {"count": 3, "df": True})),
+    ("instance.stop", {}, ("stop",)),
+    ("config.show", {}, ("show", "all", 0)),
+    ("config.stage", {"file": "f", "text": "t"}, ("stage", None, "f", "t", None)),
+    (
+        "config.stage",
+        {"candidate": 2, "routes": [ROUTE]},
+        ("stage", 2, "the candidate", None, [tuple(ROUTE)]),
+    ),
+    ("config.diff", {"candidate": 2}, ("diff", 2)),
+    ("config.apply", {"candidate": 2}, ("apply", 2, ME)),
+    ("config.rollback", {}, ("rollback", 1, ME)),
+    ("config.reload", {}, ("reload", ME)),
+    ("config.history", {}, ("history",)),
 ]
 
 
@@ -306,6 +364,7 @@ def test_who_is_no_admin_may_look_and_change_nothing(tmp_path: Path, monkeypatch
             "neighbors",
             "routes",
             "lookup",
+            "history",
         }
         channel.close()
 

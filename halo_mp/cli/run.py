@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`halo-mp run`: become the supervisor of an instance."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from halo_mp.cli.options import NAME_VARIABLE
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False
+)
+@click.argument("flags", nargs=-1, type=click.UNPROCESSED)
+def run(*, flags: Sequence[str]) -> None:
+    """Start an instance and stay in the foreground.
+
+    The flags are those of the supervisor, --help lists them.
+    """
+    os.execv(sys.executable, [sys.executable, "-m", "halo_mp.supervisor", *with_name(flags)])
+
+
+def with_name(flags: Sequence[str]) -> list[str]:
+    """Return the flags, with the name of the environment where they have none, and -n as --name."""
+    words = [_long(word) for word in flags]
+    name = os.environ.get(NAME_VARIABLE)
+    if name and not any(word == "--name" or word.startswith("--name=") for word in words):
+        words += ["--name", name]
+    return words
+
+
+def _long(word: str) -> str:
+    return "--name" if word == "-n" else word
