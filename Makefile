@@ -45,7 +45,16 @@ setup: ## Install Debian packages, .venv and native modules, where missing or ou
 	@flock build/lock $(MAKE) -s $(VENV)/native
 
 build/packages: tools/debian-packages tools/install-debian-packages
+	tools/install-debian-packages run
+	touch $@
+
+.PHONY: tools
+tools: setup ## Install what only checks and tests need, too
+	@flock build/lock $(MAKE) -s build/tools
+
+build/tools: tools/debian-packages tools/install-debian-packages tools/unpack-promtool
 	tools/install-debian-packages
+	tools/unpack-promtool
 	touch $@
 
 # A stamp gets its time before the work starts, so that what is edited meanwhile is not taken for built.
@@ -69,16 +78,16 @@ run: setup ## Start two TAP ports that answer a ping; Ctrl-C stops them
 	@$(INSIDE) $(BIN)/python -m halo_mp.supervisor --ports 0,1 $(ARGS)
 
 .PHONY: test
-test: setup ## Run lint, the type checker and all tests
+test: tools ## Run lint, the type checker and all tests
 	@status=0; $(MAKE) lint || status=$$?; \
 	$(INSIDE) $(BIN)/python $(if $(TESTS),-m pytest $(TESTS),tools/run_tests.py) || status=$$?; exit $$status
 
 .PHONY: soak
-soak: setup ## Faults of every kind for an hour; MINUTES=60 SEED=... change that
+soak: tools ## Faults of every kind for an hour; MINUTES=60 SEED=... change that
 	@SOAK_MINUTES=$(or $(MINUTES),60) SOAK_SEED=$(or $(SEED),20261122) $(INSIDE) $(BIN)/python -m pytest -s tests/soak
 
 .PHONY: lint
-lint: setup ## Run ruff, clang-format and mypy, changing nothing
+lint: tools ## Run ruff, clang-format and mypy, changing nothing
 	@$(MAKE) --keep-going lint-python lint-c lint-types
 
 .PHONY: lint-python lint-c lint-types
@@ -96,13 +105,13 @@ lint-types:
 		-p halo_mp | sed -E 's#^halo_mp/(workers|supervisor)/#\1/#'; exit $${PIPESTATUS[0]}
 
 .PHONY: format
-format: setup ## Let ruff and clang-format rewrite the sources
+format: tools ## Let ruff and clang-format rewrite the sources
 	$(BIN)/ruff check -q --fix-only
 	$(BIN)/ruff format
 	clang-format -i $(C_FILES)
 
 .PHONY: bench
-bench: setup ## Measure: ARGS="..." says what, ARGS=--help lists it
+bench: tools ## Measure: ARGS="..." says what, ARGS=--help lists it
 	@$(INSIDE) $(BIN)/python -m bench $(ARGS)
 
 .PHONY: dist

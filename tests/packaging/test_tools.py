@@ -76,6 +76,14 @@ def test_packages_missing_with_sudo_are_installed_by_it(commands: Commands) -> N
 
 
 @pytest.mark.usefixtures("only_tcpdump_missing")
+def test_packages_for_tests_are_not_installed_to_run(commands: Commands) -> None:
+    commands.stand_in(id="echo 0", sudo="exit 1")
+    assert commands.run(TOOLS / "install-debian-packages", "run").returncode == 0
+    assert len(commands.called("dpkg-query")) > 8
+    assert not commands.called("apt-get")
+
+
+@pytest.mark.usefixtures("only_tcpdump_missing")
 def test_packages_missing_without_root_prints_the_command(commands: Commands) -> None:
     commands.stand_in(**NEITHER_SUDO_NOR_ROOT)
     done = commands.run(TOOLS / "install-debian-packages")

@@ -12,6 +12,8 @@ import pytest
 
 from tests.support.regions import Regions
 
+ROOT = Path(__file__).resolve().parents[3]
+
 
 @pytest.fixture
 def regions(tmp_path: Path) -> Iterator[Regions]:
@@ -23,7 +25,7 @@ def regions(tmp_path: Path) -> Iterator[Regions]:
 
 @pytest.fixture
 def promtool() -> Path:
-    """Prometheus's own tool, of Debian's package `prometheus`."""
-    found = shutil.which("promtool")
-    assert found, "promtool is missing: apt install prometheus"
+    """Prometheus's own tool; see tools/unpack-promtool."""
+    found = shutil.which("promtool", path=f"{ROOT / 'build'}:{os.environ['PATH']}")
+    assert found, "promtool is missing: make tools"
     return Path(found)
