@@ -32,8 +32,8 @@ LIVE = {
     "stats_log": "logs.stats",
 }
 """Fields of Config that the supervisor takes over at once, and their keys."""
-TOLD, LINE = 200, 200
-"""Lines of one answer, and characters of a line: it has to fit into a frame."""
+TOLD, LINE, TOLD_OCTETS = 200, 200, 24 << 10
+"""Lines of one answer, characters of a line, and octets of all: it has to fit into a frame, twice."""
 _WANTED = ("interfaces", "neighbors", "routes", "routes_file")
 """Those that `running` and the routes stand for."""
 _DERIVED = ("hugepages_auto", "warnings")
@@ -61,7 +61,13 @@ class Plan:
 
 def told(lines: Sequence[str], count: int | None = None) -> list[str]:
     """Return as many of the lines, and as much of each, as an answer has room for; `count` is how many there are."""
-    some = [line if len(line) <= LINE else f"{line[:LINE]}..." for line in lines[:TOLD]]
+    some: list[str] = []
+    octets = 0
+    for line in lines[:TOLD]:
+        some.append(line if len(line) <= LINE else f"{line[:LINE]}...")
+        octets += len(some[-1].encode())
+        if octets > TOLD_OCTETS:
+            break
     more = (len(lines) if count is None else count) - len(some)
     return [*some, f"and {more} more"] if more else some
 

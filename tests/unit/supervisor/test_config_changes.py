@@ -119,6 +119,9 @@ def test_united_of_what_contradicts_itself_is_what_is_wanted() -> None:
 def test_told_is_bounded() -> None:
     assert told(["a", "b"]) == ["a", "b"]
     assert told(["a"], 5) == ["a", "and 4 more"]
-    many = told(["x" * 10_000] * 1000)
-    assert len(many) == TOLD + 1
-    assert max(map(len, many)) == LINE + 3
+    assert len(told(["x"] * 1000)) == TOLD + 1
+    for letter in "x\u20ac":
+        many = told([letter * 10_000] * 1000)
+        assert many[-1] == f"and {1000 - len(many) + 1} more"
+        assert max(map(len, many)) == LINE + 3
+        assert sum(len(line.encode()) for line in many) < 26 << 10
