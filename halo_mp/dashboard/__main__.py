@@ -33,25 +33,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Show it; return the exit code."""
     options = _parse(argv)
     try:
-        if options.web is not None:
-            return _serve(options)
-        directory = runtime_base() / options.name
-        with Reader(options.name) as reader:
-            feed = Feed(reader, directory)
-            return (
-                _print(options, feed, directory) if options.once or options.json else _show(feed, directory)
-            )
+        return run(options)
     except HaloError as error:
         sys.stderr.write(f"dashboard: {error}\n")
         return error.exit_code
-    except PermissionError as error:
-        sys.stderr.write(f"dashboard: {error.filename} is not yours to read. Ask as its owner, or as root.\n")
-        return EnvironmentProblem.exit_code
     except BrokenPipeError:  # who read has seen enough
         sys.stderr.close()
         return 0
     except KeyboardInterrupt:
         return 0
+
+
+def run(options: argparse.Namespace) -> int:
+    """Show it as the options say; return the exit code. Raises HaloError."""
+    if options.web is not None:
+        return _serve(options)
+    directory = runtime_base() / options.name
+    try:
+        with Reader(options.name) as reader:
+            feed = Feed(reader, directory)
+            return (
+                _print(options, feed, directory) if options.once or options.json else _show(feed, directory)
+            )
+    except PermissionError as error:
+        raise EnvironmentProblem(
+            f"{error.filename} is not yours to read. Ask as its owner, or as root."
+        ) from None
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

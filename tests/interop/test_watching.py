@@ -34,6 +34,9 @@ def test_once_and_json_say_what_was_counted(tap: Tap) -> None:
     assert f"{tap.instance.name} up" in shown
     [neighbors] = [part for part in shown.split("\n\n") if part.startswith("Neighbors")]
     assert tap.kernel in neighbors
+    top = tap.namespace.run(sys.executable, "-m", "halo_mp.cli", "top", *name, "--once").stdout
+    assert top.startswith(f"{tap.instance.name} up")
+    assert tap.kernel in top
     found = json.loads(tap.namespace.run(*COMMAND, *name, "--json").stdout)
     assert found["slots"]["0"]["worker"]["echo_replies"] >= 3
     assert [each["address"] for each in found["neighbors"]] == [tap.kernel]
