@@ -35,6 +35,7 @@ Format = Literal["text", "json"]
 
 ROOT = "halo_mp"
 QUEUE_LINES = 4096  # at 200 octets a line under 1 MiB
+MOST_TEXT = 16384  # of what an exception says, in characters
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 _LABELS = {logging.DEBUG: "DEBUG", logging.INFO: "INFO", logging.WARNING: "WARN", logging.ERROR: "ERROR"}
@@ -195,6 +196,15 @@ def line(event: str, /, **fields: object) -> None:
         _writer.handle(record)
 
 
+def describe(error: BaseException) -> str:
+    """Return type and text of an exception, whatever its __str__ does."""
+    try:
+        text = str(error)
+    except Exception as failure:
+        text = f"<its __str__ raised {type(failure).__name__}>"
+    return _shorten(f"{type(error).__name__}: {text}")
+
+
 def dropped() -> int:
     """Return how many lines were counted instead of written."""
     return _writer.dropped if _writer else 0
@@ -229,7 +239,13 @@ def _exception_fields(error: BaseException | None) -> dict[str, object]:
     if error is None:
         return {}
     text = "".join(traceback.format_exception(error))
-    return {"error": f"{type(error).__name__}: {error}", "traceback": text}
+    return {"error": describe(error), "traceback": _shorten(text)}
+
+
+def _shorten(text: str) -> str:
+    """Return a text without its middle, where it is longer than anybody reads."""
+    half = MOST_TEXT // 2
+    return text if len(text) <= MOST_TEXT else f"{text[:half]} [...] {text[-half:]}"
 
 
 def _time(created: float) -> str:

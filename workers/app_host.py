@@ -15,6 +15,7 @@ import contextlib
 import functools
 import inspect
 import logging
+import os
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -41,6 +42,9 @@ from halo_mp.workers.udp import UdpSockets
 
 STOP_TIMEOUT_S = 1.0
 """For on_stop, and for tasks that are cancelled; the supervisor waits two seconds in all."""
+
+FAULTS = (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError)
+"""What an application may raise. CancelledError: it has awaited what somebody has cancelled."""
 
 LOOK_S = 1.0
 """Between two looks at compiled hooks."""
@@ -78,7 +82,7 @@ class AppHost:
         self._loop = loop
         self._settings = settings
         self._cache = cache
-        self._slot = regions.slot.pointer
+        self._slot: Any = regions.slot.pointer
         self._on_started = on_started
         self._on_failed = on_failed
         self._errors = BoundedLog()
@@ -121,7 +125,7 @@ class AppHost:
             if not inspect.iscoroutinefunction(function):
                 try:
                     function(self.worker)
-                except (Exception, SystemExit) as error:
+                except FAULTS as error:
                     self._fail(function, error)
                     return
         self._spawn(self._finish_start())
@@ -149,6 +153,7 @@ class AppHost:
     def detach(self) -> None:
         """Give back every frame that the application has, before the worker leaves its slot."""
         self._raw.close()
+        self._slot = None  # it is unmapped soon, and tasks may go on for a moment
 
     async def _finish_start(self) -> None:
         try:
@@ -160,7 +165,9 @@ class AppHost:
             if inspect.iscoroutinefunction(function):
                 try:
                     await function(self.worker)
-                except (Exception, SystemExit) as error:
+                except FAULTS as error:
+                    if _is_cancellation(error):
+                        raise
                     self._fail(function, error)
                     return
         self.started = True
@@ -173,9 +180,7 @@ class AppHost:
 
     def _fail(self, function: Any, error: BaseException) -> None:
         log.exception("app.start_failed", name=_name(function))
-        self._on_failed(
-            f"on_start of the application, {_name(function)}, raised {type(error).__name__}: {error}."
-        )
+        self._on_failed(f"on_start of the application, {_name(function)}, raised {logs.describe(error)}.")
 
     async def _look_after_hooks(self) -> None:
         while True:
@@ -200,12 +205,17 @@ class AppHost:
                 await result
         except MemoryError:
             raise
-        except (Exception, SystemExit):
+        except FAULTS as error:
+            if self._fastpath.forked:  # a child that has got this far ends, and is no second worker
+                os._exit(0 if isinstance(error, SystemExit) and not error.code else 1)
+            if _is_cancellation(error):
+                raise
             self.count_error(event, _name(function))
 
     def count_error(self, event: str, name: str) -> None:
         """Log and count the exception that is being handled, which cost no packet."""
-        self._slot.worker.app_errors += 1
+        if self._slot is not None:
+            self._slot.worker.app_errors += 1
         self._errors.exception(event, name, self._loop.time())
 
     def _spawn(self, coroutine: Any) -> None:
@@ -236,8 +246,8 @@ class AppHost:
                     said.decode(errors="replace").strip() or "the compiler ended without a word"
                 )
             load = functools.partial(compile_hook, spec, self._cache, cached_only=True)
-            self.hooks.make_native(number, await self._loop.run_in_executor(None, load))
-            log.info("hook.compiled", name=spec.name)
+            if self.hooks.make_native(number, spec, await self._loop.run_in_executor(None, load)):
+                log.info("hook.compiled", name=spec.name)
         except (NotCompiled, OSError) as error:
             tell_not_compiled(spec, str(error))
 
@@ -269,6 +279,12 @@ def compile_all(app: App, cache: Path) -> dict[HookSpec, int]:
 def tell_not_compiled(spec: HookSpec, reason: str) -> None:
     """Say that a hook runs as Python."""
     log.warning("hook.not_compiled", name=spec.name, reason=reason)
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    """Whether this is how the task that runs is told to end, and not what the application has brought about."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 def _name(function: Any) -> str:

@@ -26,6 +26,9 @@ from halo_mp.workers.settings import AppSettings
 
 log = logs.get("app")
 
+MOST_LINE = 8192
+"""Characters of a line of the log that an application prints."""
+
 _LOOP_REFUSED = (
     "{what} is refused in a worker: its event loop runs already, and polls the packets. Write async def functions and "
     "register them with @app.on_start or @app.task"
@@ -40,7 +43,7 @@ def load(settings: AppSettings, level: str) -> App:
     except Exception as error:
         log.exception("app.not_imported", app=settings.text)
         raise RuntimeFailure(
-            f"the application {settings.text} could not be imported: {type(error).__name__}: {error} ({_place(error)})."
+            f"the application {settings.text} could not be imported: {logs.describe(error)} ({_place(error)})."
         ) from None
     except SystemExit:
         raise RuntimeFailure(f"the application {settings.text} ended Python while it was imported.") from None
@@ -124,17 +127,30 @@ def _refusal(what: str) -> Any:
 
 
 class _LogStream(io.TextIOBase):
-    """What an application prints becomes lines of the log: whoever reads it can not hold up the worker."""
+    """What an application prints becomes lines of the log: whoever reads it can not hold up the worker.
+
+    What does not end is a line when it has MOST_LINE characters; else each print(end="") would copy all before it.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._rest = ""
 
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """Libraries ask for it."""
+        return "utf-8"
+
     def writable(self) -> bool:
         return True
 
     def write(self, text: str) -> int:
-        *lines, self._rest = (self._rest + text).split("\n")
+        *lines, rest = (self._rest + text).split("\n")
+        if len(rest) >= MOST_LINE:
+            lines.append(rest)
+            rest = ""
+        self._rest = rest
         for line in lines:
-            logs.line("print", stream=self._name, text=line)
+            for start in range(0, max(1, len(line)), MOST_LINE):
+                logs.line("print", stream=self._name, text=line[start : start + MOST_LINE])
         return len(text)

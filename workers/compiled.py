@@ -8,6 +8,7 @@ another process (compiler.py); numba's cache, in the instance's runtime director
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,7 @@ _END = """
 _ARGUMENTS = {False: "record", True: "record, frames[record.offset : record.offset + record.length]"}
 
 _kept: list[Any] = []  # machine code lives as long as these
+_compiling = threading.Lock()  # numba's settings are the process's, and say where the cache of a hook is
 
 
 class NotCompiled(Exception):  # noqa: N818
@@ -81,17 +83,22 @@ def compile_hook(spec: HookSpec, cache: Path | None, *, cached_only: bool = Fals
         raise NotCompiled("what another process has compiled is not in the cache")
     make = _maker(numba, spec, names)
     try:
-        try:
-            vars(numba.config)["CACHE_DIR"] = str(directory or "")
-            compiled = make(cache=directory is not None)
-        except (RuntimeError, OSError):
-            if directory is None:
-                raise
-            compiled = make(cache=False)  # the cache can not be written
+        with _compiling:
+            compiled = _compile(numba, make, directory)
     except Exception as error:
         raise NotCompiled(_sentence(error)) from None
     _kept.append(compiled)
     return int(compiled.address)
+
+
+def _compile(numba: Any, make: Callable[..., Any], directory: Path | None) -> Any:
+    try:
+        vars(numba.config)["CACHE_DIR"] = str(directory or "")
+        return make(cache=directory is not None)
+    except (RuntimeError, OSError):
+        if directory is None:
+            raise
+        return make(cache=False)  # the cache can not be written
 
 
 def _place(spec: HookSpec, cache: Path | None, version: str) -> tuple[Path | None, set[str] | None]:

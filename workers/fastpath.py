@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
-from typing import Any
+from typing import Any, NoReturn
 
 from halo_mp.shm.layout import DROP_NAMES, IdlePolicy, ffi, lib
 from halo_mp.shm.tables import Interface, read_interface
@@ -104,6 +105,9 @@ class FastPath:
         out = ffi.new("struct halo_worker **")
         _check(lib.halo_worker_create(setup, out))
         self._worker = out[0]
+        self._thread = threading.get_ident()
+        self.forked = False
+        """Whether this process is a child of the worker, that the application has forked."""
         self._pool = self.pool = pool
         self.slot = slot
         self.pool_octets = int(slot.geometry.pool.size_octets)
@@ -113,8 +117,33 @@ class FastPath:
 
     @property
     def pointer(self) -> Any:
-        """The `struct halo_worker *`, for the bindings of its parts; NULL once it is detached."""
+        """The `struct halo_worker *`, for the bindings of its parts.
+
+        Raises RuntimeError where it must not be used: in another thread, which C would not notice, in a child of the
+        application's, and when the slot is left.
+        """
+        if threading.get_ident() != self._thread or self._worker == ffi.NULL:
+            raise RuntimeError(self._refusal())
         return self._worker
+
+    def _refusal(self) -> str:
+        if self.forked:
+            return "this process was forked by a worker's application: packets, hooks and ports stay the worker's"
+        if self._worker == ffi.NULL:
+            return "this worker has left its slot: there are no packets, hooks and ports any more"
+        return (
+            "packets, hooks and ports belong to the thread of the worker's event loop; from another one, write "
+            "worker.loop.call_soon_threadsafe(function, ...)"
+        )
+
+    def forget_in_child(self) -> None:
+        """Be of no use from now on, in a child that has a copy of everything, but whose rings are the worker's.
+
+        A child that comes back to the event loop ends there.
+        """
+        self.forked = True
+        self._thread = -1
+        vars(self)["poll"] = _end_child
 
     @property
     def result(self) -> Any:
@@ -251,6 +280,10 @@ def _debug_frame(entry: Any) -> DebugFrame:
         reason=DROP_NAMES[entry.reason] if dropped else None,
         octets=bytes(ffi.buffer(entry.octets, entry.captured)),
     )
+
+
+def _end_child(_: int) -> NoReturn:
+    os._exit(0)
 
 
 def _check(result: int) -> None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import sys
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 _PLAIN = (int, float, complex, bool, str, bytes, type(None), BuiltinFunctionType, type)
+_RELEASED = ("numba", "numpy")  # nobody changes a value of theirs: the release says it all
 
 
 class Unknown(Exception):  # noqa: N818
@@ -65,20 +67,27 @@ class Fingerprint:
         self._add(function.__defaults__)
         for cell in function.__closure__ or ():
             self._add(cell.cell_contents)
-        for name in function.__code__.co_names:
+        names = _names(function.__code__)
+        for name in names:
             value = function.__globals__.get(name)
             if isinstance(value, ModuleType):
-                self._add_module(value, function.__code__.co_names)
+                self._add_module(value, names)
             elif name in function.__globals__:
                 self._say(name)
                 self._add(value)
 
-    def _add_module(self, module: ModuleType, names: tuple[str, ...]) -> None:
+    def _add_module(self, module: ModuleType, names: list[str]) -> None:
         """Add what a function may take out of a module."""
-        self._say(f"{module.__name__} {getattr(module, '__version__', '')}")
+        package = module.__name__.partition(".")[0]
+        self._say(f"{module.__name__} {getattr(sys.modules.get(package), '__version__', '')}")
+        if package in _RELEASED or package in sys.stdlib_module_names or id(module) in self._seen:
+            return
+        self._seen.add(id(module))
         for name in names:
-            value = getattr(module, name, None)
-            if isinstance(value, (*_PLAIN, enum.Enum, FunctionType)):
+            value = vars(module).get(name)
+            if isinstance(value, ModuleType):
+                self._add_module(value, names)
+            elif name in vars(module):
                 self._say(name)
                 self._add(value)
 
@@ -90,3 +99,12 @@ class Fingerprint:
 
     def _say(self, text: str) -> None:
         self._hash.update(text.encode() + b"\n")
+
+
+def _names(code: CodeType) -> list[str]:
+    """Return what code, and the code inside of it, may look up outside, each once and in their order."""
+    found = dict.fromkeys(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            found.update(dict.fromkeys(_names(constant)))
+    return list(found)

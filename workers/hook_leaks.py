@@ -83,7 +83,7 @@ class LeakyPacketRunner(PacketRunner):
             verdict = self._function(*arguments)
             if verdict is not None:
                 record.verdict = verdict
-        except (Exception, SystemExit):
+        except BaseException:
             record.verdict = ERROR
             self._failed()
         del arguments

@@ -2,7 +2,8 @@
 """Calling an application's hooks in Python: for each packet, or for the burst.
 
 Hot path. Rules: the objects that hooks get are made once for each place in memory; nothing is allocated for a packet;
-an exception costs that packet, or that burst, and what it costs beyond that is bounded (`on_error`).
+an exception costs that packet, or that burst, and what it costs beyond that is bounded (`on_error`). That holds for
+CancelledError, SystemExit and KeyboardInterrupt too: past us they would end the worker.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class PacketRunner:
                 verdict = function(packet)
                 if verdict is not None:
                     packet._record.verdict = verdict
-            except (Exception, SystemExit):
+            except BaseException:
                 packet._record.verdict = ERROR
                 self._failed()
 
@@ -71,7 +72,7 @@ class PacketRunner:
                 verdict = function(packet, view(record.offset, record.length))
                 if verdict is not None:
                     record.verdict = verdict
-            except (Exception, SystemExit):
+            except BaseException:
                 record.verdict = ERROR
                 self._failed()
 
@@ -114,7 +115,7 @@ class BurstRunner:
         errors = 0
         try:
             self._function(burst)
-        except (Exception, SystemExit):
+        except BaseException:
             errors = 1
             burst.verdict = _DROP if self._drops else 0
             if self._drops:

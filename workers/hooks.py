@@ -42,6 +42,7 @@ class Hook:
         self.quarantined = False
         self.window_began = 0.0
         self.shown = 0  # in this window: packets, or bursts
+        self.showing = 0  # the same of the call that is under way
         self.errors = 0
         self.counted = 0, 0  # of a native one: errors and packets, as they were at the last look
 
@@ -108,12 +109,16 @@ class HookHost:
         self._by_number[hook.number] = hook
         return hook.number
 
-    def make_native(self, number: int, function: int) -> None:
-        """Let compiled code take over from the next burst on."""
+    def make_native(self, number: int, spec: HookSpec, function: int) -> bool:
+        """Let compiled code take over from the next burst on; False when the hook is gone, or in quarantine."""
         hook = self._by_number.get(number)
-        if hook is not None and not hook.quarantined:
-            self._hooks.set_function(number, function)
-            hook.native = True
+        if hook is None or hook.spec is not spec or hook.quarantined:
+            return False  # another hook may have its number by now
+        self._hooks.set_function(number, function)
+        hook.native = True
+        counters = self._slot.hook[number]
+        hook.counted = counters.errors, counters.packets  # it knows of them
+        return True
 
     def remove(self, number: int) -> None:
         """Remove a hook from the next burst on."""
@@ -133,11 +138,12 @@ class HookHost:
         hook = self._by_number.get(number)
         if hook is None or hook.run is None or hook.quarantined:
             return  # it was removed in this very burst
-        hook.shown += count if hook.spec.form == "packet" else 1
+        hook.showing = count if hook.spec.form == "packet" else 1
+        hook.shown += hook.showing
         errors = hook.run(packets, count)
         if errors:
             self._hooks.count_errors(number, errors)
-        if hook.errors and hook.fails_too_often:
+        if hook.errors and hook.fails_too_often and self._by_number.get(number) is hook:
             self._quarantine(hook)
 
     def look_after(self) -> None:
@@ -166,7 +172,7 @@ class HookHost:
             now = time.monotonic()
             if now - hook.window_began > WINDOW_S:
                 hook.begin_window(now)
-                hook.shown = 1
+                hook.shown = hook.showing
             hook.errors += 1
             self._log.exception("hook.failed", hook.spec.name, now)
 

@@ -30,6 +30,7 @@ class WorkerRegions:
         self.fib = Region.attach(fib_fd, RegionKind.FIB, writable=False)
         self.pool = PoolMapping(pool_fd, self.slot.pointer.geometry.pool.size_octets)
         os.close(pool_fd)
+        self.slot.keep_from_children()  # an application may fork
         self.slot.close_fd()
         self.tables.close_fd()
         self.fib.close_fd()

@@ -80,8 +80,10 @@ class RingSelector(selectors.EpollSelector):
 
     def _run_hook(self) -> None:
         self.in_hook = True
-        self._on_hook()
-        self.in_hook = False
+        try:
+            self._on_hook()
+        finally:
+            self.in_hook = False
 
     def _run_hooks(self, fastpath: FastPath, reasons: int, timeout_ns: int) -> int:
         """Run hooks until a poll has other reasons too, or it is time for the event loop; return the reasons."""

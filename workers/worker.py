@@ -319,6 +319,7 @@ class Worker:
             spin_ns=settings.spin_ns,
             debug=settings.debug_log,
         )
+        os.register_at_fork(after_in_child=self._fastpath.forget_in_child)
         for port, twin, only in settings.twins:
             self._fastpath.set_twin(port, twin, only)
         for port, to in settings.macswap:
@@ -387,12 +388,16 @@ class Worker:
     def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if isinstance(context.get("exception"), MemoryError):
             _end_without_memory()
-        if self._app_host is not None and self._regions is not None:
+        if (
+            self._app_host is not None
+            and self._regions is not None
+            and self._regions.slot.pointer is not None
+        ):
             self._regions.slot.pointer.worker.app_errors += 1
         loop.default_exception_handler(context)
 
     def _do_work(self, reasons: int) -> None:
-        if self._fastpath is None or self._host is None or self._regions is None:
+        if self._fastpath is None or self._host is None or self._regions is None or self._fastpath.forked:
             return
         self._regions.slot.pointer.worker.logs_dropped = logs.dropped()
         if reasons & (PollReason.RAW | PollReason.BLAST) and self._app_host is not None:

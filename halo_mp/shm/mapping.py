@@ -25,6 +25,9 @@ _libc.mmap.argtypes = [
 _libc.munmap.restype = ctypes.c_int
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 
+_libc.madvise.restype = ctypes.c_int
+_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+
 _FAILED = ctypes.c_void_p(-1).value
 
 
@@ -36,6 +39,13 @@ def map_shared(fd: int, size_octets: int, *, writable: bool) -> int:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
     return int(address)
+
+
+def keep_from_children(address: int, size_octets: int) -> None:
+    """Let no child of this process that is forked have the mapping. Raises OSError."""
+    if _libc.madvise(address, size_octets, mmap.MADV_DONTFORK) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
 
 
 def unmap(address: int, size_octets: int) -> None:

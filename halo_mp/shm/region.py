@@ -23,7 +23,7 @@ import posix_ipc
 from halo_mp.errors import EnvironmentProblem
 from halo_mp.shm.identity import boot_id, is_alive, own_start_ticks
 from halo_mp.shm.layout import LAYOUT_VERSION, MAGIC, RegionKind, ffi, size_of
-from halo_mp.shm.mapping import map_shared, unmap
+from halo_mp.shm.mapping import keep_from_children, map_shared, unmap
 
 DIRECTORY = Path("/dev/shm")
 HEADER_OCTETS = size_of("halo_region_header")
@@ -169,6 +169,10 @@ class Region:
     def readonly_fd(self) -> int:
         """Return a new descriptor, the caller's, through which the region can only be read."""
         return os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_CLOEXEC)
+
+    def keep_from_children(self) -> None:
+        """Let no child of this process that is forked have it: there would be two that write what is one's."""
+        keep_from_children(self._address, self.size_octets)
 
     def close_fd(self) -> None:
         """Close the descriptor; the mapping stays."""

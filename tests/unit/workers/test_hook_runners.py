@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import functools
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from halo_mp.app import Burst, Packet, Verdict
@@ -19,6 +21,7 @@ from halo_mp.shm.layout import ffi
 from halo_mp.workers import hook_leaks
 from halo_mp.workers.compiled import NotCompiled, compile_hook
 from halo_mp.workers.compiler import command
+from halo_mp.workers.fingerprint import Fingerprint
 from halo_mp.workers.hook_leaks import LeakyBurstRunner, LeakyPacketRunner
 from halo_mp.workers.hook_runners import ERROR, BurstRunner, PacketRunner, Runner
 from halo_mp.workers.settings import AppSettings
@@ -306,6 +309,43 @@ def test_compiled_code_is_found_in_the_cache_until_something_changes(
     monkeypatch.setattr(sys.modules[__name__], "PORT", 54)
     with pytest.raises(NotCompiled, match="not in the cache"):
         compile_hook(spec, tmp_path, cached_only=True)
+
+
+def fingerprint_of(source: str, **globals_: Any) -> str:
+    exec(source, globals_)
+    return Fingerprint(globals_["f"]).text
+
+
+SETTINGS = types.ModuleType("settings")
+SETTINGS.inner = types.ModuleType("settings.inner")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("source", "place"),
+    [
+        ("def f(p): return PORTS", "globals"),
+        ("def f(p): return [each for each in (1, 2) if each in PORTS]", "globals"),
+        ("def f(p): return settings.PORTS", "settings"),
+        ("def f(p): return settings.inner.PORTS", "settings.inner"),
+        ("def g(p): return settings.PORTS\ndef f(p): return [g(p) for _ in (1,)]", "settings"),
+    ],
+)
+def test_fingerprint_changes_with_a_value_wherever_it_is(
+    source: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a filter would go on with the values that it had before its file was edited."""
+    values: dict[str, Any] = {"settings": SETTINGS, "numpy": np}
+    modules = {"settings": SETTINGS, "settings.inner": SETTINGS.inner}  # type: ignore[attr-defined]
+    found = []
+    for ports in ((23,), (24,), (23,)):
+        for module in modules.values():
+            monkeypatch.delattr(module, "PORTS", raising=False)
+        if place == "globals":
+            values["PORTS"] = ports
+        else:
+            monkeypatch.setattr(modules[place], "PORTS", ports, raising=False)
+        found.append(fingerprint_of(source, **values))
+    assert found[0] == found[2] != found[1]
 
 
 def test_function_that_no_other_process_can_find_is_not_compiled(tmp_path: Path) -> None:
