@@ -2,7 +2,9 @@
 """Datagram transports on the halo stack, with the manners of asyncio's own over kernel sockets.
 
 What differs: nothing is ever written to a descriptor, so there is none (`fileno` of the socket is -1); names are not
-resolved in `sendto`; and what waits because buffers are short is bounded.
+resolved in `sendto`; addresses that make no sense are the caller's error, and do not end the endpoint; datagrams of no
+octets are sent, also before Python 3.12; `datagram_received` is looked up once; what waits because buffers are short is
+bounded.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import asyncio
 import errno
 import os
 import socket
+import sys
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -25,6 +28,10 @@ RETRY_S: Final = 0.001
 """Until buffers are looked for again that were not there."""
 IP_RECVERR: Final = 11
 _ADDRESSES_KEPT: Final = 65536
+_TTL: Final = 64
+_BUFFER_OCTETS: Final = 212992
+"""What Linux says of a socket that nobody has set; ours have the ring's room."""
+_INT_OCTETS: Final = 4
 
 _send = lib.halo_worker_send_datagram
 
@@ -34,7 +41,14 @@ class Destinations(dict[Any, int]):
 
     def __missing__(self, pair: Any) -> int:
         host, port = pair[0], pair[1]
-        address = parse_address(host) if host else 0
+        try:
+            address = parse_address(host) if host else 0
+        except ValueError:
+            raise socket.gaierror(
+                socket.EAI_NONAME, f"{host!r} is no IPv4 address; names are not resolved here"
+            ) from None
+        if port == 0:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         if not 0 <= port < 65536:
             raise OverflowError(f"port {port} is none; ports are 0 to 65535")
         if len(self) >= _ADDRESSES_KEPT:
@@ -45,20 +59,38 @@ class Destinations(dict[Any, int]):
 
 
 class HaloSocket:
-    """What `get_extra_info("socket")` gives: names and options, no descriptor."""
+    """What `get_extra_info("socket")` gives: names and options, no descriptor. As `asyncio.trsock.TransportSocket`."""
 
     family = socket.AF_INET
     type = socket.SOCK_DGRAM
     proto = socket.IPPROTO_UDP
 
-    def __init__(self, name: HostPort, peer: HostPort | None, on_option: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        name: HostPort,
+        peer: HostPort | None,
+        on_option: Callable[[], None],
+        *,
+        broadcast: bool = False,
+        shared: bool = False,
+    ) -> None:
         self._name = name
         self._peer = peer
         self._on_option = on_option
         self._options: dict[tuple[int, int], Any] = {
-            (socket.IPPROTO_IP, socket.IP_TTL): 64,
+            (socket.IPPROTO_IP, socket.IP_TTL): _TTL,
             (socket.IPPROTO_IP, socket.IP_TOS): 0,
+            (socket.SOL_SOCKET, socket.SO_TYPE): int(self.type),
+            (socket.SOL_SOCKET, socket.SO_DOMAIN): int(self.family),
+            (socket.SOL_SOCKET, socket.SO_PROTOCOL): self.proto,
+            (socket.SOL_SOCKET, socket.SO_RCVBUF): _BUFFER_OCTETS,
+            (socket.SOL_SOCKET, socket.SO_SNDBUF): _BUFFER_OCTETS,
+            (socket.SOL_SOCKET, socket.SO_BROADCAST): int(broadcast),
+            (socket.SOL_SOCKET, socket.SO_REUSEPORT): int(shared),
         }
+
+    def __repr__(self) -> str:
+        return f"<HaloSocket laddr={self._name}{'' if self._peer is None else f', raddr={self._peer}'}>"
 
     def fileno(self) -> int:
         """Return -1: there is none."""
@@ -79,7 +111,11 @@ class HaloSocket:
 
         Raises OSError for a TTL or TOS that can not be.
         """
-        before = self._options.get((level, option))
+        if isinstance(value, (bytes, bytearray, memoryview)) and len(value) <= _INT_OCTETS:
+            value = int.from_bytes(value, sys.byteorder, signed=True)
+        if (level, option, value) == (socket.IPPROTO_IP, socket.IP_TTL, -1):
+            value = _TTL  # ip(7): as it was
+        before = self._options.get((level, option), 0)
         self._options[level, option] = value
         try:
             self._on_option()
@@ -87,15 +123,30 @@ class HaloSocket:
             self._options[level, option] = before
             raise
 
-    def getsockopt(self, level: int, option: int, *_: Any) -> Any:
-        """Return an option as it was set; 0 when it was not."""
-        return self._options.get((level, option), 0)
+    def getsockopt(self, level: int, option: int, buflen: int = 0) -> Any:
+        """Return an option as it was set, or 0; as octets when a length is given."""
+        value = self._options.get((level, option), 0)
+        if buflen and isinstance(value, int):
+            return value.to_bytes(_INT_OCTETS, sys.byteorder, signed=True)[:buflen]
+        return value
+
+    def gettimeout(self) -> float:
+        """Return 0: nothing here blocks."""
+        return 0
+
+    def settimeout(self, value: float) -> None:
+        """Take 0. Raises ValueError for others, as asyncio's do."""
+        if value:
+            raise ValueError("settimeout(): only 0 timeout is allowed on transport sockets")
 
     def setblocking(self, flag: bool) -> None:
-        """Nothing here blocks."""
+        """Take False. Raises ValueError for True, as asyncio's do."""
+        if flag:
+            raise ValueError("setblocking(): transport sockets cannot be blocking")
 
-    def close(self) -> None:
-        """The transport closes it."""
+    def get_inheritable(self) -> bool:
+        """Return False: there is nothing to inherit."""
+        return False
 
 
 class HaloDatagramTransport(asyncio.DatagramTransport):
@@ -109,6 +160,7 @@ class HaloDatagramTransport(asyncio.DatagramTransport):
         *,
         peer: HostPort | None,
         broadcast: bool,
+        shared: bool = False,
     ) -> None:
         """Made by `loop.create_datagram_endpoint`, for a socket that is open."""
         name = sockets.name(number)
@@ -118,12 +170,11 @@ class HaloDatagramTransport(asyncio.DatagramTransport):
         self._destinations = Destinations()
         self._peer = peer
         self._to = None if peer is None else self._destinations[peer]
-        self._socket = HaloSocket(name, peer, self._take_options)
-        self._socket._options[socket.SOL_SOCKET, socket.SO_BROADCAST] = int(broadcast)
+        self._socket = HaloSocket(name, peer, self._take_options, broadcast=broadcast, shared=shared)
         self._extra_info = {"sockname": name, "peername": peer, "socket": self._socket, "halo": True}
         super().__init__(self._extra_info)
         self._broadcast = broadcast
-        self._ttl, self._tos, self._wants_errors = 64, 0, False
+        self._ttl, self._tos, self._wants_errors = _TTL, 0, False
         self._closing = False
         self._lost = False
         self._waiting: deque[tuple[int, bytes]] = deque()
@@ -163,13 +214,11 @@ class HaloDatagramTransport(asyncio.DatagramTransport):
         self._sockets.loop.call_soon(self._start, waiter)
 
     def _start(self, waiter: asyncio.Future[None]) -> None:
-        try:
-            self._protocol.connection_made(self)
-        finally:
-            if not self._lost:
-                self._sockets.set_receiver(self._number, self._receiver())
-            if not waiter.done():
-                waiter.set_result(None)
+        self._call(self._protocol.connection_made, self)
+        if not self._lost:
+            self._sockets.set_receiver(self._number, self._receiver())
+        if not waiter.done():
+            waiter.set_result(None)
 
     def sendto(self, data: bytes | bytearray | memoryview, addr: Any = None) -> None:
         """Send a datagram, to the peer of a connected endpoint. Errors go to the protocol's error_received."""
@@ -181,7 +230,11 @@ class HaloDatagramTransport(asyncio.DatagramTransport):
         if to is None:
             if addr is None:
                 raise ValueError("this endpoint is not connected: sendto() needs an address")
-            to = self._destinations[addr]
+            try:
+                to = self._destinations[addr]
+            except OSError as error:
+                self._tell_error(error)
+                return
         elif addr is not None and tuple(addr[:2]) != self._peer:
             raise ValueError(f"Invalid address: must be None or {self._peer}")
         if self._waiting:
@@ -253,6 +306,11 @@ class HaloDatagramTransport(asyncio.DatagramTransport):
         self._broadcast = bool(options(socket.SOL_SOCKET, socket.SO_BROADCAST))
 
     def _send_otherwise(self, code: int, to: int, data: bytes) -> None:
+        if code == errno.EPERM:
+            raise RuntimeError(
+                "sendto() was called in another thread than the event loop's, which endpoints are not made for. Write: "
+                "loop.call_soon_threadsafe(transport.sendto, data, addr)"
+            )
         if code == errno.EAGAIN:
             code = self._send_by_stack(to, data)
         if code == errno.ENOBUFS:
@@ -266,10 +324,7 @@ class HaloDatagramTransport(asyncio.DatagramTransport):
         return self._sockets.send_by_stack(self._number, to, data, ttl=self._ttl, tos=self._tos)
 
     def _tell_error(self, error: OSError) -> None:
-        try:
-            self._protocol.error_received(error)
-        except Exception:
-            self._sockets.report_error()
+        self._call(self._protocol.error_received, error)
 
     def _wait(self, to: int, data: bytes) -> None:
         if self._waiting_octets + len(data) > MOST_WAITING_OCTETS:
@@ -307,10 +362,11 @@ class HaloDatagramTransport(asyncio.DatagramTransport):
             self._paused = False
             self._call(self._protocol.resume_writing)
 
-    def _call(self, function: Callable[[], None]) -> None:
+    def _call(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Call the protocol; an exception of its costs nothing else."""
         try:
-            function()
-        except Exception:
+            function(*arguments)
+        except BaseException:
             self._sockets.report_error()
 
     def end(self, error: Exception | None) -> None:
@@ -326,10 +382,7 @@ class HaloDatagramTransport(asyncio.DatagramTransport):
         if self._retry is not None:
             self._retry.cancel()
         self._sockets.close(self._number)
-        try:
-            self._protocol.connection_lost(error)
-        except Exception:
-            self._sockets.report_error()
+        self._call(self._protocol.connection_lost, error)
 
 
 def _ignore(data: bytes, source: HostPort) -> None:

@@ -65,7 +65,7 @@ class DatagramPath:
 
     def set_options(self, number: int, *, ttl: int, tos: int) -> None:
         """Say what datagrams of a socket are sent with. Raises OSError for impossible values."""
-        if lib.halo_worker_set_socket(self.worker, number, ttl, tos):
+        if self.worker and lib.halo_worker_set_socket(self.worker, number, ttl, tos):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
     def find(self, datagram: Socket) -> tuple[int | None, int | None]:
@@ -104,7 +104,8 @@ class DatagramPath:
     def send(self, number: int, to: int, octets: bytes) -> int:
         """Send a datagram to address << 16 | port; 0, or a negative errno.
 
-        EAGAIN: by the Python stack; ENOBUFS: there is no buffer now; EBADF: the socket is closed.
+        EAGAIN: by the Python stack; ENOBUFS: there is no buffer now; EBADF: the socket is closed; EPERM: this is
+        another thread than the worker's.
         """
         return int(lib.halo_worker_send_datagram(self.worker, number, to, octets, len(octets)))
 

@@ -6,7 +6,7 @@ Which stack an endpoint gets:
     sock=, a Unix socket, IPv6 but for ::     the kernel
     local address is one of the interfaces'   halo
     local address is loopback, or no one's    the kernel (which says what is wrong with it)
-    local address is a wildcard               halo, unless `wildcard` says "kernel"
+    local address is a wildcard, or none      halo, unless `wildcard` says "kernel"
     only a remote address                     halo if one of its routes leads there, else the kernel
 """
 
@@ -25,6 +25,8 @@ from halo_mp.workers.udp import HostPort, UdpSockets
 Wildcard = Literal["halo", "kernel"]
 
 _WILDCARDS: Final = ("", "0.0.0.0", "::")
+_OPTIONS: Final = {"family", "proto", "flags", "reuse_port", "allow_broadcast", "sock"}
+"""Others are for asyncio to refuse."""
 
 
 class WorkerLoop(asyncio.SelectorEventLoop):
@@ -44,7 +46,7 @@ class WorkerLoop(asyncio.SelectorEventLoop):
     ) -> tuple[Any, Any]:
         """As of `asyncio.loop`, on the stack that the endpoint belongs to. Raises OSError as that does."""
         place = None
-        if self.sockets is not None:
+        if self.sockets is not None and options.keys() <= _OPTIONS:
             place = await self._place(self.sockets, local_addr, remote_addr, options)
         if self.sockets is None or place is None:
             return await super().create_datagram_endpoint(
@@ -53,8 +55,8 @@ class WorkerLoop(asyncio.SelectorEventLoop):
         local, peer = place
         shared = bool(options.get("reuse_port"))
         number = self.sockets.open(*local, *(peer or (0, 0)), shared=shared)
-        await self.sockets.confirm(number)
         try:
+            await self.sockets.confirm(number)
             protocol = protocol_factory()
             transport = HaloDatagramTransport(
                 self.sockets,
@@ -62,8 +64,9 @@ class WorkerLoop(asyncio.SelectorEventLoop):
                 protocol,
                 peer=None if peer is None else (format_address(peer[0]), peer[1]),
                 broadcast=bool(options.get("allow_broadcast")),
+                shared=shared,
             )
-        except BaseException:
+        except BaseException:  # who has asked may be cancelled meanwhile
             self.sockets.close(number)
             raise
         waiter = self.create_future()
@@ -81,8 +84,13 @@ class WorkerLoop(asyncio.SelectorEventLoop):
         """Return our address and port, and the peer's, of an endpoint on the halo stack; None: the kernel's."""
         if options.get("sock") is not None or options.get("family", 0) not in (0, socket.AF_INET):
             return None
-        if isinstance(local, str) or isinstance(remote, str) or (local is None and remote is None):
+        if isinstance(local, str) or isinstance(remote, str):
             return None
+        if local is None and remote is None and not options.get("family"):
+            return None  # asyncio refuses that
+        for pair in (local, remote):
+            if pair is not None and not (isinstance(pair, tuple) and len(pair) == 2):
+                raise TypeError("2-tuple is expected")
         peer = None if remote is None else await self._resolve(remote)
         if remote is not None and peer is None:
             return None

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import os
 import random
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
@@ -163,7 +165,10 @@ class UdpSockets:
         raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
     async def confirm(self, number: int) -> None:
-        """Wait until the other workers know of a socket. OSError when one of them has its place: it is closed."""
+        """Wait until the other workers know of a socket. OSError when one of them has its place: it is closed.
+
+        Who is cancelled meanwhile closes it.
+        """
         future = self._waiting.get(number)
         if future is None:
             return
@@ -200,7 +205,7 @@ class UdpSockets:
         if self._open.pop(number, None) is None:
             return
         self.path.close(number)
-        for table in (self._endpoints, self._receivers, self._parked, self._bursts):
+        for table in (self._endpoints, self._receivers, self._parked, self._bursts, self._waiting):
             table.pop(number, None)
         self._tell({"type": "sockets.close", "numbers": [number]})
 
@@ -274,7 +279,7 @@ class UdpSockets:
                     receive(pool[offset : offset + length], addresses[source])
                 elif number not in self._bursts:
                     self._handle_parked(index, record)
-            except Exception:  # costs that datagram
+            except BaseException:  # costs that datagram
                 self.report_error()
 
     def _handle_parked(self, index: int, record: Record) -> None:
@@ -290,14 +295,20 @@ class UdpSockets:
         for number, receiver in list(self._bursts.items()):
             try:
                 others = receiver.receive_burst(told, number)
-            except Exception:  # costs what it did not end
+            except BaseException:  # costs what it did not end
                 self.report_error()
             if not others:
                 break
         return others
 
     def report_error(self) -> None:
-        """Count the exception that is being handled, and log it unless one was logged a moment ago."""
+        """Count the exception that is being handled, and log it unless one was logged a moment ago.
+
+        Of whatever kind: CancelledError and SystemExit must not end the work on a poll either. Only without memory
+        nothing goes on.
+        """
+        if isinstance(sys.exception(), MemoryError):
+            raise
         self.errors += 1
         self.path.count_error()
         now = self.loop.time()
@@ -333,7 +344,7 @@ class UdpSockets:
                 receive(data, source)
             elif endpoint is not None:
                 endpoint.receive(data, source, dst)
-        except Exception:
+        except BaseException:
             self.report_error()
 
     def receive_error(self, error: IcmpError) -> None:
@@ -397,7 +408,7 @@ class UdpSockets:
         first, step = self._share
         ports = range(FIRST_EPHEMERAL + first, LAST_EPHEMERAL + 1, step)
         start = self._rng.randrange(len(ports))
-        return (*ports[start:], *ports[:start])
+        return itertools.chain(ports[start:], ports[:start])
 
 
 def errno_of(error: IcmpError) -> tuple[int, bool]:

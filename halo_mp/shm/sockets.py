@@ -51,10 +51,12 @@ class Socket:
 
 def fill_sockets(tables: Any, sockets: Iterable[Socket]) -> None:
     """Fill the inactive block and switch to it, but for the epoch. Raises ValueError when there are too many."""
-    entries = b"".join(
+    packed = (
         _ENTRY.pack(each.address, each.peer, each.port, each.peer_port, each.protocol, each.slot, each.flags)
-        for each in sorted(sockets)
+        for each in sockets
     )
+    # Those that share a place take their flows by this order: it must not depend on who came when.
+    entries = b"".join(sorted(packed))
     count = len(entries) // _ENTRY.size
     if count > MAX_SOCKETS:
         raise ValueError(f"{count} sockets; the tables have room for {MAX_SOCKETS}")

@@ -389,6 +389,8 @@ int halo_worker_send_datagram(struct halo_worker *worker, uint32_t number, uint6
 
 	if (!worker || number >= HALO_MAX_OWN_SOCKETS || !worker->sockets->place[number].socket.protocol)
 		return -EBADF; /* no worker: it has left its slot, and endpoints may outlive that */
+	if (unlikely(!pthread_equal(worker->sockets->thread, pthread_self())))
+		return -EPERM; /* Python's lock is not held here: the rings would have two producers */
 	place = &worker->sockets->place[number];
 	heading = (struct heading){
 		.src = place->socket.address,

@@ -56,6 +56,7 @@ int halo_sockets_create(struct halo_worker *worker)
 	worker->datagrams = calloc(1, sizeof(*worker->datagrams));
 	if (!worker->sockets || !worker->datagrams)
 		return -ENOMEM;
+	worker->sockets->thread = pthread_self();
 	worker->sockets->identification = (uint16_t)(halo_now_ns() >> 10);
 	return 0;
 }

@@ -6,6 +6,7 @@
 #ifndef HALO_SOCKETS_H
 #define HALO_SOCKETS_H
 
+#include <pthread.h>
 #include <stdbool.h>
 
 #include <halo/fastpath.h>
@@ -25,6 +26,7 @@ struct halo_socket_place {
 };
 
 struct halo_sockets {
+	pthread_t thread;    /* that has made the worker: no other may send */
 	uint32_t generation; /* of the tables' block that others' sockets were copied from */
 	uint32_t own_limit;  /* own places that were ever used */
 	uint32_t own_last;   /* that was given out */

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,6 +91,25 @@ def test_services(tmp_path: Path) -> None:
 def test_example(example: str, data: bytes, answer: bytes) -> None:
     with answering(ROOT / "examples" / example) as peer:
         assert re.fullmatch(answer, ask(peer, 7, data))
+
+
+def test_http3_server_answers_a_client_on_sockets_of_the_kernel() -> None:
+    with Namespace() as namespace:
+        namespace.silence()
+        program = sys.executable, str(ROOT / "examples/http3_server.py")
+        with Instance(namespace, "--ports", "0,1", program=program) as instance:
+            ledger = Ledger(instance, 0, 1)
+            for own in (OURS, "10.77.1.1"):  # by the other worker's port too: it hands over
+                got = namespace.run(
+                    sys.executable, str(ROOT / "tests/support/http3_get.py"), own, "4433", "/hello", "/300000"
+                )
+                assert json.loads(got.stdout) == [
+                    ["200", 21, "you asked for /hello\n"],
+                    ["200", 300000, "\0" * 40],
+                ]
+            assert not instance.events("protocol.error")
+            ledger.assert_balanced()
+            assert instance.stop() == 0
 
 
 def _open_up(path: Path) -> None:

@@ -55,7 +55,8 @@ uint32_t halo_worker_reply_datagrams(struct halo_worker *worker, const uint32_t 
 				     uint32_t count);
 /*
  * Send a datagram from a socket of ours; `to` is address << 16 | port. -EAGAIN: the Python stack has to do it (a neighbor that is not known, a packet to be
- * fragmented, an unusual destination); -ENOBUFS: no buffer is there for it now; -EBADF: the socket is not open.
+ * fragmented, an unusual destination); -ENOBUFS: no buffer is there for it now; -EBADF: the socket is not open;
+ * -EPERM: this is not the thread that has made the worker.
  */
 int halo_worker_send_datagram(struct halo_worker *worker, uint32_t number, uint64_t to, const uint8_t *payload,
 			      uint32_t length);
