@@ -9,6 +9,7 @@ the fast path itself, and looked after here once a second.
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,7 +19,7 @@ from halo_mp.app.registry import HookSpec
 from halo_mp.shm.layout import ffi
 from halo_mp.shm.tables import Interface
 from halo_mp.workers.bounded_log import BoundedLog
-from halo_mp.workers.fastpath_hooks import NO_INTERFACE, FastPathHooks, HookPolicy, HookStage
+from halo_mp.workers.fastpath_hooks import MAX_HOOKS, NO_INTERFACE, FastPathHooks, HookPolicy, HookStage
 from halo_mp.workers.hook_leaks import LeakyBurstRunner, LeakyPacketRunner
 from halo_mp.workers.hook_runners import BurstRunner, PacketRunner, Runner
 
@@ -104,7 +105,8 @@ class HookHost:
                 function=function,
             )
         except OSError as error:
-            raise ValueError(f"hook {spec.name} can not be added: {error.strerror}") from None
+            why = f"there are {MAX_HOOKS}; remove one" if error.errno == errno.ENOSPC else error.strerror
+            raise ValueError(f"hook {spec.name} can not be added: {why}") from None
         hook.begin_window(time.monotonic())
         self._by_number[hook.number] = hook
         return hook.number

@@ -66,7 +66,18 @@ void halo_chain_arrange(struct halo_worker *worker)
 	halo_chain_note(chain);
 }
 
-/* A place that was never used, or the one that has been left for longest; not that of a call that is under way. */
+/* Whether a burst that is parked may still come by the hook, or come back to it. */
+static bool is_awaited(const struct halo_chain *chain, uint32_t number)
+{
+	uint32_t stage = chain->hook[number].stage, i;
+
+	for (i = 0; chain->parked && i < chain->count[stage]; i++)
+		if (chain->order[stage][i] == number)
+			return true;
+	return false;
+}
+
+/* A place that was never used, or the one that has been left for longest. */
 static int find_place(const struct halo_worker *worker)
 {
 	const struct halo_chain *chain = &worker->chain;
@@ -78,7 +89,7 @@ static int find_place(const struct halo_worker *worker)
 
 		if (hook->state == HALO_HOOK_FREE)
 			return (int)i;
-		if (hook->state == HALO_HOOK_REMOVED && !chain->parked &&
+		if (hook->state == HALO_HOOK_REMOVED && !is_awaited(chain, i) &&
 		    (found < 0 || hook->age < chain->hook[found].age))
 			found = (int)i;
 	}

@@ -1302,6 +1302,33 @@ static void changed_while_parked(void)
 	rig_close();
 }
 
+/* However often hooks come and go meanwhile there is room; but never in the place of one that the burst may come by. */
+static void places_while_parked(void)
+{
+	struct halo_hook_setup setup = {.name = "toggled", .interface = HALO_NO_INTERFACE};
+	uint32_t i;
+	int number;
+
+	open_router();
+	if (!in_python)
+		return rig_close();
+	add(HALO_STAGE_INGRESS, do_nothing);
+	add_at(HALO_STAGE_INGRESS, do_drop, 5, 0, HALO_NO_INTERFACE, HALO_HOOK_DROP);
+	CHECK_EQUAL(park(1), 1);
+	CHECK_EQUAL(halo_worker_remove_hook(rig.worker, 0), 0);
+	CHECK_EQUAL(halo_worker_remove_hook(rig.worker, 1), 0);
+	for (i = 0; i < 3 * HALO_MAX_HOOKS; i++) {
+		number = halo_worker_add_hook(rig.worker, &setup);
+		CHECK(number > 1);
+		CHECK_EQUAL(halo_worker_remove_hook(rig.worker, (uint32_t)number), 0);
+	}
+	CHECK_EQUAL(rig_poll() & HALO_POLL_HOOK, 0);
+	rig_collect();
+	check_sent(OUTSIDE, host_mac);
+	CHECK_EQUAL(halo_worker_add_hook(rig.worker, &setup), 0); /* the one that was left first */
+	rig_close();
+}
+
 /* Neighbors come and go, and their table grows, while the burst waits for its answer. */
 static void neighbors_while_parked(void)
 {
@@ -1629,6 +1656,7 @@ static const struct row rows[] = {
 	{"wide_bursts", wide_bursts},
 	{"wide_punts", wide_punts},
 	{"changed_while_parked", changed_while_parked},
+	{"places_while_parked", places_while_parked},
 	{"neighbors_while_parked", neighbors_while_parked},
 	{"interfaces_while_parked", interfaces_while_parked},
 	{"rings_reset_while_parked", rings_reset_while_parked},
