@@ -180,6 +180,11 @@ class FastPath:
         """Punts and parked datagrams that are not ended yet."""
         return int(lib.halo_worker_held(self._worker))
 
+    @property
+    def parked(self) -> int:
+        """Packets that a hook of Python's has been shown, or is to be, and that have not gone on yet."""
+        return int(lib.halo_worker_parked(self._worker))
+
     def finish(self, index: int, reason: int = CONSUMED) -> None:
         """End a punt: consumed, or dropped for a reason (see DROP_NUMBERS)."""
         _check(lib.halo_worker_finish_punt(self._worker, index, reason))

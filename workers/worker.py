@@ -166,6 +166,7 @@ class Worker:
                 if self._host and self._fastpath and self._fastpath.held:
                     self._host.udp.handle_parked()
                     self._host.handle_punts()  # the loop has polled once more since this was asked for
+                self._finish_parked()
                 self._leave_slot()
                 await self._line.channel.reply(message)
                 with contextlib.suppress(OSError):  # a container may forbid it
@@ -439,6 +440,14 @@ class Worker:
     async def _stop_app(self) -> None:
         if self._app_host is not None:
             await self._app_host.stop()
+
+    def _finish_parked(self) -> None:
+        """Let a burst that is parked go its way, hooks and all: a worker that is replaced loses nothing."""
+        try:
+            while self._fastpath is not None and self._fastpath.parked:
+                self._do_work(self._selector.turn(0))
+        except Exception:  # it is lost then, and counted; who leaves does so in any case
+            log.exception("worker.fault")
 
     def _leave_slot(self) -> None:
         """Touch the rings no more: from here on another worker may attach where this one stopped."""
