@@ -38,10 +38,11 @@ from halo_mp.stack.outputs import (
     Used,
 )
 from halo_mp.stack.pinger import PingOutcome, PingSettings
-from halo_mp.stack.reasons import NO_INTERFACE
+from halo_mp.stack.reasons import ETHERTYPE_UNKNOWN, NO_INTERFACE
 from halo_mp.stack.router import Router
 from halo_mp.wire import ethernet, ipv4
 from halo_mp.wire.ipv4 import PROTOCOL_UDP, Ipv4Packet
+from halo_mp.wire.octets import WireError
 from halo_mp.workers.echo import EchoError, Pings
 from halo_mp.workers.fastpath import CONSUMED, DROP_NUMBERS, FastPath, Punt
 from halo_mp.workers.mirror import Mirror, interface
@@ -347,11 +348,17 @@ class StackHost:
             return [_no_interface(punt, octets)]
         if punt.way is None:
             return self._stack.receive(punt.port, octets, now, handed=punt.handed)
-        return self._send_on(self._stack, punt.way, octets, now)
+        try:
+            return self._send_on(self._stack, punt.way, octets, now)
+        except WireError as error:  # a hook has made something else of it
+            return [Drop(punt.port, error.reason, octets)]
 
     def _send_on(self, stack: Router, way: tuple[int, int], octets: bytes, now: float) -> list[Output]:
         """A packet that was put in at forward, to a neighbor that is not known, or in fragments; or to ourselves."""
-        packet = ipv4.parse(ethernet.parse(octets).payload)
+        frame = ethernet.parse(octets)
+        if frame.ethertype != ethernet.ETHERTYPE_IPV4:
+            raise WireError(ETHERTYPE_UNKNOWN)
+        packet = ipv4.parse(frame.payload)
         key, next_hop = self._mirror.key(way[0]), way[1]
         if key is None or not next_hop:
             return stack.send(packet, now)

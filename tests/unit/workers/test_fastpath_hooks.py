@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from halo_mp.shm.fib import Target, TargetKind
-from halo_mp.shm.layout import ffi, lib
+from halo_mp.shm.layout import DROP_NAMES, ffi, lib
 from halo_mp.shm.tables import Interface
 from halo_mp.wire import arp, ethernet
 from halo_mp.wire.ipv4 import PROTOCOL_UDP, Ipv4Packet, parse, parse_address
@@ -185,6 +185,34 @@ def test_packet_of_ours_to_an_unknown_neighbor_waits_for_it(made: Rig, hooks: Fa
     assert hooks.inject(HookStage.FORWARD, 0, ours)  # known now
     made.fastpath.poll(0)
     assert [parse(octets[14:]).ttl for action, _, octets in made.sent() if action == TRANSMIT] == [63]
+
+
+@pytest.mark.parametrize(
+    ("place", "octets", "reason"),
+    [
+        (12, b"\x88\xb5", "ethertype_unknown"),
+        (14, b"\x65", "ipv4_version"),
+        (12, b"\x81\x00", "ethertype_unknown"),
+    ],
+)
+def test_packet_of_ours_that_a_hook_has_made_another_is_a_drop_with_a_name(
+    made: Rig, hooks: FastPathHooks, place: int, octets: bytes, reason: str
+) -> None:
+    loop = asyncio.new_event_loop()
+    host = StackHost(made.fastpath, loop, SETTINGS, lambda message: None)
+    host.set_interfaces(made.fastpath.interfaces())
+    hooks.add("another", HookStage.FORWARD)
+    assert hooks.inject(HookStage.FORWARD, 0, frame(HOST, "10.0.0.1"))
+    assert made.fastpath.poll(0) & PollReason.HOOK
+    packet = hooks.parked().packets[0]
+    ffi.memmove(made.pool + packet.offset + place, octets, len(octets))
+    packet.verdict = lib.HALO_VERDICT_PUNT
+    made.fastpath.poll(0)
+    host.handle_punts()
+    host.stop()
+    loop.close()
+    drops = dict(zip(DROP_NAMES, made.slot.worker.drops, strict=False))
+    assert (drops["stack_error"], drops[reason]) == (0, 1)
 
 
 def test_packets_are_parsed_and_settled_without_a_worker() -> None:
