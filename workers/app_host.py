@@ -46,6 +46,9 @@ STOP_TIMEOUT_S = 1.0
 FAULTS = (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError)
 """What an application may raise. CancelledError: it has awaited what somebody has cancelled."""
 
+SLOW_START_S = 3.0
+"""Of a coroutine of on_start: then the log says what the worker waits for."""
+
 LOOK_S = 1.0
 """Between two looks at compiled hooks."""
 
@@ -163,6 +166,7 @@ class AppHost:
             return
         for function in self._app.starts:
             if inspect.iscoroutinefunction(function):
+                slow = self._loop.call_later(SLOW_START_S, _tell_slow_start, _name(function))
                 try:
                     await function(self.worker)
                 except FAULTS as error:
@@ -170,6 +174,8 @@ class AppHost:
                         raise
                     self._fail(function, error)
                     return
+                finally:
+                    slow.cancel()
         self.started = True
         for timer in self._app.timers:
             self._spawn(self._run_timer(timer))
@@ -279,6 +285,15 @@ def compile_all(app: App, cache: Path) -> dict[HookSpec, int]:
 def tell_not_compiled(spec: HookSpec, reason: str) -> None:
     """Say that a hook runs as Python."""
     log.warning("hook.not_compiled", name=spec.name, reason=reason)
+
+
+def _tell_slow_start(name: str) -> None:
+    log.warning(
+        "app.start_waits",
+        name=name,
+        reason=f"it is an on_start that has not returned for {SLOW_START_S:g} s, and the worker is not ready before it "
+        "has; what is to go on beside the packets is an @app.task",
+    )
 
 
 def _is_cancellation(error: BaseException) -> bool:

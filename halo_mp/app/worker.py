@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from halo_mp.app.frames import Port
 from halo_mp.app.registry import HookSpec, make_hook
 from halo_mp.app.verdict import Form, OnError, Stage, StageName
+from halo_mp.shm.layout import lib
 from halo_mp.wire.ethernet import ETHERTYPE_IPV4, EthernetFrame
 from halo_mp.wire.ipv4 import PROTOCOL_UDP, Ipv4Packet, parse_address
 from halo_mp.wire.udp import UdpDatagram
@@ -144,11 +145,15 @@ class Worker:
 
         ingress: as if it had come in by `port`. forward: an IPv4 packet, routed as if received by `port`. egress: past
         the egress hooks, then out of `port`. tx: out of `port`, as it is. The frame is copied; it goes with the next
-        poll. Raises ValueError for a stage that is none.
+        poll. Raises ValueError for a stage or a port that is none, and for fewer than 14 octets.
         """
         if not isinstance(stage, Stage):
             try:
                 stage = Stage[stage.upper()]
             except KeyError:
                 raise ValueError(f"stage {stage!r} is none of ingress, forward, egress, tx") from None
+        if not 0 <= port < lib.HALO_MAX_PORTS:
+            raise ValueError(f"port {port}: ports are 0 to {lib.HALO_MAX_PORTS - 1}")
+        if len(frame) < lib.HALO_MIN_FRAME_OCTETS:
+            raise ValueError(f"{len(frame)} octets are no Ethernet frame, which has 14 at least")
         return self._backend.inject(stage, port, bytes(frame))

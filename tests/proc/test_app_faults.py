@@ -3,13 +3,19 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.proc.conftest import ADDRESSES
-from tests.proc.test_app import app_errors, hooks, printed, running, send, wait_for_print
+from tests.proc.test_app import app_errors, hooks, printed, running, send, wait_for_print, write
 from tests.support import lives
+from tests.support.flows import send_paced, sender
+from tests.support.instance import Instance
 from tests.support.ledger import Ledger
 from tests.support.namespace import Namespace, wait_until
 
@@ -193,3 +199,67 @@ async def begin(worker):
         said = "packets, hooks and ports belong to the thread of the worker's event loop"
         assert printed(instance) == [*[said] * 5, "True"]
         ledger.assert_balanced()
+
+
+def test_start_that_does_not_return_is_named(namespace: Namespace, tmp_path: Path) -> None:
+    text = """
+import asyncio
+
+@app.on_start
+async def serve(worker):
+    await asyncio.sleep(3600)
+"""
+    file = write(tmp_path, text)
+    with Instance(namespace, "--app", file, "--ports", "0", wait=False) as instance:
+        [event] = instance.wait_for("app.start_waits", timeout_s=30)
+        assert event["name"] == "serve"
+        assert "is an @app.task" in event["reason"]
+        assert instance.events("worker.ready") == []
+
+
+BUSY = """
+@app.hook("ingress", form="burst")
+def busy(burst):
+    for _ in range(40_000):
+        pass
+
+@app.hook("ingress")
+def look(packet): ...
+
+@app.udp(2001, form="burst")
+def take(burst): ...
+"""
+
+
+@contextmanager
+def flood(namespace: Namespace) -> Iterator[None]:
+    """Datagrams all the while, some more than the hooks can be done with at once."""
+    enough = threading.Event()
+
+    def send_on() -> None:
+        with sender(namespace) as out:
+            while not enough.is_set():
+                send_paced(out, [(ADDRESSES[0], 2001)] * 1000, b"halo", 13_000)
+
+    thread = threading.Thread(target=send_on)
+    thread.start()
+    try:
+        yield
+    finally:
+        enough.set()
+        thread.join()
+
+
+def test_worker_that_is_replaced_under_load_loses_nothing_that_a_hook_was_shown(
+    namespace: Namespace, tmp_path: Path
+) -> None:
+    with running(namespace, tmp_path, BUSY, "--spare", "1") as instance:
+        ledger = Ledger(instance)
+        with flood(namespace):
+            for count in (1, 2, 3):
+                instance.wait_for("spare.ready", count=count, timeout_s=30)
+                instance.signal(signal.SIGUSR1)
+                instance.wait_for("worker.replaced", count=count, timeout_s=30)
+        ledger.assert_balanced()
+        assert instance.slot()["worker"]["drops"]["punt_lost"] == 0
+        assert instance.events("worker.died") == []
