@@ -102,11 +102,12 @@ def sender(namespace: Namespace, *, port: int = 0) -> socket.socket:
 
 
 def send_paced(out: socket.socket, to: Iterable[tuple[str, int]], data: bytes, rate_pps: float) -> None:
-    """Send one datagram to each address, no faster than that."""
-    start = time.monotonic()
+    """Send one datagram to each address, no faster than that: time without the processor is not made up for."""
+    at = time.monotonic()
     for number, address in enumerate(to):
         if number % _BURST == 0:
-            time.sleep(max(0.0, start + number / rate_pps - time.monotonic()))
+            time.sleep(max(0.0, at - time.monotonic()))
+            at = max(at, time.monotonic()) + _BURST / rate_pps
         out.sendto(data, address)
 
 
