@@ -47,7 +47,8 @@ class Tree:
         if path:
             environment["PATH"] = f"{path}:{environment['PATH']}"
         return subprocess.Popen(
-            [sys.executable, TOOLS / "run_tests.py", *flags],
+            # Whoever runs the tests may ignore a signal, as a shell's background does, and children inherit that.
+            ["env", "--default-signal", sys.executable, TOOLS / "run_tests.py", *flags],
             cwd=self.folder,
             env=environment,
             stdout=subprocess.PIPE,
