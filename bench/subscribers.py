@@ -68,7 +68,7 @@ def run(rounds: int) -> list[Row]:
         if not there:
             return [row_skipped("subscribers", f"{HUGEPAGES} hugepages of 2 MiB cannot be had")]
         with tempfile.TemporaryDirectory() as directory:
-            devices = forward._devices(
+            devices = forward.pcap_devices(
                 Path(directory) / "few.pcap", forward.FEW_FRAMES, random.Random(forward.SEED)
             )
             with router(devices, ("--route", "default=10.1.0.2")) as instance:
