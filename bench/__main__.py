@@ -10,7 +10,22 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import faults, forward, hook_chain, hooks, idle, io, ping, ring, start, stats, tx, udp, worker
+from bench import (
+    faults,
+    forward,
+    hook_chain,
+    hooks,
+    idle,
+    io,
+    ping,
+    ring,
+    start,
+    stats,
+    subscribers,
+    tx,
+    udp,
+    worker,
+)
 from bench.rows import Row, as_json, as_table
 
 BENCHMARKS: dict[str, tuple[Callable[[int], list[Row]], str]] = {
@@ -36,6 +51,10 @@ BENCHMARKS: dict[str, tuple[Callable[[int], list[Row]], str]] = {
     ),
     "tx": (tx.run, "frames per second that Python sends from a template, and whether a pace is kept"),
     "stats": (stats.run, "processor time of who reads all statistics, and of the dashboard"),
+    "subscribers": (
+        subscribers.run,
+        "what fifty subscribers, of which one never reads, take from a router",
+    ),
     "idle": (idle.run, "processor time of an idle instance"),
     "ping": (ping.run, "round trip time over TAP, against dpdk-testpmd icmpecho"),
     "start": (start.run, "time from exec to the first echo reply, and the memory of a worker"),

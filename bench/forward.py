@@ -75,7 +75,9 @@ def _compare(directory: Path, rounds: int) -> list[Row]:
     dice = random.Random(SEED)
     routes = directory / "routes"
     write_routes(routes, dice)
-    few, many = (_devices(directory / f"{count}.pcap", count, dice) for count in (FEW_FRAMES, MANY_FRAMES))
+    few, many = (
+        pcap_devices(directory / f"{count}.pcap", count, dice) for count in (FEW_FRAMES, MANY_FRAMES)
+    )
     default = ("--route", "default=10.1.0.2")
     paths = ",".join(f"10.1.0.{2 + number}" for number in range(PATHS))
     variants = [
@@ -99,7 +101,8 @@ def _compare(directory: Path, rounds: int) -> list[Row]:
     return [*_rate_rows(rates, theirs), *_load_rows(loads)]
 
 
-def _devices(path: Path, frames: int, dice: random.Random) -> tuple[str, str]:
+def pcap_devices(path: Path, frames: int, dice: random.Random) -> tuple[str, str]:
+    """Write so many frames; return the virtual devices of a port that receives them and one that sends."""
     write_pcap_to(path, [_destination(dice) for _ in range(frames)], octets=OCTETS, dst_mac=_ROUTER_MAC)
     return f"net_pcap0,rx_pcap={path},infinite_rx=1", "net_null1,no-rx=1"
 

@@ -11,6 +11,7 @@ that nobody reads, or a terminal that was stopped, the queue fills and further l
 written: a data plane must not stop for its own log. Lines that nobody can read any more are counted too.
 What a person is told past the log (`say`) waits as little.
 Into a process's black box each line goes at once, also those that are dropped here.
+Who wants events as values, of a level of its own, listens (`listen`).
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from halo_mp.blackbox import LineBox
 
@@ -153,7 +154,20 @@ class _Writer(logging.Handler):
             self._told += missing
 
 
+class _Listener(logging.Handler):
+    """Passes on our own events; its `level` is its own, whatever is written."""
+
+    def __init__(self, on_event: Callable[[float, int, str, Mapping[str, object]], None]) -> None:
+        super().__init__()
+        self._on_event = on_event
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._on_event(record.created, record.levelno, *_event(record))
+
+
 _writer: _Writer | None = None
+_listener: _Listener | None = None
+_written = logging.INFO
 
 
 def configure(
@@ -172,6 +186,7 @@ def configure(
         root.removeHandler(_writer)
         _writer.close()
     _writer = _Writer(process, style, fd, queue_lines, box)
+    _writer.addFilter(_is_written)
     root.addHandler(_writer)
     root.setLevel(logging.WARNING)
     set_level(level)
@@ -179,7 +194,43 @@ def configure(
 
 def set_level(level: str) -> None:
     """Log from another level on."""
-    logging.getLogger(ROOT).setLevel(LEVELS[level])
+    global _written
+    _written = LEVELS[level]
+    _make_events()
+
+
+def listen(level: str, on_event: Callable[[float, int, str, Mapping[str, object]], None]) -> None:
+    """Have our own events from `level` on passed on: when, the level as logging(3) counts it, event and fields.
+
+    By whichever thread logs, while it does. There is one listener, and this takes the place of the one before.
+    """
+    global _listener
+    if _listener is not None:
+        unlisten()
+    _listener = _Listener(on_event)
+    _listener.setLevel(LEVELS[level])
+    logging.getLogger(ROOT).addHandler(_listener)
+    _make_events()
+
+
+def unlisten() -> None:
+    """Listen no more. May be called twice."""
+    global _listener
+    if _listener is not None:
+        logging.getLogger(ROOT).removeHandler(_listener)
+        _listener = None
+        _make_events()
+
+
+def _make_events() -> None:
+    """Let those events be made that are written or listened to."""
+    levels = [_written] if _listener is None else [_written, _listener.level]
+    logging.getLogger(ROOT).setLevel(min(levels))
+
+
+def _is_written(record: logging.LogRecord) -> bool:
+    """Whether a line is for our log: not what only the listener wants. What `line` writes has no level."""
+    return record.levelno >= _written or not record.name.startswith(f"{ROOT}.")
 
 
 def rename(process: str) -> None:
@@ -263,6 +314,17 @@ def _render_json(created: float, level: int, process: str, event: str, fields: M
     label = _LABELS.get(level, str(level)).lower()
     head = {"time": _time(created), "level": label, "process": process, "event": event}
     return json.dumps({**fields, **head}, default=_plain) + "\n"
+
+
+def plain(fields: Mapping[str, object]) -> dict[str, Any]:
+    """Return the fields of an event as what JSON and msgpack can hold."""
+    found: dict[str, Any] = json.loads(json.dumps(fields, default=_plain))
+    return found
+
+
+def level_name(level: int) -> str:
+    """Return what a level is called."""
+    return next((name for name, number in LEVELS.items() if number == level), str(level))
 
 
 def _plain(value: object) -> object:

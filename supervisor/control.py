@@ -12,6 +12,7 @@ import asyncio
 import difflib
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ from halo_mp.control.inbox import close_all
 from halo_mp.control.listener import Listener
 from halo_mp.control.public import MAX_CHANGES, PUBLIC_VERSION, REQUESTS, Request
 from halo_mp.supervisor.control_config import ASKER, ConfigOperations, config_handlers
+from halo_mp.supervisor.outbox import Outbox, program
 from halo_mp.supervisor.running import RefusedError
 
 HELLO_TIMEOUT_S = 5.0
@@ -31,6 +33,8 @@ SEND_TIMEOUT_S = 5.0
 MAX_CLIENTS = 64
 
 _ENVELOPE = {"type", "id"}
+CLIENT: ContextVar[Outbox] = ContextVar("CLIENT")
+"""Whose request is being done, and where notices for it go; each client has a task of its own."""
 _LONG = {"ping"}
 """Requests that end when their client goes away."""
 
@@ -88,6 +92,23 @@ class Operations(Protocol):
     def configuration(self) -> ConfigOperations:
         """`config.*`."""
 
+    @property
+    def feeds(self) -> Subscriptions:
+        """`subscribe` and `unsubscribe`."""
+
+
+class Subscriptions(Protocol):
+    """Who is told of what."""
+
+    def subscribe(self, outbox: Outbox, topic: str, *, level: str | None, period_ms: int | None) -> None:
+        """`subscribe`. Raises RefusedError with a sentence."""
+
+    def unsubscribe(self, outbox: Outbox, topic: str) -> None:
+        """`unsubscribe`. Raises RefusedError with a sentence."""
+
+    def forget(self, outbox: Outbox) -> None:
+        """Tell a client nothing more, about whatever it is."""
+
 
 class ControlServer:
     """Listens until closed."""
@@ -96,6 +117,7 @@ class ControlServer:
         """Members of `group` are let in, with root and our own user. Raises EnvironmentProblem."""
         self._instance = instance
         self._group = group
+        self._operations = operations
         self._requests = Requests(operations)
         self._clients: dict[Channel, asyncio.Task[None]] = {}
         self._listener = Listener(path, 0o660, self._on_channel, group=group)
@@ -116,6 +138,8 @@ class ControlServer:
         self._clients[channel] = asyncio.create_task(self._serve(channel))
 
     async def _serve(self, channel: Channel) -> None:
+        outbox = Outbox(channel, lambda outbox: self._operations.feeds.forget(outbox))
+        CLIENT.set(outbox)
         try:
             admin = is_admin(channel.peer, self._group)
             ASKER.set(f"uid {channel.peer.uid}")
@@ -128,10 +152,15 @@ class ControlServer:
         except (ChannelError, TimeoutError) as error:
             if isinstance(error, ProtocolError | TimeoutError):
                 reason = str(error) or "does not read what it asked for, or says nothing"
-                log.warning("control.dropped", pid=channel.peer.pid, uid=channel.peer.uid, reason=reason)
+                peer = channel.peer
+                log.warning(
+                    "control.dropped", pid=peer.pid, uid=peer.uid, program=program(peer), reason=reason
+                )
         except Exception:  # a mistake of ours: it costs this client and no more
             log.exception("control.error", pid=channel.peer.pid)
         finally:
+            self._operations.feeds.forget(outbox)
+            outbox.close()
             channel.close()
             del self._clients[channel]
 
@@ -196,6 +225,8 @@ class Requests:
             "routes.replace": self._routes_change,
             "routes.delete": self._routes_delete,
             "routes.lookup": self._routes_lookup,
+            "subscribe": self._subscribe,
+            "unsubscribe": self._unsubscribe,
             "ping": self._ping,
             "instance.stop": self._stop,
             **config_handlers(operations),
@@ -266,6 +297,15 @@ class Requests:
     async def _routes_lookup(self, message: Message) -> Fields:
         flow = {name: value for name, value in message.items() if name not in {*_ENVELOPE, "address"}}
         return {"found": self._operations.lookup(message["address"], flow)}
+
+    async def _subscribe(self, message: Message) -> Fields:
+        level, period_ms = message.get("level"), message.get("period_ms")
+        self._operations.feeds.subscribe(CLIENT.get(), message["topic"], level=level, period_ms=period_ms)
+        return {}
+
+    async def _unsubscribe(self, message: Message) -> Fields:
+        self._operations.feeds.unsubscribe(CLIENT.get(), message["topic"])
+        return {}
 
     async def _ping(self, message: Message) -> Fields:
         settings = {name: value for name, value in message.items() if name not in {*_ENVELOPE, "address"}}

@@ -8,7 +8,7 @@ bounded, so that a flood of made-up senders on one port costs no more than the o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from halo_mp.control.messages import Neighbor, Place
 
@@ -21,6 +21,8 @@ class NeighborTable:
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
         self._macs: dict[tuple[int, int, int], bytes] = {}
+        self.on_touched: Callable[[Iterable[Place]], None] = lambda _places: None
+        """Called with what was changed, has come, or has gone; of static neighbors `Published` says so."""
 
     def __len__(self) -> int:
         return len(self._macs)
@@ -35,17 +37,27 @@ class NeighborTable:
                 self._macs.pop(where, None)
                 self._macs[where] = mac
                 news.append(neighbor)
+        if news:
+            self.on_touched(each[:3] for each in news)
         while len(self._macs) > self._capacity:
-            del self._macs[next(iter(self._macs))]
+            oldest = next(iter(self._macs))
+            del self._macs[oldest]
+            self.on_touched([oldest])
         return news
+
+    def mac(self, place: Place) -> bytes | None:
+        """Return the MAC address of a neighbor."""
+        return self._macs.get(place)
 
     def __contains__(self, place: object) -> bool:
         return place in self._macs
 
     def remove(self, places: Iterable[Place]) -> None:
         """Forget neighbors, as far as they are known."""
-        for place in places:
+        gone = list(places)
+        for place in gone:
             self._macs.pop(place, None)
+        self.on_touched(gone)
 
     def is_current(self, neighbor: Neighbor) -> bool:
         """Whether a neighbor is still known, with that MAC."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Address
-from typing import Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import msgpack
 
@@ -35,6 +35,9 @@ from halo_mp.supervisor.routes import Route
 from halo_mp.supervisor.running import RefusedError
 from halo_mp.supervisor.targets import Hop, Via
 
+if TYPE_CHECKING:
+    from halo_mp.supervisor.feeds import Feeds
+
 PAGE_OCTETS = 32 << 10
 """After which a page ends: a route with as many hops as it can have still fits into the frame."""
 SCANNED = 2048
@@ -47,7 +50,9 @@ Fields = dict[str, Any]
 
 
 class PublishedOperations:
-    """Operations on what one supervisor publishes."""
+    """Operations on what one supervisor publishes. `feeds` is set before anybody asks."""
+
+    feeds: Feeds
 
     def __init__(
         self,
@@ -95,7 +100,7 @@ class PublishedOperations:
 
     def list_interfaces(self, start: int) -> Fields:
         """Return a page of interfaces."""
-        return _page("interfaces", self._published.running.interfaces, start, self._interface)
+        return _page("interfaces", self._published.running.interfaces, start, self.interface)
 
     async def set_interface(self, interface: str, settings: Mapping[str, Any]) -> None:
         """Change settings of an interface."""
@@ -120,7 +125,8 @@ class PublishedOperations:
             return self._published.running.interface((number, 0)).mtu
         return next((port.mtu for port in self._published.config.ports if port.number == number), 0)
 
-    def _interface(self, wanted: InterfaceConfig) -> InterfaceInfo:
+    def interface(self, wanted: InterfaceConfig) -> InterfaceInfo:
+        """Return an interface as it is."""
         entry = self._published.interfaces.get(wanted.number)
         return InterfaceInfo(
             name=wanted.name,
@@ -199,7 +205,7 @@ class PublishedOperations:
                 continue
             which = entry.target, entry.origin
             if which not in described:
-                plain = to_plain(self._route(self._published.routes.describe(entry)))
+                plain = to_plain(self.route(self._published.routes.describe(entry)))
                 described[which] = plain, len(msgpack.packb(plain)) + _LONGEST_PREFIX
             plain, size = described[which]
             found.append({**plain, "prefix": _prefix_text(entry)})
@@ -237,13 +243,14 @@ class PublishedOperations:
             raise RefusedError("a protocol is a number from 0 to 255, and a port one from 0 to 65535.")
         via = self._published.routes.choose(source, destination, *numbers)
         hop = via if isinstance(via, str) else self._hop(replace(via[0], weight=1))
-        return cast("Fields", to_plain(LookupInfo(route=self._route(route), hop=hop)))
+        return cast("Fields", to_plain(LookupInfo(route=self.route(route), hop=hop)))
 
     def _via(self, hops: Sequence[str]) -> Via:
         known = self._published.running.interfaces
         return _parsed(lambda texts: via_of(parse_hops(texts), known), hops)
 
-    def _route(self, route: Route) -> RouteInfo:
+    def route(self, route: Route) -> RouteInfo:
+        """Return a route as people see it."""
         origin = "local" if route.local else "static" if route.origin is Origin.STATIC else "connected"
         hops = (route.via,) if isinstance(route.via, str) else tuple(map(self._hop, route.via))
         return RouteInfo(prefix=str(route), hops=hops, origin=origin)

@@ -71,6 +71,8 @@ class Published:
         self.echoes = Echoes(routes, workers, lambda: self.interfaces)
         self.sockets = Sockets(tables, self.reader_epochs)
         self.interfaces: dict[int, Interface] = {}
+        self.on_interfaces: Callable[[], None] = lambda: None
+        """Called when something about interfaces may have changed."""
         self._tables = tables
         self._workers = workers
         self._lent = lent
@@ -144,6 +146,7 @@ class Published:
             await asyncio.sleep(TABLES_POLL_S)  # not for long: who hangs is killed
         epoch = self._tables.write(wanted)
         self.interfaces = wanted
+        self.on_interfaces()
         self.routes.set_interfaces(wanted)
         log.info("tables.written", epoch=epoch, interfaces=len(wanted))
         self._tell({"type": "interfaces"})
@@ -179,8 +182,10 @@ class Published:
             except RouteError as error:
                 await self._take_back(before, wanted)
                 raise RefusedError(str(error)) from None
+        self.on_interfaces()
         gone = {_place(each) for each in before.neighbors} - {_place(each) for each in wanted.neighbors}
         if gone:
+            self.neighbors.on_touched(gone)
             self._tell_forget(gone)
         new = [each for each in wanted.neighbors if each not in before.neighbors]
         if new:
@@ -194,6 +199,8 @@ class Published:
         lost = tuple(each for each in before.neighbors if each not in wanted.neighbors)
         kept = (*self.running.neighbors, *lost)
         self.running = dataclasses.replace(self.running, interfaces=before.interfaces, neighbors=kept)
+        self.on_interfaces()
+        self.neighbors.on_touched(map(_place, lost))
         self._on_changed()
         try:
             await self._publish(self._interfaces(self.driver.ports))

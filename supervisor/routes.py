@@ -65,6 +65,8 @@ class Routes:
         self._interfaces: Mapping[int, Interface] = {}
         self._connections: dict[tuple[int, int], int] = {}  # connected routes: target
         self._waiting: dict[tuple[int, int], int] = {}  # asked for, behind a connected route: target
+        self.on_touched: Callable[[Iterable[tuple[int, int]]], None] = lambda _keys: None
+        """Called with prefix and length of what was changed, has come, or has gone."""
         self.targets = Targets(fib, lambda number: number in self._waiting.values())
         for _, entry in fib.routes(origin=Origin.CONNECTED):
             self._connections[entry.prefix, entry.length] = entry.target
@@ -118,6 +120,7 @@ class Routes:
                 numbers.append(0)  # which the table refuses
                 problems[which] = str(error)
         count, refused = self._fib.load(columns, numbers, REFUSALS_TOLD)
+        self.on_touched(zip(columns.prefixes, columns.lengths, strict=True))
         waiting = set(
             self._wait_behind(columns, vias, [at for at, why in refused if why == errno.EADDRINUSE])
         )
@@ -273,6 +276,7 @@ class Routes:
         (outcome,) = self._fib.apply([change])
         if outcome.error:
             return _sentence(outcome.error, change.prefix, change.length)
+        self.on_touched(((change.prefix, change.length),))
         if outcome.previous and outcome.previous != change.target:
             self.targets.release(outcome.previous)
         return None

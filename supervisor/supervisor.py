@@ -35,6 +35,9 @@ from halo_mp.supervisor.config_routes import RouteList
 from halo_mp.supervisor.configuration import Configuration
 from halo_mp.supervisor.control import ControlServer
 from halo_mp.supervisor.epoch_watch import EpochWatch
+from halo_mp.supervisor.feed_statistics import Sampler
+from halo_mp.supervisor.feed_values import Describer
+from halo_mp.supervisor.feeds import Feeds
 from halo_mp.supervisor.greeter import Greeter
 from halo_mp.supervisor.hang import INTERVAL_S
 from halo_mp.supervisor.instance import Instance
@@ -102,6 +105,7 @@ class Supervisor:
         self._reports = Reports(instance.directory)
         self._status: StatusFile | None = None
         self._control: ControlServer | None = None
+        self._sampler = Sampler(config.instance, instance.directory.parent)
         self._tasks: list[asyncio.Task[None]] = []
         self._reconfigured = asyncio.Event()
 
@@ -196,17 +200,7 @@ class Supervisor:
         self._configuration = Configuration(
             self._published, started=self._config, reread=self._reread, on_applied=self._on_applied
         )
-        self._control = ControlServer(
-            self._instance.directory / SOCKET,
-            PublishedOperations(
-                self._published,
-                (slot.region for slot in self._regions.slots.values()),
-                configuration=self._configuration,
-                stop=lambda: self._signals.on_asked("control"),
-            ),
-            instance=self._config.instance,
-            group=self._control_group,
-        )
+        self._control = self._listen_for_clients()
         self._tasks = [
             asyncio.create_task(job)
             for job in (
@@ -226,6 +220,22 @@ class Supervisor:
                     _raise_failure(task)
         finally:
             stop.cancel()
+
+    def _listen_for_clients(self) -> ControlServer:
+        operations = PublishedOperations(
+            self._published,
+            (slot.region for slot in self._regions.slots.values()),
+            configuration=self._configuration,
+            stop=lambda: self._signals.on_asked("control"),
+        )
+        describer = Describer(self._published, operations.interface, operations.route)
+        self._feeds = operations.feeds = Feeds(self._published, describer, self._sampler.sample)
+        return ControlServer(
+            self._instance.directory / SOCKET,
+            operations,
+            instance=self._config.instance,
+            group=self._control_group,
+        )
 
     def _resume(self, adopted: Adopted) -> None:
         """Let everything begin where the dead supervisor left it."""
@@ -422,6 +432,8 @@ class Supervisor:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._control is not None:
             await _step("control", self._control.close())
+            self._feeds.close()
+            self._sampler.close()
         await _step("spares", self._spares.stop())
         await _step("workers", asyncio.gather(*(worker.stop() for worker in self._workers.values())))
         self._published.sockets.stop()

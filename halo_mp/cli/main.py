@@ -34,6 +34,7 @@ COMMANDS = {
         "halo_mp.cli.status:status", "How an instance is: processes, ports, drops, what has died."
     ),
     "top": Lazy("halo_mp.cli.top:top", "Watch an instance live, in the terminal or a browser."),
+    "watch": Lazy("halo_mp.cli.watch:watch", "Print events, changes and statistics as they come."),
     "show": Lazy("halo_mp.cli.show:show", "Interfaces, neighbors, routes, the configuration."),
     "set": Lazy("halo_mp.cli.set:set_", "Change interfaces, addresses, neighbors, routes."),
     "config": Lazy(

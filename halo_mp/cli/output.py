@@ -15,14 +15,14 @@ PIPE_WIDTH = 1000
 
 def write_json(value: object) -> None:
     """Write values, dataclasses among them, as JSON."""
-    sys.stdout.write(json.dumps(value, indent=2, default=_plain) + "\n")
+    sys.stdout.write(json.dumps(value, indent=2, default=plain) + "\n")
 
 
 def write_json_lines(values: Iterable[object]) -> None:
     """Write an array of any length, an element to a line, as the elements come."""
     separator = "[\n"
     for value in values:
-        sys.stdout.write(separator + json.dumps(value, default=_plain))
+        sys.stdout.write(separator + json.dumps(value, default=plain))
         separator = ",\n"
     sys.stdout.write("[]\n" if separator == "[\n" else "\n]\n")
 
@@ -62,7 +62,8 @@ def _cell(value: object) -> str:
     return str(value) if value not in (None, "") else "-"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return what JSON can hold instead of a dataclass."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     raise TypeError(f"{value!r} is nothing for JSON")

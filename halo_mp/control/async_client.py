@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
@@ -11,6 +12,7 @@ from typing import Self, TypeVar
 from halo_mp.control import calls, config_calls, frame
 from halo_mp.control.calls import Call, ControlError, Hops, NotReachableError, Results
 from halo_mp.control.frame import LENGTH_OCTETS, FrameError, Message
+from halo_mp.control.notices import Notice, Notices
 from halo_mp.control.public import (
     DiffInfo,
     InstanceInfo,
@@ -38,6 +40,11 @@ class AsyncClient:
         self._turn = asyncio.Lock()
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._why: BaseException | None = None  # nothing comes any more
+        self._reply: asyncio.Future[Message] | None = None
+        self._notices = Notices()
+        self._came = asyncio.Event()  # notices, or the end
         self.hello: Message = {}
         self.interfaces = AsyncInterfaces(self)
         self.addresses = AsyncAddresses(self)
@@ -59,6 +66,9 @@ class AsyncClient:
                 self._writer.write(frame.emit(calls.HELLO))
                 self.hello = await self._receive()
             calls.check_hello(self.hello)
+            self._why = None
+            self._reading = asyncio.create_task(self._read())
+            self._reading.add_done_callback(self._on_read_end)
         except OSError as error:  # TimeoutError is one
             await self.close()
             raise calls.not_reachable(self._path, error) from None
@@ -69,6 +79,11 @@ class AsyncClient:
     async def close(self) -> None:
         """Close the connection. May be called twice."""
         writer, self._writer, self._reader = self._writer, None, None
+        reading, self._reading = self._reading, None
+        if reading is not None and reading is not asyncio.current_task():
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+        self._came.set()
         if writer is not None:
             writer.close()
             try:
@@ -113,6 +128,28 @@ class AsyncClient:
         )
         return await self.run(call, extra_s=calls.ping_seconds(count, interval_s, timeout_s))
 
+    async def subscribe(self, topic: str, *, level: str | None = None, period_s: float | None = None) -> None:
+        """See `Client`."""
+        await self.run(calls.subscribe(topic, level, period_s))
+
+    async def unsubscribe(self, topic: str) -> None:
+        """See `Client`."""
+        await self.run(calls.done("unsubscribe", topic=topic))
+
+    async def notices(self, timeout_s: float | None = None) -> AsyncIterator[Notice]:
+        """See `Client`. Other tasks may make calls meanwhile; of two that iterate each notice comes to one."""
+        while True:
+            while (notice := self._notices.take()) is not None:
+                yield notice
+            if self._reading is None or self._reading.done():
+                raise self._end()
+            self._came.clear()
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._came.wait()
+            except TimeoutError:
+                return
+
     async def run(self, call: Call[T], *, extra_s: float = 0.0) -> T:
         """Make a call, whose answers may take that much longer than others. Raises ControlError."""
         try:
@@ -129,15 +166,43 @@ class AsyncClient:
                 raise NotReachableError(f"{self._path}: this client is not connected.")
             try:
                 async with asyncio.timeout(timeout_s):
+                    self._reply = asyncio.get_running_loop().create_future()
+                    if self._reading is None or self._reading.done():
+                        raise self._end()
                     self._writer.write(frame.emit({**request, "id": 0}))
-                    await self._writer.drain()
-                    reply = await self._receive()
+                    with contextlib.suppress(ConnectionError):  # what it said before may say why
+                        await self._writer.drain()
+                    reply = await self._reply
             except BaseException as error:  # in the middle of a frame, perhaps: nothing can be read behind it
                 await self.close()
                 if isinstance(error, OSError):
                     raise calls.not_reachable(self._path, error) from None
                 raise
         return calls.check_reply(reply)
+
+    async def _read(self) -> None:
+        """Read for everybody: replies for who waits, notices for who asks later."""
+        try:
+            while True:
+                message = await self._receive()
+                if self._notices.put(message):
+                    self._came.set()
+                elif self._reply is not None and not self._reply.done():
+                    self._reply.set_result(message)
+        except FrameError as error:
+            raise ControlError(f"{self._path} sent {error}; it is no halo-mp.") from None
+        except OSError as error:
+            raise calls.not_reachable(self._path, error) from None
+
+    def _on_read_end(self, reading: asyncio.Task[None]) -> None:
+        """Tell who waits that nothing comes any more."""
+        self._why = None if reading.cancelled() else reading.exception()
+        self._came.set()
+        if self._reply is not None and not self._reply.done():
+            self._reply.set_exception(self._end())
+
+    def _end(self) -> BaseException:
+        return self._why or NotReachableError(f"{self._path}: this client is not connected.")
 
     async def _receive(self) -> Message:
         assert self._reader is not None

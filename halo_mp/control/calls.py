@@ -169,6 +169,11 @@ def ping_seconds(count: int, interval_s: float, timeout_s: float) -> float:
     return (count - 1) * interval_s + timeout_s
 
 
+def subscribe(topic: str, level: str | None, period_s: float | None) -> Call[None]:
+    period_ms = None if period_s is None else round(1000 * period_s)
+    yield {"type": "subscribe", "topic": topic, **_given(level=level, period_ms=period_ms)}
+
+
 def route(prefix: str, via: Hops) -> list[Any]:
     """Return a route as requests have it."""
     return [prefix, [via] if isinstance(via, str) else list(via)]

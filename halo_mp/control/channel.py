@@ -104,10 +104,17 @@ class Channel:
 
         Raises ChannelClosed, also when the peer has not read for so long that a mebioctet waits.
         """
-        self._raise_if_closed()
         if len(fds) > MAX_FDS:
             raise ValueError(f"{len(fds)} descriptors in one message, more than {MAX_FDS}")
-        octets = memoryview(frame.emit({**message, "fds": len(fds)} if fds else message))
+        await self._send(frame.emit({**message, "fds": len(fds)} if fds else message), fds)
+
+    async def send_frames(self, octets: bytes) -> None:
+        """Send frames that were emitted before, perhaps for several channels; otherwise as `send`."""
+        await self._send(octets, ())
+
+    async def _send(self, frames: bytes, fds: Sequence[int]) -> None:
+        self._raise_if_closed()
+        octets = memoryview(frames)
         written = 0 if self._outgoing else self._write(octets, fds)
         if written < len(octets):
             await self._enqueue(octets[written:], () if written else fds)

@@ -14,6 +14,7 @@ be done raises RefusedError with a sentence, what can not be asked NotReachableE
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
@@ -22,6 +23,7 @@ from halo_mp.control import calls, config_calls, frame
 from halo_mp.control.async_client import AsyncClient
 from halo_mp.control.calls import Call, ControlError, Hops, NotReachableError, RefusedError, Results
 from halo_mp.control.frame import LENGTH_OCTETS, FrameError, Message
+from halo_mp.control.notices import EventInfo, Notice, Notices, StatisticsInfo
 from halo_mp.control.public import (
     DiffInfo,
     InstanceInfo,
@@ -34,7 +36,18 @@ from halo_mp.control.public import (
     socket_path,
 )
 
-__all__ = ["AsyncClient", "Client", "ControlError", "NotReachableError", "RefusedError"]
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "ControlError",
+    "EventInfo",
+    "NotReachableError",
+    "Notice",
+    "RefusedError",
+    "StatisticsInfo",
+]
+
+_READ_OCTETS = 64 << 10
 
 T = TypeVar("T")
 
@@ -50,6 +63,8 @@ class Client:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._timeout_s = timeout_s
         self._socket.settimeout(timeout_s)
+        self._unread = bytearray()
+        self._notices = Notices()
         try:
             self._socket.connect(str(self._path))
             self._socket.sendall(frame.emit(calls.HELLO))
@@ -119,6 +134,39 @@ class Client:
         )
         return self.run(call, extra_s=calls.ping_seconds(count, interval_s, timeout_s))
 
+    def subscribe(self, topic: str, *, level: str | None = None, period_s: float | None = None) -> None:
+        """Be told of `events`, `neighbors`, `interfaces`, `routes` or `statistics` from now on; see `notices`.
+
+        Events from a `level` on: debug, info (the default), warning, error. Statistics each `period_s` seconds: 1.0, at
+        least 0.1. Subscribing again to a topic takes the place of what was said before. Who does not read is dropped.
+        """
+        self.run(calls.subscribe(topic, level, period_s))
+
+    def unsubscribe(self, topic: str) -> None:
+        """Be told no more of a topic; what has come already is still returned."""
+        self.run(calls.done("unsubscribe", topic=topic))
+
+    def notices(self, timeout_s: float | None = None) -> Iterator[Notice]:
+        """Yield what comes of what was subscribed to, until nothing has come for `timeout_s` seconds; None: for ever.
+
+        Calls may be made in between. Raises NotReachableError when the instance goes: connect and subscribe again.
+        """
+        while (notice := self._next_notice(timeout_s)) is not None:
+            yield notice
+
+    def _next_notice(self, timeout_s: float | None) -> Notice | None:
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while (notice := self._notices.take()) is None:
+            try:
+                self._socket.settimeout(None if deadline is None else max(1e-6, deadline - time.monotonic()))
+                self._receive(or_notice=True)
+            except TimeoutError:  # a part of a frame may be here: it stays
+                return None
+            except OSError as error:
+                self.close()
+                raise calls.not_reachable(self._path, error) from None
+        return notice
+
     def run(self, call: Call[T], *, extra_s: float = 0.0) -> T:
         """Make a call, whose answers may take that much longer than others. Raises ControlError."""
         self._socket.settimeout(self._timeout_s + extra_s)
@@ -139,21 +187,27 @@ class Client:
             raise calls.not_reachable(self._path, error) from None
         return calls.check_reply(reply)
 
-    def _receive(self) -> Message:
+    def _receive(self, *, or_notice: bool = False) -> Message:
+        """Return the next message that is no notice; these are kept. With `or_notice` the next one that comes."""
         try:
-            length = frame.parse_length(self._read(LENGTH_OCTETS))
-            return frame.parse_body(self._read(length))
+            while True:
+                self._read(LENGTH_OCTETS)
+                end = LENGTH_OCTETS + frame.parse_length(self._unread)
+                self._read(end)
+                message = frame.parse_body(bytes(self._unread[LENGTH_OCTETS:end]))
+                del self._unread[:end]
+                if not self._notices.put(message) or or_notice:
+                    return message
         except FrameError as error:
             raise ControlError(f"{self._path} sent {error}; it is no halo-mp.") from None
 
-    def _read(self, count: int) -> bytes:
-        octets = bytearray()
-        while len(octets) < count:
-            more = self._socket.recv(count - len(octets))
+    def _read(self, count: int) -> None:
+        """Have so many octets unread. Raises OSError, among them TimeoutError, and NotReachableError."""
+        while len(self._unread) < count:
+            more = self._socket.recv(_READ_OCTETS)
             if not more:
                 raise NotReachableError(f"{self._path}: the instance closed the connection.")
-            octets += more
-        return bytes(octets)
+            self._unread += more
 
 
 class Interfaces:

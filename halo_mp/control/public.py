@@ -2,7 +2,8 @@
 """The public protocol, version 1: what may be asked at `control.sock`, and the values of the answers.
 
 Frames are those of `halo_mp.control.frame`. A client says `hello`, the server answers with its own; then each message
-of the client is a request with an `id`, and is answered by a `reply` with that `id`. Interfaces, addresses, prefixes
+of the client is a request with an `id`, and is answered by a `reply` with that `id`; who has subscribed is sent a
+`notice` now and then (`halo_mp.control.notices`). Interfaces, addresses, prefixes
 and hops are written as on the command line: `0.100`, `10.1.2.3/24`, `default`, `10.1.2.254@0.100*2`.
 docs/control-protocol.md is the page for who writes a client in another language.
 """
@@ -83,6 +84,10 @@ REQUESTS: dict[str, Request] = {
         ("found",),
         _optional("src", "protocol", "src_port", "dst_port"),
     ),
+    "subscribe": Request(
+        {"topic": str, "level": str, "period_ms": int}, optional=_optional("level", "period_ms")
+    ),
+    "unsubscribe": Request({"topic": str}),
     "ping": Request(
         {"address": str, "source": str, "df": bool, **dict.fromkeys(_NUMBERS, int)},
         ("outcomes",),

@@ -121,6 +121,21 @@ def test_routes_are_listed_added_and_deleted(instance: Instance) -> None:
     assert (routes("where", "11.2.3.4").returncode, routes("where", "11.2.3.4").stdout) == (1, "no route\n")
 
 
+def test_watch_keeps_a_copy_of_the_routes(instance: Instance) -> None:
+    words = command("watch.py", "--name", instance.name, "--count", "2")
+    with (
+        subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as watching,
+        Client(instance.name) as client,
+    ):
+        assert watching.stdout is not None
+        assert watching.stdout.readline().endswith(" routes\n"), "it has subscribed"
+        client.routes.add("10.3.0.0/16", via="10.77.0.2")
+        assert watching.stdout.readline() == "10.3.0.0/16 10.77.0.2@0\n"
+        client.routes.delete("10.3.0.0/16")
+        assert watching.stdout.readline() == "10.3.0.0/16 is gone\n"
+    assert watching.returncode == 0
+
+
 def test_ping_asks_the_instance_and_says_what_came_of_it(instance: Instance) -> None:
     def ping(*words: str) -> tuple[int, list[str]]:
         done = run("ping.py", "--name", instance.name, "--timeout", "30", *words)

@@ -17,7 +17,9 @@ from halo_mp.control.client import AsyncClient
 from halo_mp.control.frame import MAX_FRAME_OCTETS, emit
 from halo_mp.control.public import MAX_CHANGES, MAX_PINGS, REQUESTS
 from halo_mp.supervisor import control
+from halo_mp.supervisor import outbox as outbox_module
 from halo_mp.supervisor.control import MAX_CLIENTS, ControlServer, is_admin
+from halo_mp.supervisor.outbox import Outbox
 from halo_mp.supervisor.running import RefusedError
 from tests.unit.supervisor.tree import until
 
@@ -30,6 +32,7 @@ class Recorder:
     def __init__(self) -> None:
         self.asked: list[tuple[Any, ...]] = []
         self.page = 1
+        self.outboxes: list[Outbox] = []
         self.clients: Callable[[], int] = lambda: 0
 
     def _note(self, *what: Any) -> dict[str, Any]:
@@ -95,6 +98,22 @@ class Recorder:
     @property
     def configuration(self) -> ConfigRecorder:
         return ConfigRecorder(self)
+
+    @property
+    def feeds(self) -> Recorder:
+        return self
+
+    def subscribe(self, outbox: Outbox, topic: str, *, level: str | None, period_ms: int | None) -> None:
+        self._note("subscribe", topic, level, period_ms)
+        self.outboxes.append(outbox)
+
+    def unsubscribe(self, outbox: Outbox, topic: str) -> None:
+        self._note("unsubscribe", topic)
+        assert outbox in self.outboxes
+
+    def forget(self, outbox: Outbox) -> None:
+        if outbox in self.outboxes:
+            self.outboxes.remove(outbox)
 
 
 class ConfigRecorder:
@@ -258,6 +277,8 @@ SOUND = [
     ),
     ("ping", {"address": "a", "count": 3, "df": True}, ("ping", "a", {"count": 3, "df": True})),
     ("instance.stop", {}, ("stop",)),
+    ("subscribe", {"topic": "events", "level": "debug"}, ("subscribe", "events", "debug", None)),
+    ("subscribe", {"topic": "statistics", "period_ms": 9}, ("subscribe", "statistics", None, 9)),
     ("config.show", {}, ("show", "all", 0)),
     ("config.stage", {"file": "f", "text": "t"}, ("stage", None, "f", "t", None)),
     (
@@ -288,7 +309,7 @@ def test_request_reaches_its_operation_and_is_answered_with_its_fields(
 
 
 def test_every_request_is_tried() -> None:
-    assert {kind for kind, _, _ in SOUND} == set(REQUESTS) - {"version", "addresses.delete"}
+    assert {kind for kind, _, _ in SOUND} == set(REQUESTS) - {"version", "addresses.delete", "unsubscribe"}
 
 
 @pytest.mark.parametrize(
@@ -365,6 +386,7 @@ def test_who_is_no_admin_may_look_and_change_nothing(tmp_path: Path, monkeypatch
             "routes",
             "lookup",
             "history",
+            "subscribe",
         }
         channel.close()
 
@@ -523,5 +545,81 @@ def test_socket_is_for_its_group(tmp_path: Path) -> None:
         assert found.st_gid == os.getegid()
         async with AsyncClient(path=path) as client:
             assert client.hello["admin"]
+
+    serve(tmp_path, play)
+
+
+NOTICE = emit({"type": "notice", "topic": "events", "x": "y" * 60_000})
+
+
+async def subscribed(path: Path, recorder: Recorder) -> tuple[Channel, Outbox]:
+    channel = await greeted(path)
+    await ask(channel, "subscribe", topic="events")
+    return channel, recorder.outboxes[-1]
+
+
+def test_notices_come_between_replies_until_the_client_goes(tmp_path: Path) -> None:
+    async def play(path: Path, recorder: Recorder) -> None:
+        channel, outbox = await subscribed(path, recorder)
+        for _ in range(8):  # more than the kernel takes at once
+            outbox.put(NOTICE)
+        await channel.send({"type": "version", "id": 7})
+        kinds = [(await channel.receive())[0]["type"] for _ in range(8)]
+        assert kinds == ["notice"] * 8
+        await ask(channel, "unsubscribe", topic="events")
+        assert recorder.asked[-1] == ("unsubscribe", "events")
+        channel.close()
+        await until(lambda: not recorder.outboxes and not recorder.clients())
+
+    serve(tmp_path, play)
+
+
+def test_client_that_lets_notices_come_together_is_dropped_and_nobody_else(tmp_path: Path) -> None:
+    async def play(path: Path, recorder: Recorder) -> None:
+        silent, outbox = await subscribed(path, recorder)
+        reading, other = await subscribed(path, recorder)
+        for _ in range(16):
+            outbox.put(NOTICE)
+            other.put(NOTICE)
+            assert (await reading.receive())[0]["type"] == "notice"
+        assert recorder.outboxes == [other]
+        assert outbox.octets == 0
+        outbox.put(NOTICE)
+        assert outbox.octets == 0, "it is gone"
+        await ask(reading, "version")
+        await until(lambda: recorder.clients() == 1)
+        silent.close()
+        reading.close()
+
+    serve(tmp_path, play)
+
+
+def test_client_that_reads_no_notice_for_long_is_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "STALL_TIMEOUT_S", 0.05)
+
+    async def play(path: Path, recorder: Recorder) -> None:
+        channel, outbox = await subscribed(path, recorder)
+        for _ in range(8):
+            outbox.put(NOTICE)
+        await until(lambda: not recorder.outboxes and not recorder.clients())
+        channel.close()
+
+    serve(tmp_path, play)
+
+
+def test_state_that_was_not_sent_gives_way_to_the_next(tmp_path: Path) -> None:
+    async def play(path: Path, recorder: Recorder) -> None:
+        channel, outbox = await subscribed(path, recorder)
+        for _ in range(6):
+            outbox.put(NOTICE)
+        waiting = outbox.octets
+        for number in range(1000):
+            outbox.put(emit({"type": "notice", "topic": "statistics", "n": number}), is_state=True)
+            assert outbox.octets <= waiting + 100
+        numbers = [(await channel.receive())[0].get("n") for _ in range(7)]
+        assert numbers == [None] * 6 + [999]
+        channel.close()
 
     serve(tmp_path, play)
