@@ -21,6 +21,7 @@ import fcntl
 import os
 import re
 import shutil
+import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import Self
@@ -30,6 +31,9 @@ from halo_mp.supervisor import state
 from halo_mp.supervisor.state import State
 
 ROOT_BASE = Path("/run/halo-mp")
+FORKED_S = 1.0
+"""For which the lock of a supervisor that is dead may be held: by what it was starting just then."""
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 
 
@@ -62,6 +66,7 @@ class Instance:
                 f"{name!r} is no name for an instance. Use up to 32 letters, digits, dots, dashes, underscores."
             )
         directory = (base or runtime_base()) / name
+        patience_ends = time.monotonic() + FORKED_S
         while True:
             fd = _open_lock(directory)
             try:
@@ -69,6 +74,9 @@ class Instance:
             except BlockingIOError:
                 pid = _read_pid(fd)
                 os.close(fd)
+                if time.monotonic() < patience_ends and pid is not None and not Path(f"/proc/{pid}").exists():
+                    time.sleep(0.005)  # a child that it had forked, and that is not yet another program
+                    continue
                 raise _running(name, pid) from None
             if _is_current(fd, directory / "lock"):
                 break
