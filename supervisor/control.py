@@ -24,8 +24,8 @@ from halo_mp.control.inbox import close_all
 from halo_mp.control.listener import Listener
 from halo_mp.control.public import MAX_CHANGES, PUBLIC_VERSION, REQUESTS, Request
 from halo_mp.supervisor.control_config import ASKER, ConfigOperations, config_handlers
-from halo_mp.supervisor.outbox import Outbox, program
 from halo_mp.supervisor.opened import Opened
+from halo_mp.supervisor.outbox import Outbox, program
 from halo_mp.supervisor.running import RefusedError
 
 HELLO_TIMEOUT_S = 5.0

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from halo_mp.control import calls
 from halo_mp.control.client import Client, NotReachableError
-from halo_mp.control.frame import MAX_FDS
+from halo_mp.control.frame import MAX_FDS, MAX_FRAME_OCTETS
 from halo_mp.control.public import CaptureInfo
 
 
@@ -59,14 +59,12 @@ class CaptureClient(Client):
         found, self._fds = self._fds, ()
         return found
 
-    def _read(self, count: int) -> bytes:
-        octets = bytearray()
-        while len(octets) < count:
+    def _read(self, count: int) -> None:
+        while len(self._unread) < count:
             more, fds, _, _ = socket.recv_fds(
-                self._socket, count - len(octets), MAX_FDS, socket.MSG_CMSG_CLOEXEC
+                self._socket, MAX_FRAME_OCTETS, MAX_FDS, socket.MSG_CMSG_CLOEXEC
             )
             self._fds += tuple(fds)
             if not more:
                 raise NotReachableError(f"{self._path}: the instance closed the connection.")
-            octets += more
-        return bytes(octets)
+            self._unread += more

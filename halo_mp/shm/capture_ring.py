@@ -185,11 +185,11 @@ def check_steps(steps: bytes) -> int | None:
     """Return None for a filter that workers will run, or the number of its first step that they will not."""
     if not steps:
         return None
-    count = len(steps) // ffi.sizeof("struct halo_filter_step")
+    count: int = len(steps) // ffi.sizeof("struct halo_filter_step")
     if len(steps) % ffi.sizeof("struct halo_filter_step"):
         return count
     found: int = lib.halo_filter_check(ffi.from_buffer("struct halo_filter_step[]", steps), count)
-    return None if found == 0 else found - 1
+    return found - 1 if found else None
 
 
 def _checked_size(fd: int) -> int:

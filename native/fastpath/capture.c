@@ -76,13 +76,16 @@ static bool is_readable(const struct halo_worker *worker, const struct halo_pack
 	return (uint64_t)packet->offset + packet->length <= worker->geometry.size_octets;
 }
 
-bool halo_capture_matches(const struct halo_worker *worker, const struct halo_capture *capture,
-			  const struct halo_packet *packet)
+static inline bool matches(const struct halo_worker *worker, const struct halo_capture *capture,
+			   const struct halo_packet *packet)
 {
-	if (capture->count == 0)
-		return true;
-	return is_readable(worker, packet) &&
-	       halo_filter_run(capture->step, capture->count, worker->pool + packet->offset, packet->length);
+	const uint8_t *frame = worker->pool + packet->offset;
+
+	if (unlikely(!is_readable(worker, packet)))
+		return capture->count == 0;
+	if (likely(packet->length >= capture->code.least && capture->code.run))
+		return capture->code.run(frame, packet->length) != 0;
+	return halo_filter_run(capture->step, capture->count, frame, packet->length) != 0;
 }
 
 struct halo_capture_record halo_capture_describe(const struct halo_worker *worker, const struct halo_packet *packet)
@@ -104,15 +107,11 @@ static inline bool is_for(const struct halo_capture *capture, uint32_t points, u
 	return (capture->points & points) && (port >= HALO_MAX_PORTS || (capture->ports >> port & 1));
 }
 
-/* Copy a packet, if the capture wants it. */
 static void keep(struct halo_worker *worker, struct halo_capture *capture, uint32_t point,
 		 const struct halo_packet *packet, const struct halo_capture_record *described)
 {
-	struct halo_capture_record record;
+	struct halo_capture_record record = described ? *described : halo_capture_describe(worker, packet);
 
-	if (!halo_capture_matches(worker, capture, packet))
-		return;
-	record = described ? *described : halo_capture_describe(worker, packet);
 	record.point = (uint8_t)point;
 	record.captured = packet->length < capture->snap_octets ? packet->length : capture->snap_octets;
 	if (!is_readable(worker, packet))
@@ -120,6 +119,7 @@ static void keep(struct halo_worker *worker, struct halo_capture *capture, uint3
 	halo_capture_write(capture, &record, NULL, worker->pool + packet->offset);
 }
 
+/* Nearly all packets are none that is looked for, so the filter is asked first. */
 void halo_capture_received(struct halo_worker *worker, uint32_t count)
 {
 	struct halo_capture *capture;
@@ -131,15 +131,25 @@ void halo_capture_received(struct halo_worker *worker, uint32_t count)
 		for (i = 0; wanted && i < count; i++) {
 			const struct halo_packet *packet = &worker->burst[i];
 
+			if (likely(!matches(worker, capture, packet)))
+				continue;
 			/* What another worker has handed over was received there. */
 			if ((packet->flags & HALO_DESCRIPTOR_HANDED) || !is_for(capture, wanted, packet->port))
 				continue;
 			if (wanted & HALO_POINT_RX)
 				keep(worker, capture, HALO_POINT_RX, packet, NULL);
-			else if (halo_capture_matches(worker, capture, packet))
+			else
 				halo_trace_begin(worker, capture, packet);
 		}
 	}
+}
+
+static void leave(struct halo_worker *worker, struct halo_capture *capture, const struct halo_packet *packet)
+{
+	if (packet->verdict == HALO_VERDICT_TRANSMIT && is_for(capture, HALO_POINT_TX, packet->tx_port))
+		keep(worker, capture, HALO_POINT_TX, packet, NULL);
+	if (packet->verdict == HALO_VERDICT_DROP && is_for(capture, HALO_POINT_DROP, packet->port))
+		keep(worker, capture, HALO_POINT_DROP, packet, NULL);
 }
 
 void halo_capture_leaving(struct halo_worker *worker, uint32_t count)
@@ -153,12 +163,8 @@ void halo_capture_leaving(struct halo_worker *worker, uint32_t count)
 		for (i = 0; (tx | drop) && i < count; i++) {
 			const struct halo_packet *packet = &worker->burst[i];
 
-			if (tx && packet->verdict == HALO_VERDICT_TRANSMIT &&
-			    is_for(capture, HALO_POINT_TX, packet->tx_port))
-				keep(worker, capture, HALO_POINT_TX, packet, NULL);
-			else if (drop && packet->verdict == HALO_VERDICT_DROP &&
-				 is_for(capture, HALO_POINT_DROP, packet->port))
-				keep(worker, capture, HALO_POINT_DROP, packet, NULL);
+			if ((tx || packet->verdict == HALO_VERDICT_DROP) && unlikely(matches(worker, capture, packet)))
+				leave(worker, capture, packet);
 		}
 	}
 }
@@ -169,7 +175,7 @@ static void keep_one(struct halo_worker *worker, uint32_t point, uint32_t port, 
 	struct halo_capture *capture;
 
 	for (capture = worker->captures.capture; capture < worker->captures.capture + HALO_MAX_CAPTURES; capture++)
-		if (is_for(capture, point, port))
+		if (is_for(capture, point, port) && matches(worker, capture, packet))
 			keep(worker, capture, point, packet, record);
 }
 
@@ -243,6 +249,8 @@ int halo_worker_add_capture(struct halo_worker *worker, struct halo_capture_ring
 		return -ENOMEM;
 	memcpy(capture->step, step, count * sizeof(*step));
 	capture->count = count;
+	if (count)
+		halo_filter_translate(step, count, &capture->code);
 	capture->ports = ports ? ports : UINT64_MAX;
 	capture->snap_octets = snap_octets;
 	capture->ring = ring;
@@ -260,6 +268,7 @@ static void remove_capture(struct halo_worker *worker, struct halo_capture *capt
 {
 	halo_trace_forget(worker, capture);
 	free(capture->step);
+	halo_filter_discard(&capture->code);
 	memset(capture, 0, sizeof(*capture));
 }
 

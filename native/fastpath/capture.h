@@ -7,6 +7,8 @@
 
 #include <halo/fastpath.h>
 
+#include "filter_code.h"
+
 struct halo_capture {
 	bool used;
 	uint32_t points;
@@ -14,6 +16,7 @@ struct halo_capture {
 	uint32_t snap_octets;
 	uint32_t count; /* of steps */
 	struct halo_filter_step *step;
+	struct halo_filter_code code; /* of them, where there can be some */
 	struct halo_capture_ring *ring;
 	uint8_t *records;
 	uint64_t size_octets; /* of the records; read once, nobody looks at the ring's own again */
@@ -47,8 +50,6 @@ void halo_capture_dropped(struct halo_worker *worker, const struct halo_packet *
 /* A frame that was in no burst leaves. */
 void halo_capture_sent(struct halo_worker *worker, struct halo_descriptor descriptor);
 void halo_captures_free(struct halo_worker *worker);
-bool halo_capture_matches(const struct halo_worker *worker, const struct halo_capture *capture,
-			  const struct halo_packet *packet);
 /* Write a record: `record` without its size, then its events, then octets. */
 void halo_capture_write(struct halo_capture *capture, struct halo_capture_record *record,
 			const struct halo_trace_event *events, const uint8_t *octets);

@@ -100,6 +100,9 @@ struct halo_trace_event {
 uint32_t halo_filter_check(const struct halo_filter_step *step, uint32_t count);
 /* What a checked filter says of a frame: 0 is no. */
 uint32_t halo_filter_run(const struct halo_filter_step *step, uint32_t count, const uint8_t *frame, uint32_t length);
+/* The same as machine code, for tests. 0: that was not possible, of this filter, this frame, or here. */
+int halo_filter_run_translated(const struct halo_filter_step *step, uint32_t count, const uint8_t *frame,
+			       uint32_t length, uint32_t *said);
 
 /*
  * From now on copy frames into a ring of `size_octets`, header included, that stays mapped until the capture is removed. A filter of

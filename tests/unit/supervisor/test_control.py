@@ -19,8 +19,8 @@ from halo_mp.control.public import MAX_CHANGES, MAX_PINGS, REQUESTS
 from halo_mp.supervisor import control
 from halo_mp.supervisor import outbox as outbox_module
 from halo_mp.supervisor.control import MAX_CLIENTS, ControlServer, is_admin
-from halo_mp.supervisor.outbox import Outbox
 from halo_mp.supervisor.opened import Opened
+from halo_mp.supervisor.outbox import Outbox
 from halo_mp.supervisor.running import RefusedError
 from tests.unit.supervisor.tree import until
 
