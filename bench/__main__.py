@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench import (
+    capture,
     faults,
     forward,
     hook_chain,
@@ -32,6 +33,7 @@ BENCHMARKS: dict[str, tuple[Callable[[int], list[Row]], str]] = {
     "ring": (ring.run, "descriptors per second through a bare ring between two pinned processes"),
     "worker": (worker.run, "nanoseconds per frame in a worker alone, without driver and second core"),
     "stages": (worker.run_stages, "cycles per frame in each stage of the worker's fast path"),
+    "capture": (capture.run, "what a filter that lets nothing through costs a worker that forwards, alone"),
     "chain": (
         hook_chain.run,
         "what a hook costs in a worker alone: native ones, and one of Python's that is parked for",

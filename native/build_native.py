@@ -27,6 +27,7 @@ ffi.cdef(
         "raw_def.h",
         "fib_def.h",
         "socket_def.h",
+        "capture_def.h",
     )
 )
 # Inline functions of halo/flow.h.

@@ -24,6 +24,7 @@ from halo_mp.control.inbox import close_all
 from halo_mp.control.listener import Listener
 from halo_mp.control.public import MAX_CHANGES, PUBLIC_VERSION, REQUESTS, Request
 from halo_mp.supervisor.control_config import ASKER, ConfigOperations, config_handlers
+from halo_mp.supervisor.opened import Opened
 from halo_mp.supervisor.outbox import Outbox, program
 from halo_mp.supervisor.running import RefusedError
 
@@ -85,6 +86,9 @@ class Operations(Protocol):
     async def ping(self, address: str, settings: Fields) -> list[Any]:
         """`ping`, which takes its time; cancelled, it ends at once."""
 
+    async def capture(self, settings: Fields, *, trace: bool) -> Opened:
+        """`capture.start`, `trace.start`: what is returned is closed when the client goes away."""
+
     def stop(self) -> None:
         """`instance.stop`: what a signal would ask for, in a moment."""
 
@@ -120,6 +124,7 @@ class ControlServer:
         self._operations = operations
         self._requests = Requests(operations)
         self._clients: dict[Channel, asyncio.Task[None]] = {}
+        self._opened: dict[Channel, list[Opened]] = {}
         self._listener = Listener(path, 0o660, self._on_channel, group=group)
 
     async def close(self) -> None:
@@ -162,6 +167,8 @@ class ControlServer:
             self._operations.feeds.forget(outbox)
             outbox.close()
             channel.close()
+            for opened in self._opened.pop(channel, ()):
+                opened.close()
             del self._clients[channel]
 
     async def _greet(self, channel: Channel, *, admin: bool) -> None:
@@ -197,9 +204,13 @@ class ControlServer:
             fields, refusal = {}, str(error)
         else:
             refusal = ""
+        if isinstance(fields, Opened):
+            self._opened.setdefault(channel, []).append(fields)
         limit.reschedule(asyncio.get_running_loop().time() + SEND_TIMEOUT_S)
         if refusal:
             await channel.refuse(message, refusal)
+        elif isinstance(fields, Opened):
+            await channel.reply(message, fields.fds, **fields)
         else:
             await channel.reply(message, **fields)
 
@@ -228,6 +239,8 @@ class Requests:
             "subscribe": self._subscribe,
             "unsubscribe": self._unsubscribe,
             "ping": self._ping,
+            "capture.start": self._capture,
+            "trace.start": self._capture,
             "instance.stop": self._stop,
             **config_handlers(operations),
         }
@@ -307,6 +320,10 @@ class Requests:
         self._operations.feeds.unsubscribe(CLIENT.get(), message["topic"])
         return {}
 
+    async def _capture(self, message: Message) -> Fields:
+        settings = {name: value for name, value in message.items() if name not in _ENVELOPE}
+        return await self._operations.capture(settings, trace=message["type"] == "trace.start")
+
     async def _ping(self, message: Message) -> Fields:
         settings = {name: value for name, value in message.items() if name not in {*_ENVELOPE, "address"}}
         return {"outcomes": await self._operations.ping(message["address"], settings)}
@@ -375,7 +392,7 @@ def _check_field(name: str, request: Request, key: str, value: object) -> None:
         raise RefusedError(f"{name} needs {key} to be {_KINDS[kind]}, not {value!r:.80}.")
 
 
-_KINDS = {str: "a text", int: "a whole number", bool: "true or false", list: "a list"}
+_KINDS = {str: "a text", int: "a whole number", bool: "true or false", list: "a list", bytes: "octets"}
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:

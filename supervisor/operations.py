@@ -24,11 +24,13 @@ from halo_mp.shm.counters import read_interface_counters
 from halo_mp.shm.fib import Origin, RouteEntry
 from halo_mp.shm.region import Region
 from halo_mp.supervisor import running
+from halo_mp.supervisor.captures import parse_wanted
 from halo_mp.supervisor.config_model import HopConfig, InterfaceConfig, NeighborConfig, interface_name
 from halo_mp.supervisor.config_routes import parse_hops, parse_prefix, via_of
 from halo_mp.supervisor.config_values import parse_address, parse_host, parse_interface, parse_mac
 from halo_mp.supervisor.configuration import Configuration
 from halo_mp.supervisor.echo import Outcome, Ping
+from halo_mp.supervisor.opened import Opened
 from halo_mp.supervisor.plain import to_plain
 from halo_mp.supervisor.published import Published
 from halo_mp.supervisor.routes import Route
@@ -95,6 +97,25 @@ class PublishedOperations:
         source = _parsed(parse_host, settings["source"]) if "source" in settings else 0
         wanted = {**settings, "dst": _parsed(parse_host, address), "source": source}
         return await self._published.echoes.ping(Ping(**wanted))
+
+    async def capture(self, settings: Mapping[str, Any], *, trace: bool) -> Opened:
+        """Begin a capture or a trace; what is returned ends it."""
+        ports = self._published.config.ports
+        twins = {each.twin.port: each.twin.interface for each in ports if each.twin is not None}
+        names = {each.number: each.tap.interface if each.tap else each.device for each in ports} | twins
+        wanted = parse_wanted(settings, lambda: set(names), trace=trace)
+        captures = self._published.captures
+        found = await captures.start(wanted)
+        return Opened(
+            {
+                "number": found.number,
+                "slots": list(found.rings),
+                "ports": [[number, name] for number, name in sorted(names.items())],
+                "hooks": found.hooks,
+            },
+            fds=list(found.rings.values()),
+            close=lambda: captures.end(found),
+        )
 
     # ---- interfaces and their addresses
 

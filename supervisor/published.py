@@ -20,6 +20,7 @@ from halo_mp.control.messages import Neighbor, ReadyPort, chunks
 from halo_mp.errors import HaloError
 from halo_mp.shm.tables import Interface, TablesWriter
 from halo_mp.supervisor import tap
+from halo_mp.supervisor.captures import Captures
 from halo_mp.supervisor.config import Config, PortConfig, TapConfig, TwinConfig
 from halo_mp.supervisor.config_interfaces import kernel_side
 from halo_mp.supervisor.config_model import AddressConfig, NeighborConfig
@@ -69,6 +70,7 @@ class Published:
         self.neighbors = NeighborTable()
         self.news = News(self.neighbors, routes, workers, lambda: self.interfaces)
         self.echoes = Echoes(routes, workers, lambda: self.interfaces)
+        self.captures = Captures(workers)
         self.sockets = Sockets(tables, self.reader_epochs)
         self.interfaces: dict[int, Interface] = {}
         self.on_interfaces: Callable[[], None] = lambda: None
@@ -270,6 +272,7 @@ class Published:
 
     def on_worker_ready(self, slot: int, life: Life) -> None:
         """Tell a worker that starts what the others know."""
+        self.captures.on_worker_ready(slot, life)
         if told := self.news.tell_all(life):
             log.info("neighbors.told", slot=slot, neighbors=told)
         for chunk in chunks(map(_neighbor, self.running.neighbors)):

@@ -112,6 +112,9 @@ class FastPath:
         self.slot = slot
         self.pool_octets = int(slot.geometry.pool.size_octets)
         self._result = ffi.new("struct halo_poll_result *")
+        self._traces: dict[int, bool] = {}
+        self.tracing = False
+        """Whether somebody wants to hear what becomes of punts."""
         self._flow = ffi.new("struct halo_flow *")
         self._found = ffi.new("struct halo_route_found *")
 
@@ -254,6 +257,30 @@ class FastPath:
         flow.src_port, flow.dst_port = src_port, dst_port
         lib.halo_worker_route(self._worker, flow, found)
         return found.kind, found.interface, found.address
+
+    def add_capture(
+        self, ring: Any, size_octets: int, *, steps: bytes, points: int, ports: int, snap_octets: int
+    ) -> int:
+        """Copy frames into a ring that stays mapped until the capture is removed; return its place. Raises OSError."""
+        program = ffi.from_buffer("struct halo_filter_step[]", steps)
+        count = len(steps) // ffi.sizeof("struct halo_filter_step")
+        place = lib.halo_worker_add_capture(
+            self._worker, ring, size_octets, program, count, points, ports, snap_octets
+        )
+        _check(place)
+        self._traces[place] = points == lib.HALO_POINT_TRACE
+        self.tracing = any(self._traces.values())
+        return int(place)
+
+    def remove_capture(self, place: int) -> None:
+        """Copy no more into that ring."""
+        lib.halo_worker_remove_capture(self._worker, place)
+        self._traces.pop(place, None)
+        self.tracing = any(self._traces.values())
+
+    def trace(self, index: int, note: str) -> None:
+        """Say of a punt, before it is ended, what happened to it."""
+        lib.halo_worker_trace_note(self._worker, index, note.encode("ascii", "replace"))
 
     def measure_stages(self, bursts: int, cycles: Any) -> int:
         """Run bursts and add the cycles of each stage to `cycles`, a uint64_t[6]; return how many frames there were."""

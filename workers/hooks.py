@@ -85,6 +85,10 @@ class HookHost:
         """How many there are."""
         return len(self._by_number)
 
+    def names(self) -> list[tuple[int, str]]:
+        """Return number and name of each."""
+        return [(number, hook.spec.name) for number, hook in self._by_number.items()]
+
     def add(self, spec: HookSpec, function: int = 0) -> int:
         """Add a hook from the next burst on and return its number; `function`: the address of compiled code.
 

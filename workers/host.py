@@ -334,6 +334,9 @@ class StackHost:
             self._fastpath.finish(punt.index, DROP_NUMBERS["stack_error"])
             self._report_error(now)
             return
+        if self._fastpath.tracing:
+            for output in outputs:
+                self._fastpath.trace(punt.index, trace_note(output))
         if outputs and isinstance(outputs[0], Hand):
             self._fastpath.hand(punt.index, outputs[0].slot)
             return
@@ -484,6 +487,18 @@ def _log_conflict(conflict: Conflict) -> None:
         mac=ethernet.format_mac(conflict.mac),
         abandoned=conflict.abandoned,
     )
+
+
+def trace_note(output: Output) -> str:
+    """Say in a few words what the stack does, for who traces the packet that made it do so."""
+    match output:
+        case Transmit(port, frame):
+            kind = int.from_bytes(frame[12:14], "big")
+            return f"sends {len(frame)} octets 0x{kind:04x} by port {port}"
+        case Drop(_, reason, _):
+            return f"drop {reason}"
+        case _:
+            return type(output).__name__
 
 
 def _no_interface(punt: Punt, octets: bytes) -> Output:

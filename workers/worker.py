@@ -30,6 +30,7 @@ from halo_mp.errors import EXIT_NO_MEMORY, HaloError
 from halo_mp.shm.layout import WorkerState, lib
 from halo_mp.workers.app_host import AppHost, compile_all
 from halo_mp.workers.app_loader import load
+from halo_mp.workers.captures import CaptureError, Captures
 from halo_mp.workers.compiled import CACHE_DIRECTORY
 from halo_mp.workers.echo import EchoError, emit_outcome, parse_echo
 from halo_mp.workers.fastpath import FastPath, PollReason
@@ -63,6 +64,7 @@ class Worker:
         self._host: StackHost | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._echoes: dict[int, asyncio.Task[None]] = {}
+        self._captures: Captures | None = None
         self._app: App | None = None
         self._app_host: AppHost | None = None
         self._functions: dict[HookSpec, int] = {}
@@ -132,6 +134,7 @@ class Worker:
             case "adopt" if self._host:
                 self._line.orphan_timeout_s = float(message["orphan_timeout_s"])
                 self._end_echoes()  # who asked for them is gone
+                self._end_captures()
                 self._introduce(self._host)
             case "neighbors":
                 self._adopt([_neighbor(item) for item in message["neighbors"]])
@@ -157,6 +160,11 @@ class Worker:
                 self._start_echo(self._host, message)
             case "echo.end":
                 self._end_echo(int(message["number"]))
+            case "capture.start" if self._captures and len(fds) == 1:
+                await self._start_capture(self._captures, message, fds[0])
+                return
+            case "capture.stop" if self._captures:
+                self._captures.stop(int(message["number"]))
             case "ping":
                 await self._line.channel.reply(message)
             case "interfaces":
@@ -251,6 +259,21 @@ class Worker:
         for number in list(self._echoes):
             self._end_echo(number)
 
+    # ---- captures
+
+    async def _start_capture(self, captures: Captures, message: dict[str, Any], fd: int) -> None:
+        try:
+            captures.start(message, fd)
+        except CaptureError as error:
+            await self._line.channel.refuse(message, str(error))
+        else:
+            hooks = self._app_host.hooks.names() if self._app_host else []
+            await self._line.channel.reply(message, hooks=hooks)
+
+    def _end_captures(self) -> None:
+        if self._captures is not None:
+            self._captures.stop_all()
+
     # ---- from configured to ready
 
     async def _configure(self, message: dict[str, Any], fds: list[int]) -> None:
@@ -325,6 +348,7 @@ class Worker:
             self._fastpath.set_twin(port, twin, only)
         for port, to in settings.macswap:
             self._fastpath.set_macswap(port, to)
+        self._captures = Captures(self._fastpath)
         self._host = StackHost(self._fastpath, self._loop, settings, self._send)
         self._host.adopt(self._known)
         self._known.clear()
@@ -461,6 +485,8 @@ class Worker:
             if self._app_host is not None:
                 self._app_host.detach()
             self._selector.detach()
+            self._end_captures()  # which another worker may go on with
+            self._captures = None
             self._fastpath.detach()
             self._fastpath = None  # work may have been called for already
             self._selector.unregister(self._regions.doorbell_fd)

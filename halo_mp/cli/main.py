@@ -40,6 +40,8 @@ COMMANDS = {
     "config": Lazy(
         "halo_mp.cli.config_commands:config", "Compare, apply, roll back and save configurations."
     ),
+    "capture": Lazy("halo_mp.cli.capture:capture", "Copy frames at rx, tx or drop into pcapng files."),
+    "trace": Lazy("halo_mp.cli.trace:trace", "Show what happens to packets, stage by stage, and why."),
     "ping": Lazy("halo_mp.cli.ping:ping", "Ping a host, or name the routers on the way to it."),
     "doctor": Lazy("halo_mp.cli.doctor:doctor", "What of this machine is in the way, and what mends it."),
     "unit": Lazy("halo_mp.cli.unit:unit", "Print a systemd unit that runs instances as services."),

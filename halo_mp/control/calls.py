@@ -16,6 +16,7 @@ from halo_mp.control.frame import MAX_FRAME_OCTETS, Message
 from halo_mp.control.public import (
     MAX_CHANGES,
     PUBLIC_VERSION,
+    CaptureInfo,
     InstanceInfo,
     InterfaceInfo,
     LookupInfo,
@@ -162,6 +163,30 @@ def ping(
         **_given(source=source),
     }
     return [PingInfo(*entry) for entry in reply["outcomes"]]
+
+
+def capture(
+    steps: bytes,
+    points: Sequence[str],
+    ports: Sequence[int],
+    snap: int | None,
+    octets: int | None,
+    *,
+    trace: bool,
+) -> Call[Message]:
+    where = {} if trace else {"points": list(points), **_given(snap=snap)}
+    kind = "trace.start" if trace else "capture.start"
+    return (yield {"type": kind, "filter": steps, "ports": list(ports), **where, **_given(octets=octets)})
+
+
+def capture_info(reply: Message, fds: Sequence[int]) -> CaptureInfo:
+    """Return what a capture's reply says, with the descriptors that came with it."""
+    return CaptureInfo(
+        number=reply["number"],
+        rings=dict(zip(reply["slots"], fds, strict=True)),
+        ports={number: str(name) for number, name in reply["ports"]},
+        hooks={(slot, number): str(name) for slot, number, name in reply["hooks"]},
+    )
 
 
 def ping_seconds(count: int, interval_s: float, timeout_s: float) -> float:

@@ -142,10 +142,10 @@ class Channel:
             raise RequestFailed(str(reply.get("error", "no reason given")))
         return reply
 
-    async def reply(self, request: Message, **fields: object) -> None:
+    async def reply(self, request: Message, /, fds: Sequence[int] = (), **fields: object) -> None:
         """Answer a request that went well; do nothing when it did not ask for an answer."""
         if "id" in request:
-            await self.send({"type": "reply", "id": request["id"], "ok": True, **fields})
+            await self.send({"type": "reply", "id": request["id"], "ok": True, **fields}, fds)
 
     async def refuse(self, request: Message, sentence: str) -> None:
         """Answer a request that could not be done."""

@@ -305,6 +305,28 @@ class EchoEnd(TypedDict):
     number: int
 
 
+class CaptureStart(TypedDict):
+    """Supervisor → worker, a request: copy frames into the ring whose descriptor rides on this; reply with `hooks`.
+
+    `filter` holds steps as in struct halo_filter_step, `points` and `ports` bits (0: all ports). It ends
+    with `capture.stop`, and when another supervisor takes over.
+    """
+
+    type: Literal["capture.start"]
+    number: int
+    filter: bytes
+    points: int
+    ports: int
+    snap: int
+
+
+class CaptureStop(TypedDict):
+    """Supervisor → worker: nobody reads that ring any more."""
+
+    type: Literal["capture.stop"]
+    number: int
+
+
 class Static(TypedDict):
     """Supervisor → worker: these neighbors are neither asked for nor forgotten, whatever was learned of them."""
 

@@ -41,6 +41,7 @@ def _optional(*names: str) -> frozenset[str]:
 
 _FLAGS = ("up", "forward", "proxy_arp", "directed_broadcast", "redirects")
 _NUMBERS = ("count", "interval_ms", "timeout_ms", "size", "ttl")
+_RINGS = ("number", "slots", "ports", "hooks")
 _ADDRESS = {"interface": str, "address": str}
 
 REQUESTS: dict[str, Request] = {
@@ -92,6 +93,18 @@ REQUESTS: dict[str, Request] = {
         {"address": str, "source": str, "df": bool, **dict.fromkeys(_NUMBERS, int)},
         ("outcomes",),
         _optional("source", "df", *_NUMBERS),
+        changes=True,
+    ),
+    "capture.start": Request(
+        {"filter": bytes, "points": list, "ports": list, "snap": int, "octets": int},
+        _RINGS,
+        _optional("filter", "points", "ports", "snap", "octets"),
+        changes=True,
+    ),
+    "trace.start": Request(
+        {"filter": bytes, "ports": list, "octets": int},
+        _RINGS,
+        _optional("filter", "ports", "octets"),
         changes=True,
     ),
 }
@@ -194,6 +207,19 @@ class KeptInfo:
     """Who asked for that: `uid 1000`, or a signal."""
     changes: int
     """Between the two."""
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureInfo:
+    """A capture, or a trace, that has begun."""
+
+    number: int
+    rings: Mapping[int, int]
+    """A descriptor for each slot, which belongs to who asked: see `halo_mp.shm.capture_ring`."""
+    ports: Mapping[int, str]
+    """The instance's, and their devices."""
+    hooks: Mapping[tuple[int, int], str]
+    """By slot and number, the names of hooks."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,7 @@ static void conclude(struct halo_worker *worker, uint32_t number)
 
 	settle(worker, &worker->chain.hook[number], &settled);
 	count_call(worker, number, &settled);
+	halo_trace_hook(worker, number);
 }
 
 static void fail_all(struct halo_chain *chain)
@@ -147,6 +148,7 @@ static void quarantine(struct halo_worker *worker, uint32_t number)
 	}
 	chain->whole = false;
 	halo_count(&counters_of(worker, number)->dropped, chain->selected);
+	halo_trace_hook(worker, number);
 }
 
 /* Call the hooks of the stage from the current position on. False: one is Python's, and the burst is parked there. */
@@ -290,7 +292,9 @@ static void leave_ingress(struct halo_worker *worker)
 		note_interface(worker, packet);
 	}
 	halo_stage_input(worker, chain->frames);
+	halo_trace_stage(worker, HALO_TRACE_INPUT);
 	halo_stage_route(worker);
+	halo_trace_stage(worker, HALO_TRACE_ROUTE);
 }
 
 /* What a hook has changed behind the look-up is looked up again. */
@@ -336,6 +340,7 @@ static void leave_forward(struct halo_worker *worker)
 	if (chain->members)
 		review_hops(worker);
 	halo_stage_forward(worker);
+	halo_trace_stage(worker, HALO_TRACE_FORWARD);
 	for (i = 0; chain->count[HALO_STAGE_EGRESS] && i < worker->hop_count; i++)
 		worker->hop[i].packet->hooked |= HALO_HOOKED_FORWARDED;
 }
@@ -440,6 +445,8 @@ static void start(struct halo_worker *worker)
 		halo_load_burst(worker, chain->frames, &untimed);
 	if (unlikely(worker->debug) && chain->source == HALO_SOURCE_RX)
 		halo_debug_keep(worker, chain->frames);
+	if (unlikely(worker->captures.points) && chain->source == HALO_SOURCE_RX)
+		halo_capture_received(worker, chain->frames);
 	enter(worker, chain->source == HALO_SOURCE_RX ? HALO_STAGE_INGRESS : chain->source - 1);
 }
 

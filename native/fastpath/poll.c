@@ -85,6 +85,8 @@ static uint32_t run_burst(struct halo_worker *worker)
 	halo_stage_parse(worker, count);
 	if (unlikely(worker->debug))
 		halo_debug_keep(worker, count);
+	if (unlikely(worker->captures.points))
+		halo_capture_received(worker, count);
 	halo_lap(&laps, HALO_TIMED_PARSE);
 	halo_stage_input(worker, count);
 	halo_lap(&laps, HALO_TIMED_INPUT);

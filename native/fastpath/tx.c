@@ -63,6 +63,7 @@ static void punt(struct halo_worker *worker, const struct halo_packet *packet)
 {
 	worker->punts[worker->punt_count] = *packet;
 	worker->punt_open[worker->punt_count] = true;
+	halo_trace_punted(worker, packet, worker->punt_count);
 	worker->punt_count++;
 	worker->punts_open++;
 }
@@ -124,6 +125,14 @@ static inline bool put_or_lose(struct halo_worker *worker, struct halo_descripto
 	return put;
 }
 
+/* A packet that was to go on, and for which there is no room where it should go. */
+static void lose(struct halo_worker *worker, const struct halo_packet *packet, enum halo_drop reason)
+{
+	halo_count(&worker->slot->worker.drops[reason], 1);
+	if (unlikely(worker->captures.points))
+		halo_capture_dropped(worker, packet, reason);
+}
+
 /* Whatever is not transmitted. */
 static void finish_other(struct halo_worker *worker, struct halo_packet *packet, struct tally *tally)
 {
@@ -134,7 +143,7 @@ static void finish_other(struct halo_worker *worker, struct halo_packet *packet,
 			tally->punted++;
 			return;
 		}
-		halo_count(&worker->slot->worker.drops[HALO_DROP_python_busy], 1);
+		lose(worker, packet, HALO_DROP_python_busy);
 		break;
 	case HALO_VERDICT_HAND:
 		tally->tx_handed +=
@@ -145,7 +154,7 @@ static void finish_other(struct halo_worker *worker, struct halo_packet *packet,
 			tally->delivered++;
 			return;
 		}
-		halo_count(&worker->slot->worker.drops[HALO_DROP_socket_closed], 1);
+		lose(worker, packet, HALO_DROP_socket_closed);
 		break;
 	case HALO_VERDICT_CONSUME:
 		tally->consumed++;
@@ -153,7 +162,7 @@ static void finish_other(struct halo_worker *worker, struct halo_packet *packet,
 	case HALO_VERDICT_RAW:
 		if (likely(halo_raw_keep(worker, packet)))
 			return;
-		halo_count(&worker->slot->worker.drops[HALO_DROP_raw_queue_full], 1);
+		lose(worker, packet, HALO_DROP_raw_queue_full);
 		break;
 	default:
 		halo_count(&worker->slot->worker.drops[packet->reason], 1);
@@ -207,12 +216,15 @@ void halo_stage_finish(struct halo_worker *worker, uint32_t count)
 	struct tally tally = {.rx_interface = HALO_NO_INTERFACE, .tx_interface = HALO_NO_INTERFACE};
 	uint32_t i;
 
+	if (unlikely(worker->captures.points))
+		halo_capture_leaving(worker, count);
 	for (i = 0; i < count; i++)
 		finish_one(worker, &worker->burst[i], &tally);
 	halo_tx_submit(worker);
 	end_rx_row(worker, &tally, HALO_NO_INTERFACE);
 	end_tx_row(worker, &tally, HALO_NO_INTERFACE);
 	publish(worker, &tally);
+	halo_trace_conclude(worker);
 }
 
 /* ---- what Python does with punts ------------------------------------------------------------------------------ */
@@ -248,6 +260,8 @@ void halo_tx_count_interface(struct halo_worker *worker, struct halo_descriptor 
 
 void halo_send_past_hooks(struct halo_worker *worker, struct halo_descriptor descriptor)
 {
+	if (unlikely(worker->captures.points)) /* before it is the driver's */
+		halo_capture_sent(worker, descriptor);
 	if (!put_or_lose(worker, descriptor))
 		return;
 	halo_tx_count_interface(worker, descriptor);
@@ -280,6 +294,10 @@ int halo_worker_finish_punt(struct halo_worker *worker, uint32_t i, int reason)
 
 	if (error)
 		return error;
+	if (reason >= 0 && unlikely(worker->captures.points))
+		halo_capture_dropped(worker, &worker->punts[i], (uint32_t)reason);
+	halo_trace_punt_ended(worker, i, reason < 0 ? HALO_VERDICT_CONSUME : HALO_VERDICT_DROP,
+			      reason < 0 ? 0 : (uint32_t)reason, HALO_NO_PORT);
 	halo_tx_put(worker, descriptor_of(&worker->punts[i], 0, HALO_ACTION_RELEASE));
 	HALO_HOOK("worker.punt_released");
 	if (reason < 0)
@@ -300,6 +318,7 @@ int halo_worker_transmit_punt(struct halo_worker *worker, uint32_t i, uint32_t o
 	packet = &worker->punts[i];
 	packet->offset = offset;
 	packet->length = (uint16_t)length;
+	halo_trace_punt_ended(worker, i, HALO_VERDICT_TRANSMIT, 0, port);
 	halo_send_frame(worker, descriptor_of(packet, (uint8_t)port, HALO_ACTION_TRANSMIT));
 	return 0;
 }
@@ -310,6 +329,7 @@ int halo_worker_hand_punt(struct halo_worker *worker, uint32_t i, uint32_t slot)
 
 	if (error)
 		return error;
+	halo_trace_punt_ended(worker, i, HALO_VERDICT_HAND, 0, slot);
 	if (put_or_lose(worker, descriptor_of(&worker->punts[i], (uint8_t)slot, HALO_ACTION_HAND)))
 		halo_count(&worker->slot->worker.tx_handed, 1);
 	return 0;

@@ -61,6 +61,7 @@ void halo_attach_rings(struct halo_worker *worker)
 	halo_count(&slot->worker.held, -slot->worker.held);
 	memset(worker->punt_open, 0, sizeof(worker->punt_open));
 	halo_raw_forget(worker);
+	halo_trace_forget(worker, NULL);
 	__atomic_store_n(&slot->status.ring_generation, worker->generation, __ATOMIC_RELEASE);
 	HALO_HOOK("worker.attached");
 }
@@ -117,6 +118,7 @@ static void destroy(struct halo_worker *worker)
 		munmap((void *)(uintptr_t)worker->fib, sizeof(*worker->fib));
 	halo_neighbors_free(&worker->neighbors);
 	halo_sockets_free(worker);
+	halo_captures_free(worker);
 	if (worker->chain.ages) {
 		worker->next_kept = kept;
 		kept = worker;

@@ -13,6 +13,7 @@
 
 #include "addresses.h"
 #include "blast.h"
+#include "capture.h"
 #include "chain.h"
 #include "neighbors.h"
 #include "raw.h"
@@ -142,6 +143,7 @@ struct halo_worker {
 	struct halo_debug_frame debug_frames[HALO_MAX_DEBUG];
 
 	struct halo_chain chain;
+	struct halo_captures captures;
 };
 
 static inline uint64_t halo_now_ns(void)

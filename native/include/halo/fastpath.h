@@ -10,6 +10,7 @@
 #include <halo/chain_def.h>
 #include <halo/view_def.h>
 #include <halo/socket_def.h>
+#include <halo/capture_def.h>
 
 static_assert(sizeof(struct halo_packet) == 128, "a packet is two lines");
 HALO_AT(halo_packet, src, 64);

@@ -19,6 +19,7 @@ from halo_mp.control.public import MAX_CHANGES, MAX_PINGS, REQUESTS
 from halo_mp.supervisor import control
 from halo_mp.supervisor import outbox as outbox_module
 from halo_mp.supervisor.control import MAX_CLIENTS, ControlServer, is_admin
+from halo_mp.supervisor.opened import Opened
 from halo_mp.supervisor.outbox import Outbox
 from halo_mp.supervisor.running import RefusedError
 from tests.unit.supervisor.tree import until
@@ -91,6 +92,11 @@ class Recorder:
             self._note("cancelled")
             raise
         return []
+
+    async def capture(self, settings: Mapping[str, Any], *, trace: bool) -> Opened:
+        fields = self._note("trace" if trace else "capture", dict(settings))
+        fields |= {"number": 1, "slots": [], "ports": [], "hooks": []}
+        return Opened(fields, fds=[], close=lambda: self.asked.append(("closed",)))
 
     def stop(self) -> None:
         self._note("stop")
@@ -276,6 +282,8 @@ SOUND = [
         ("lookup", "a", {"src": "b", "dst_port": 5}),
     ),
     ("ping", {"address": "a", "count": 3, "df": True}, ("ping", "a", {"count": 3, "df": True})),
+    ("capture.start", {"points": ["rx"], "snap": 60}, ("capture", {"points": ["rx"], "snap": 60})),
+    ("trace.start", {"filter": b"x", "ports": [1]}, ("trace", {"filter": b"x", "ports": [1]})),
     ("instance.stop", {}, ("stop",)),
     ("subscribe", {"topic": "events", "level": "debug"}, ("subscribe", "events", "debug", None)),
     ("subscribe", {"topic": "statistics", "period_ms": 9}, ("subscribe", "statistics", None, 9)),
@@ -304,6 +312,17 @@ def test_request_reaches_its_operation_and_is_answered_with_its_fields(
         assert recorder.asked == [asked]
         assert reply.keys() - {"type", "id", "ok"} == set(REQUESTS[kind].reply)
         channel.close()
+
+    serve(tmp_path, play)
+
+
+def test_capture_ends_when_its_client_goes(tmp_path: Path) -> None:
+    async def play(path: Path, recorder: Recorder) -> None:
+        channel = await greeted(path)
+        await ask(channel, "capture.start")
+        assert ("closed",) not in recorder.asked
+        channel.close()
+        await until(lambda: ("closed",) in recorder.asked)
 
     serve(tmp_path, play)
 

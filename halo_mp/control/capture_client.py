@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A client that can capture: descriptors of rings ride on the answer, which asyncio's streams do not let through."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+
+from halo_mp.control import calls
+from halo_mp.control.client import Client, NotReachableError
+from halo_mp.control.frame import MAX_FDS, MAX_FRAME_OCTETS
+from halo_mp.control.public import CaptureInfo
+
+
+class CaptureClient(Client):
+    """`Client`, and captures, which last as long as the connection."""
+
+    _fds: tuple[int, ...] = ()
+
+    def close(self) -> None:
+        """Close the connection. May be called twice."""
+        super().close()
+        for fd in self._take_fds():
+            os.close(fd)
+
+    def capture(
+        self,
+        *,
+        steps: bytes = b"",
+        points: Sequence[str] = ("rx", "tx", "drop"),
+        ports: Sequence[int] = (),
+        snap: int | None = None,
+        octets: int | None = None,
+        trace: bool = False,
+    ) -> CaptureInfo:
+        """Have workers copy frames that a filter lets through into rings. Raises ControlError.
+
+        `steps` is the filter as `halo_mp.capture.filter` compiles it, none for everything; `ports` are those to look
+        at, none for all; `snap` octets of each frame are kept, and each worker's ring has room for `octets`. A trace
+        needs no points, and has each packet once, with what happened to it. The rings are read by
+        `halo_mp.shm.capture_ring.RingReader`, to which their descriptors go.
+        """
+        reply = self.run(calls.capture(steps, points, ports, snap, octets, trace=trace))
+        return calls.capture_info(reply, self._take_fds())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the instance is still there, as far as can be told without asking."""
+        try:
+            self._socket.setblocking(False)  # until the next request
+            return self._socket.recv(1, socket.MSG_PEEK) != b""
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    def _take_fds(self) -> tuple[int, ...]:
+        found, self._fds = self._fds, ()
+        return found
+
+    def _read(self, count: int) -> None:
+        while len(self._unread) < count:
+            more, fds, _, _ = socket.recv_fds(
+                self._socket, MAX_FRAME_OCTETS, MAX_FDS, socket.MSG_CMSG_CLOEXEC
+            )
+            self._fds += tuple(fds)
+            if not more:
+                raise NotReachableError(f"{self._path}: the instance closed the connection.")
+            self._unread += more

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`halo-mp trace`: what it tells of packets is what became of them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from tests.interop.conftest import Tap
+from tests.support import frames
+from tests.support.frames import datagram, echo_request, packet
+
+KERNEL, OURS = "10.77.0.2", "10.77.0.1"
+ECHO = packet(src=KERNEL, dst=OURS, payload=echo_request())
+STRAY = packet(src=KERNEL, dst=OURS, payload=datagram(src=KERNEL, dst=OURS, dst_port=9), protocol=17)
+
+
+def traced(tap: Tap, words: list[str], *sent: bytes) -> str:
+    """Return what a trace says of frames that are sent once it has begun; it ends with as many."""
+    command = [
+        sys.executable,
+        "-m",
+        "halo_mp.cli",
+        "trace",
+        "--name",
+        tap.instance.name,
+        "-c",
+        str(len(sent)),
+        *words,
+    ]
+    process = tap.namespace.popen(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith(b"tracing")
+        tap.send(*sent)
+        out, told = process.communicate(timeout=30)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    assert process.returncode == 0, told
+    assert f"{len(sent)} packets traced, 0 lost" in told.decode()
+    return out.decode()
+
+
+def steps(tap: Tap, expression: str, *sent: bytes) -> list[list[dict[str, Any]]]:
+    lines = traced(tap, ["--json", expression], *sent).splitlines()
+    return [json.loads(line)["steps"] for line in lines]
+
+
+def test_echo_is_answered_in_c(tap: Tap) -> None:
+    [found] = steps(tap, "icmp", tap.frame(ECHO))
+    assert [step["stage"] for step in found[:3]] == ["parse", "input", "route"]
+    assert found[0]["verdict"] == found[1]["verdict"] == "none"
+    assert found[1]["interface"] == "0"
+    assert found[2]["route"].startswith(f"route {OURS}/32 (local)")
+    assert (found[-1]["verdict"], found[-1]["port"]) == ("transmit", 0)
+
+
+def test_drop_has_its_reason_and_its_stage(tap: Tap) -> None:
+    [found] = steps(tap, "ip6", tap.frame(b"\x60" + bytes(39), ethertype=0x86DD))
+    dropped = next(step for step in found if step["verdict"] == "drop")
+    assert (dropped["stage"], dropped["reason"]) == ("input", "ethertype_unknown")
+
+
+def test_punt_has_what_python_did(tap: Tap) -> None:
+    body = frames.arp_packet(1, sender_mac=tap.station.mac, sender=KERNEL, target=OURS)
+    request = tap.frame(body, ethertype=frames.ARP, dst=frames.BROADCAST)
+    [found] = steps(tap, "arp", request)
+    assert "punt" in [step["verdict"] for step in found]
+    notes = [step["note"] for step in found if "note" in step]
+    assert any(note.startswith("sends ") and note.endswith("0x0806 by port 0") for note in notes)
+    assert (found[-1]["stage"], found[-1]["verdict"]) == ("python", "consume")
+
+
+def test_text_has_a_line_for_each_stage(tap: Tap) -> None:
+    first, *lines = traced(tap, ["udp", "port", "9"], tap.frame(STRAY)).splitlines()
+    assert f"UDP {KERNEL}:" in first
+    assert f"> {OURS}:9 TTL 64" in first
+    assert [line.split()[0] for line in lines][:3] == ["parse", "input", "route"]
+    assert any("to the Python stack" in line for line in lines)
+
+
+def test_traced_packets_end_as_others_do(tap: Tap) -> None:
+    _, alone = tap.send(tap.frame(ECHO))
+    traced(tap, ["icmp"], tap.frame(ECHO))
+    _, behind = tap.send(tap.frame(ECHO))
+    assert [each.octets for each in alone] == [each.octets for each in behind]
