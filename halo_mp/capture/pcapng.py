@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """pcapng (draft-ietf-opsawg-pcapng): sections, interfaces, packets with nanoseconds and comments, statistics.
 
-Written here in some 1 us a packet: python-pcapng takes 66 us (2 cores of an AMD EPYC), and a capture loses what its
+Written here in under 2 us a packet: python-pcapng takes 66 us (2 cores of an AMD EPYC), and a capture loses what its
 reader is too slow for.
 """
 
