@@ -68,13 +68,15 @@ def test_hook_that_removes_itself_again_and_again_is_no_fault_of_the_worker(
     namespace: Namespace, tmp_path: Path
 ) -> None:
     """In one burst, so that it fails on most of what it is shown when it is no hook any more."""
-    go = tmp_path / "go"
+    held, go = tmp_path / "held", tmp_path / "go"
+    tmp_path.chmod(0o777)  # the worker is nobody
     text = f"""
 import os, time
 
 @app.hook("ingress", priority=-1)
 def hold(packet):
     while packet.udp.dport == 2001 and not os.path.exists({str(go)!r}):
+        open({str(held)!r}, "w").close()
         time.sleep(0.01)
 
 @app.hook("ingress")
@@ -85,7 +87,7 @@ def once(packet):
     with running(namespace, tmp_path, text, "--hang-timeout", "30") as instance:
         ledger, worker = Ledger(instance), lives.pid(instance, "worker")
         send(namespace, 2001)
-        wait_until(lambda: instance.slot()["place"] == "python", what="the hook that holds")
+        wait_until(held.exists, what="the hook that holds")
         send(namespace, 2002, count=300)
         wait_until(lambda: instance.slot()["rx_fill"] >= 300, what="300 frames on the ring")
         go.touch()
