@@ -20,11 +20,11 @@ from halo_mp.control.frame import Message
 from halo_mp.control.inbox import close_all
 from halo_mp.control.messages import Adopt
 from halo_mp.errors import HaloError, InstanceRunning
+from halo_mp.plain import from_plain
 from halo_mp.supervisor import desired, leftovers
 from halo_mp.supervisor.config import Config
 from halo_mp.supervisor.greeter import Greeter
 from halo_mp.supervisor.instance import Instance
-from halo_mp.supervisor.plain import from_plain
 from halo_mp.supervisor.process import Orphan
 from halo_mp.supervisor.regions import Regions
 from halo_mp.supervisor.running import Running

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from halo_mp.shm.layout import MAX_INTERFACES
+from halo_mp.shm.tables import interface_name
 from halo_mp.supervisor import desired
 from halo_mp.supervisor.config_interfaces import overlap
 from halo_mp.supervisor.config_model import (
@@ -19,7 +20,6 @@ from halo_mp.supervisor.config_model import (
     Config,
     InterfaceConfig,
     NeighborConfig,
-    interface_name,
 )
 from halo_mp.supervisor.config_routes import RouteList
 from halo_mp.supervisor.running import MAX_NEIGHBORS, RefusedError, Running

@@ -9,8 +9,12 @@ from functools import partial
 from ipaddress import IPv4Address
 
 from halo_mp.shm.layout import MAX_ADDRESSES, MAX_INTERFACES
+from halo_mp.shm.tables import interface_name
 from halo_mp.supervisor import config_values as values
-from halo_mp.supervisor.config_model import AddressConfig, InterfaceConfig, interface_name
+from halo_mp.supervisor.config_model import (
+    AddressConfig,
+    InterfaceConfig,
+)
 from halo_mp.supervisor.config_reader import FlagReader
 
 LEAST_MTU, MOST_MTU, DEFAULT_MTU = 68, 9600, 1500

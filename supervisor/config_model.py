@@ -14,6 +14,8 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Literal
 
+from halo_mp.shm.tables import interface_name
+
 
 @dataclass(frozen=True, slots=True)
 class AddressConfig:
@@ -69,11 +71,6 @@ class InterfaceConfig:
     def name(self) -> str:
         """`0`, or `0.100`."""
         return interface_name(self.port, self.vlan)
-
-
-def interface_name(port: int, vlan: int) -> str:
-    """Return what an interface is called by flags, files, the control socket and sentences."""
-    return f"{port}.{vlan}" if vlan else str(port)
 
 
 HopKind = Literal["gateway", "blackhole", "unreachable", "prohibit"]

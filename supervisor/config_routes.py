@@ -22,13 +22,13 @@ from typing import get_args
 from halo_mp.errors import UsageError
 from halo_mp.shm.fib import Columns
 from halo_mp.shm.layout import lib
+from halo_mp.shm.tables import interface_name
 from halo_mp.supervisor.config_model import (
     HopConfig,
     HopKind,
     InterfaceConfig,
     NeighborConfig,
     RouteConfig,
-    interface_name,
 )
 from halo_mp.supervisor.config_reader import FlagReader
 from halo_mp.supervisor.config_values import neighbor, parse_host, parse_interface, refusal

@@ -11,13 +11,13 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address
 
+from halo_mp.shm.tables import interface_name
 from halo_mp.supervisor.config_model import (
     Config,
     HopConfig,
     InterfaceConfig,
     NeighborConfig,
     PortConfig,
-    interface_name,
 )
 from halo_mp.supervisor.config_pool import PAGE_SIZES
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Iterator, Sequence
 
+from halo_mp.plain import to_plain
+from halo_mp.shm.tables import interface_name
 from halo_mp.supervisor.config_model import (
     AddressConfig,
     Config,
     InterfaceConfig,
     PortConfig,
     RouteConfig,
-    interface_name,
 )
-from halo_mp.supervisor.plain import to_plain
 
 CHANGEABLE = frozenset(
     {

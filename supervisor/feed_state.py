@@ -15,9 +15,9 @@ from typing import Any, Generic, TypeVar
 import msgpack
 
 from halo_mp.control import frame
+from halo_mp.plain import to_plain
 from halo_mp.supervisor.operations import PAGE_OCTETS
 from halo_mp.supervisor.outbox import Outbox
-from halo_mp.supervisor.plain import to_plain
 
 GATHER_S = 0.05
 """From the first change to the notice."""

@@ -19,9 +19,9 @@ from halo_mp import logs
 from halo_mp.control import frame
 from halo_mp.control.notices import InterfaceStatistics, PortStatistics, SlotStatistics
 from halo_mp.errors import HaloError
+from halo_mp.plain import to_plain
 from halo_mp.supervisor.operations import PAGE_OCTETS
 from halo_mp.supervisor.outbox import Outbox
-from halo_mp.supervisor.plain import to_plain
 
 if TYPE_CHECKING:
     from halo_mp.stats.model import InterfaceStats, PortStats, SlotStats, Snapshot

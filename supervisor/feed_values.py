@@ -8,7 +8,10 @@ from ipaddress import IPv4Address
 
 from halo_mp.control.messages import Place
 from halo_mp.control.public import InterfaceInfo, NeighborInfo, RouteInfo
-from halo_mp.supervisor.config_model import InterfaceConfig, interface_name
+from halo_mp.shm.tables import interface_name
+from halo_mp.supervisor.config_model import (
+    InterfaceConfig,
+)
 from halo_mp.supervisor.published import Published
 from halo_mp.supervisor.routes import Route
 

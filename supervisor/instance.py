@@ -27,27 +27,14 @@ from pathlib import Path
 from typing import Self
 
 from halo_mp.errors import EnvironmentProblem, InstanceRunning, UsageError
+from halo_mp.runtime import runtime_base
 from halo_mp.supervisor import state
 from halo_mp.supervisor.state import State
 
-ROOT_BASE = Path("/run/halo-mp")
 FORKED_S = 1.0
 """For which the lock of a supervisor that is dead may be held: by what it was starting just then."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
-
-
-def runtime_base() -> Path:
-    """Return where instances of this user have their directories. Raises EnvironmentProblem."""
-    if os.geteuid() == 0 and os.access(ROOT_BASE.parent, os.W_OK):
-        return ROOT_BASE
-    # Also root of a user namespace, whose /run belongs to somebody else.
-    if directory := os.environ.get("XDG_RUNTIME_DIR"):
-        return Path(directory) / "halo-mp"
-    raise EnvironmentProblem(
-        f"there is nowhere to keep runtime files: {ROOT_BASE.parent} is not writable and XDG_RUNTIME_DIR is "
-        "not set. Run as root, or set XDG_RUNTIME_DIR to a directory of yours."
-    )
 
 
 class Instance:

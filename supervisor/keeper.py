@@ -24,6 +24,7 @@ from halo_mp.control.frame import Message
 from halo_mp.control.inbox import close_all
 from halo_mp.control.messages import field
 from halo_mp.errors import BootFailed, HaloError
+from halo_mp.stats.status_model import ProcessState
 from halo_mp.supervisor import boxes
 from halo_mp.supervisor.greeter import Greeter
 from halo_mp.supervisor.hang import START_GRACE_S
@@ -31,7 +32,6 @@ from halo_mp.supervisor.life import Life
 from halo_mp.supervisor.process import first_of
 from halo_mp.supervisor.reports import Reports
 from halo_mp.supervisor.restart import Restart, RestartPolicy
-from halo_mp.supervisor.status_model import ProcessState
 from halo_mp.supervisor.wiring import role_name
 
 BOOT_ATTEMPTS = 3

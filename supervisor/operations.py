@@ -20,18 +20,23 @@ import msgpack
 
 import halo_mp
 from halo_mp.control.public import InstanceInfo, InterfaceInfo, LookupInfo, NeighborInfo, RouteInfo
+from halo_mp.plain import to_plain
 from halo_mp.shm.counters import read_interface_counters
 from halo_mp.shm.fib import Origin, RouteEntry
 from halo_mp.shm.region import Region
+from halo_mp.shm.tables import interface_name
 from halo_mp.supervisor import running
 from halo_mp.supervisor.captures import parse_wanted
-from halo_mp.supervisor.config_model import HopConfig, InterfaceConfig, NeighborConfig, interface_name
+from halo_mp.supervisor.config_model import (
+    HopConfig,
+    InterfaceConfig,
+    NeighborConfig,
+)
 from halo_mp.supervisor.config_routes import parse_hops, parse_prefix, via_of
 from halo_mp.supervisor.config_values import parse_address, parse_host, parse_interface, parse_mac
 from halo_mp.supervisor.configuration import Configuration
 from halo_mp.supervisor.echo import Outcome, Ping
 from halo_mp.supervisor.opened import Opened
-from halo_mp.supervisor.plain import to_plain
 from halo_mp.supervisor.published import Published
 from halo_mp.supervisor.routes import Route
 from halo_mp.supervisor.running import RefusedError

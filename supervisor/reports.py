@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from halo_mp import blackbox, logs
+from halo_mp.plain import from_plain, to_plain
 from halo_mp.supervisor import boxes
-from halo_mp.supervisor.plain import from_plain, to_plain
 from halo_mp.supervisor.process import Process
 from halo_mp.supervisor.restart import Restart
 from halo_mp.supervisor.state import Member, write_whole

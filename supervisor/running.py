@@ -14,13 +14,13 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from halo_mp.shm.layout import MAX_ADDRESSES, MAX_INTERFACES
+from halo_mp.shm.tables import interface_name
 from halo_mp.supervisor.config_interfaces import LEAST_MTU, overlap
 from halo_mp.supervisor.config_model import (
     AddressConfig,
     Config,
     InterfaceConfig,
     NeighborConfig,
-    interface_name,
 )
 
 MAX_NEIGHBORS = 4096

@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from halo_mp.errors import HaloError
+from halo_mp.runtime import runtime_base
 from halo_mp.supervisor import status_reader, status_text
-from halo_mp.supervisor.instance import NAME, runtime_base
+from halo_mp.supervisor.instance import NAME
 from halo_mp.supervisor.status_reader import Found, Verdict
 
 EXIT_WELL = 0

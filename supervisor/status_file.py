@@ -14,6 +14,16 @@ from collections.abc import Mapping, Sequence
 from halo_mp import logs
 from halo_mp.shm.identity import own_start_ticks
 from halo_mp.shm.layout import PortState
+from halo_mp.stats.status_model import (
+    FILE,
+    InstanceState,
+    PortStatus,
+    ProcessState,
+    ProcessStatus,
+    ReportLine,
+    Status,
+    to_json,
+)
 from halo_mp.supervisor.config import Config, PortConfig
 from halo_mp.supervisor.instance import Instance
 from halo_mp.supervisor.keeper import Keeper
@@ -25,16 +35,6 @@ from halo_mp.supervisor.reports import Reports
 from halo_mp.supervisor.spares import Spares
 from halo_mp.supervisor.state import write_whole
 from halo_mp.supervisor.statistics import Statistics
-from halo_mp.supervisor.status_model import (
-    FILE,
-    InstanceState,
-    PortStatus,
-    ProcessState,
-    ProcessStatus,
-    ReportLine,
-    Status,
-    to_json,
-)
 
 log = logs.get("supervisor")
 

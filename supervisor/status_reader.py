@@ -18,8 +18,8 @@ from halo_mp.errors import HaloError
 from halo_mp.shm.counters import read_driver_counters, read_ports, read_worker_counters
 from halo_mp.shm.layout import RegionKind
 from halo_mp.shm.region import Region, region_name
+from halo_mp.stats.status_model import FILE, ProcessStatus, Status, from_json
 from halo_mp.supervisor.reports import Report, load
-from halo_mp.supervisor.status_model import FILE, ProcessStatus, Status, from_json
 
 
 class Verdict(enum.Enum):

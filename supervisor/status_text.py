@@ -10,8 +10,8 @@ import textwrap
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from halo_mp.stats.status_model import PortStatus, ProcessStatus, Status
 from halo_mp.supervisor.reports import Report
-from halo_mp.supervisor.status_model import PortStatus, ProcessStatus, Status
 from halo_mp.supervisor.status_reader import Found, Verdict
 
 WIDTH = 80

@@ -21,6 +21,7 @@ from halo_mp import logs
 from halo_mp.control.messages import Privileges, WorkerUser
 from halo_mp.control.public import SOCKET
 from halo_mp.errors import EXIT_FORCED, EXIT_STOPPED, HaloError, RuntimeFailure
+from halo_mp.plain import to_plain
 from halo_mp.shm.fib import FibWriter
 from halo_mp.shm.identity import own_start_ticks
 from halo_mp.shm.sockets import read_sockets
@@ -47,7 +48,6 @@ from halo_mp.supervisor.keeper_worker import WorkerKeeper
 from halo_mp.supervisor.life import Life
 from halo_mp.supervisor.mending import Mending
 from halo_mp.supervisor.operations import PublishedOperations
-from halo_mp.supervisor.plain import to_plain
 from halo_mp.supervisor.process import OOM_SCORES, Child, set_oom_score
 from halo_mp.supervisor.published import Published
 from halo_mp.supervisor.regions import Regions

@@ -67,7 +67,7 @@ def _drivers(libraries: Path) -> set[str]:
 
 def files(_machine: Machine) -> Iterator[Finding]:
     """Look for the runtime directory."""
-    from halo_mp.supervisor.instance import runtime_base
+    from halo_mp.runtime import runtime_base
 
     try:
         base = runtime_base()

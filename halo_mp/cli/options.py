@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from halo_mp.control.public import ROOT_BASE
+from halo_mp.runtime import ROOT_BASE
 
 NAME_VARIABLE = "HALO_MP_NAME"
 DEFAULT_NAME = "default"

@@ -49,7 +49,7 @@ def stop(*, name: str, timeout: float) -> None:
 def _ask(name: str, patience_s: float) -> int | None:
     """Ask the supervisor to stop; return its pidfd, None if there is no supervisor. Raises HaloError."""
     from halo_mp.control.client import Client, NotReachableError  # help does not wait for these
-    from halo_mp.supervisor.instance import runtime_base
+    from halo_mp.runtime import runtime_base
     from halo_mp.supervisor.status_reader import Verdict, look
 
     try:

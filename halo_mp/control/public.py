@@ -15,9 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from halo_mp.runtime import ROOT_BASE
+
 PUBLIC_VERSION = 1
 SOCKET = "control.sock"
-ROOT_BASE = Path("/run/halo-mp")
 MAX_CHANGES = 1024
 """In one request; a frame has to hold them too."""
 MAX_PINGS = 1000

@@ -23,8 +23,8 @@ from halo_mp.dashboard.asking import ask
 from halo_mp.dashboard.feed import FRAME_S, SAMPLE_S, Feed, Frame
 from halo_mp.dashboard.plain import as_json, as_text
 from halo_mp.errors import EnvironmentProblem, HaloError, UsageError
+from halo_mp.runtime import runtime_base
 from halo_mp.stats.reader import Reader
-from halo_mp.supervisor.instance import runtime_base
 
 WEB = "127.0.0.1:8080"
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from halo_mp.dashboard.feed import Frame
 from halo_mp.dashboard.tables import Column, Table, everything, headline
+from halo_mp.plain import to_plain
 from halo_mp.stats.rates import port_rates, slot_rates
-from halo_mp.supervisor.plain import to_plain
 
 WIDTH, WIDE = 80, 140
 LOG_LINES = 20

@@ -54,6 +54,11 @@ class Interface:
         return self.port, self.vlan
 
 
+def interface_name(port: int, vlan: int) -> str:
+    """Return what an interface is called by flags, files, the control socket and sentences."""
+    return f"{port}.{vlan}" if vlan else str(port)
+
+
 def create_tables(instance: str, *, generation: int) -> Region:
     """Create the tables with no interface, at epoch 1. Raises EnvironmentProblem."""
     name = region_name(instance, "tables")

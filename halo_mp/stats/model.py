@@ -6,10 +6,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from halo_mp.plain import to_plain
 from halo_mp.shm.counters import LcoreSnapshot
 from halo_mp.shm.load import HookStats, WorkerLoad
-from halo_mp.supervisor.plain import to_plain
-from halo_mp.supervisor.status_model import Status
+from halo_mp.stats.status_model import Status
 
 GAUGES = frozenset({"held", "outstanding", "sockets", "neighbors"})
 """Counters of a slot that are no sums: what there is now."""

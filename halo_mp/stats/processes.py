@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from halo_mp.shm.identity import is_alive
-from halo_mp.supervisor.status_model import Status
+from halo_mp.stats.status_model import Status
 
 _MINOR_FAULTS, _MAJOR_FAULTS, _STATE = (
     10,

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from halo_mp.errors import EnvironmentProblem
+from halo_mp.runtime import runtime_base
 from halo_mp.shm.counters import (
     COPY_ATTEMPTS,
     INTERFACE_COUNTERS,
@@ -35,12 +36,10 @@ from halo_mp.shm.counters import (
 from halo_mp.shm.layout import RegionKind
 from halo_mp.shm.load import HookStats, read_hooks, read_load
 from halo_mp.shm.region import DIRECTORY, Region, region_name
-from halo_mp.shm.tables import Interface, InterfaceFlag, read_interfaces
+from halo_mp.shm.tables import Interface, InterfaceFlag, interface_name, read_interfaces
 from halo_mp.stats.model import InterfaceStats, PortStats, QueueStats, SlotStats, Snapshot
+from halo_mp.stats.status_model import FILE, PortStatus, ProcessStatus, Status, from_json
 from halo_mp.stats.totals import Floor, Totals
-from halo_mp.supervisor.config_model import interface_name
-from halo_mp.supervisor.instance import runtime_base
-from halo_mp.supervisor.status_model import FILE, PortStatus, ProcessStatus, Status, from_json
 
 _QUEUE = re.compile(r"(rx|tx)_q(\d+)_?(packets|bytes)")
 _QUEUE_FIELD = {"packets": "frames", "bytes": "octets"}

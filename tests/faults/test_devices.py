@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from halo_mp.shm.counters import PortSnapshot
-from halo_mp.supervisor.status_model import FILE, Status, from_json
+from halo_mp.stats.status_model import FILE, Status, from_json
 from tests.proc.conftest import kill_supervisor
 from tests.support import lives
 from tests.support.hooks import Action, Hooks, build

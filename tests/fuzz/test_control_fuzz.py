@@ -16,7 +16,11 @@ from hypothesis import strategies as st
 from halo_mp.control import frame
 from halo_mp.control.frame import FrameError
 from halo_mp.control.public import REQUESTS
-from halo_mp.supervisor.config_model import AddressConfig, HopConfig, interface_name
+from halo_mp.shm.tables import interface_name
+from halo_mp.supervisor.config_model import (
+    AddressConfig,
+    HopConfig,
+)
 from halo_mp.supervisor.config_routes import MAX_WEIGHT, parse_hop, parse_hops, parse_prefix
 from halo_mp.supervisor.config_values import parse_address, parse_host, parse_interface, parse_mac
 from halo_mp.supervisor.control import check_request

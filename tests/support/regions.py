@@ -17,7 +17,7 @@ from halo_mp.shm.ports import create_ports
 from halo_mp.shm.region import Region
 from halo_mp.shm.slot import SlotGeometry, create_slot
 from halo_mp.shm.tables import Interface, TablesWriter, create_tables
-from halo_mp.supervisor.status_model import FILE, PortStatus, ProcessStatus, ReportLine, Status, to_json
+from halo_mp.stats.status_model import FILE, PortStatus, ProcessStatus, ReportLine, Status, to_json
 
 XSTATS = 60  # about as many as a NIC has
 

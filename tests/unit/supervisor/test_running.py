@@ -10,10 +10,10 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from halo_mp.plain import from_plain, to_plain
 from halo_mp.supervisor import arguments, config, running
 from halo_mp.supervisor.config_model import NeighborConfig
 from halo_mp.supervisor.config_values import parse_address, parse_interface
-from halo_mp.supervisor.plain import from_plain, to_plain
 from halo_mp.supervisor.running import RefusedError, Running
 
 Change = Callable[[Running], Running]

@@ -14,9 +14,7 @@ from pathlib import Path
 import pytest
 
 from halo_mp.shm.identity import own_start_ticks
-from halo_mp.supervisor import status, status_reader, status_text
-from halo_mp.supervisor.reports import Reports
-from halo_mp.supervisor.status_model import (
+from halo_mp.stats.status_model import (
     FILE,
     PortStatus,
     ProcessStatus,
@@ -25,6 +23,8 @@ from halo_mp.supervisor.status_model import (
     from_json,
     to_json,
 )
+from halo_mp.supervisor import status, status_reader, status_text
+from halo_mp.supervisor.reports import Reports
 from halo_mp.supervisor.status_reader import Found, PortCounters, Verdict, look
 from halo_mp.supervisor.status_text import WIDTH, duration
 from tests.unit.supervisor.test_reports import report

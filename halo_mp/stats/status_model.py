@@ -11,8 +11,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Literal
 
+from halo_mp.plain import from_plain, to_plain
 from halo_mp.shm.identity import is_alive
-from halo_mp.supervisor.plain import from_plain, to_plain
 
 VERSION = 2
 FILE = "status.json"
