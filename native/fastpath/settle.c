@@ -158,18 +158,6 @@ static void drop_by(struct halo_packet *packet, enum halo_drop reason, struct ha
 	settled->decided++;
 }
 
-/* The frame may start and end elsewhere in its buffer, behind the metadata. */
-static bool fits(const struct halo_pool_geometry *geometry, const struct halo_packet *packet,
-		 const struct halo_packet *wish)
-{
-	uint64_t start = packet->offset & (HALO_CHUNK_OCTETS - 1);
-
-	start = packet->offset - start % geometry->stride_octets;
-	return wish->length >= HALO_MIN_FRAME_OCTETS && wish->offset >= start + HALO_METADATA_OCTETS &&
-	       (uint64_t)wish->offset + wish->length <= start + geometry->stride_octets &&
-	       (uint64_t)wish->offset + wish->length <= geometry->size_octets;
-}
-
 static bool is_octets_changed(const uint8_t *frame, const struct halo_packet *wish, const struct shadow *shadow)
 {
 	return wish->rewritten || memcmp(frame + HEADER_START, shadow->header, shadow->header_octets) != 0;
@@ -345,7 +333,7 @@ static bool take_changes(uint8_t *pool, const struct halo_pool_geometry *geometr
 	bool moved = wish->offset != packet->offset || wish->length != packet->length;
 	bool changed;
 
-	if (moved && !fits(geometry, packet, wish)) {
+	if (moved && !halo_fits_buffer(geometry, packet->offset, wish->offset, wish->length)) {
 		settled->errors++;
 		drop_by(packet, HALO_DROP_hook_error, settled);
 		return false;
