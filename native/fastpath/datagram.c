@@ -258,7 +258,7 @@ static void reply(struct halo_worker *worker, uint32_t i, uint32_t length)
 		.dst = packet->src[0],
 		.src_port = packet->dst_port,
 		.dst_port = packet->src_port,
-		.ttl = place->ttl ? place->ttl : 64, /* the socket may be closed by now */
+		.ttl = place->ttl ? place->ttl : SOCKET_DEFAULT_TTL, /* the socket may be closed by now */
 		.tos = place->tos,
 		.identification = ++worker->sockets->identification,
 	};

@@ -90,6 +90,6 @@ void halo_packets_settle(uint8_t *pool, const struct halo_pool_geometry *geometr
 void halo_packets_update_checksums(uint8_t *pool, const struct halo_pool_geometry *geometry,
 				   struct halo_packet *packets, uint32_t count);
 
-/* bench hooks, native: pass everything; drop UDP to port 9 from 10.0.0.0/8, and give the rest a TTL less. */
+/* bench hooks, native: pass everything; drop UDP to port 9 from 10.0.0.0/8. */
 int64_t halo_bench_hook_nothing(struct halo_packet *packets, int64_t count, uint8_t *pool);
 int64_t halo_bench_hook_filter(struct halo_packet *packets, int64_t count, uint8_t *pool);
