@@ -43,13 +43,6 @@ static uint32_t sum_of(const uint8_t *octets, uint32_t length)
 	return sum;
 }
 
-static uint32_t fold_host(uint64_t sum)
-{
-	while (sum >> 16)
-		sum = (sum & 0xffff) + (sum >> 16);
-	return (uint32_t)sum;
-}
-
 /*
  * Look for a checksum that covers `length` octets from `start`, and is right. The sum that is kept is without the field itself;
  * the fields that vary are cleared afterwards, and taken off.
@@ -60,7 +53,7 @@ static struct halo_blast_checksum look_at_checksum(const uint8_t *frame, uint32_
 	struct halo_blast_checksum none = {0};
 	uint32_t sum = pseudo + sum_of(frame + start, length);
 
-	if (at + 2 > start + length || fold_host(sum) != 0xffff)
+	if (at + 2 > start + length || fold(sum) != 0xffff)
 		return none;
 	return (struct halo_blast_checksum){.at = (uint16_t)at, .sum = sum - load16(frame + at)};
 }
@@ -295,7 +288,7 @@ static inline uint64_t put_number(uint8_t *at, uint64_t value, uint32_t octets)
 
 static inline void put_checksum(uint8_t *frame, const struct halo_blast_checksum *checksum, uint64_t sum)
 {
-	uint16_t value = (uint16_t)~fold_host(checksum->sum + sum);
+	uint16_t value = (uint16_t)~fold(checksum->sum + sum);
 
 	store16(frame + checksum->at, value == 0 && checksum->udp ? 0xffff : value);
 }

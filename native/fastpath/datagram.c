@@ -229,20 +229,13 @@ static uint16_t fill_up(uint8_t *frame, uint32_t length)
 
 /* ---- replies in place ----------------------------------------------------------------------------------------- */
 
-/* Octets that there are in the packet's buffer from the start of its frame. */
-static uint32_t room_of(const struct halo_worker *worker, const struct halo_packet *packet)
-{
-	uint32_t start = packet->offset & (HALO_CHUNK_OCTETS - 1);
-
-	return worker->geometry.stride_octets - start % worker->geometry.stride_octets;
-}
-
 static bool reply_fits(const struct halo_worker *worker, const struct halo_packet *packet, uint32_t length)
 {
 	uint32_t ip_octets = IP_OCTETS + UDP_OCTETS + length;
+	uint32_t room = halo_room_in_buffer(&worker->geometry, packet->offset);
 
 	return length <= UINT16_MAX && ip_octets <= worker->interfaces.entry[packet->interface].mtu &&
-	       packet->l3_offset + ip_octets <= room_of(worker, packet) && room_of(worker, packet) >= SHORTEST_FRAME;
+	       packet->l3_offset + ip_octets <= room && room >= SHORTEST_FRAME;
 }
 
 /* What was sent to all stations is answered from an address of ours. */
@@ -265,7 +258,7 @@ static void reply(struct halo_worker *worker, uint32_t i, uint32_t length)
 		.dst = packet->src[0],
 		.src_port = packet->dst_port,
 		.dst_port = packet->src_port,
-		.ttl = place->ttl ? place->ttl : 64, /* the socket may be closed by now */
+		.ttl = place->ttl ? place->ttl : SOCKET_DEFAULT_TTL, /* the socket may be closed by now */
 		.tos = place->tos,
 		.identification = ++worker->sockets->identification,
 	};

@@ -165,10 +165,8 @@ static void too_long(struct halo_worker *worker, struct halo_packet *packet)
 /* A frame that lost its tag may be too short now: octets that were somebody else's must not fill it. */
 static void pad(struct halo_worker *worker, struct halo_packet *packet)
 {
-	uint32_t start = packet->offset & (HALO_CHUNK_OCTETS - 1);
-	uint32_t room = worker->geometry.stride_octets - start % worker->geometry.stride_octets;
-
-	if (packet->length >= SHORTEST_FRAME || room < SHORTEST_FRAME ||
+	if (packet->length >= SHORTEST_FRAME ||
+	    halo_room_in_buffer(&worker->geometry, packet->offset) < SHORTEST_FRAME ||
 	    (uint64_t)packet->offset + SHORTEST_FRAME > worker->geometry.size_octets)
 		return;
 	memset(worker->pool + packet->offset + packet->length, 0, SHORTEST_FRAME - packet->length);
@@ -178,7 +176,7 @@ static void pad(struct halo_worker *worker, struct halo_packet *packet)
 /* From tagged to untagged or back: the packet stays where it is, and the frame starts later or earlier. */
 static bool retag(struct halo_worker *worker, struct halo_packet *packet, uint32_t header)
 {
-	uint32_t start = (packet->offset & (HALO_CHUNK_OCTETS - 1)) % worker->geometry.stride_octets;
+	uint32_t start = halo_place_in_buffer(&worker->geometry, packet->offset);
 	uint16_t length = packet->length;
 
 	if (header > packet->l3_offset && start < HALO_METADATA_OCTETS + header - packet->l3_offset) {

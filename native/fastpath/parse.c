@@ -58,8 +58,7 @@ static bool port_verified(struct place place, const struct halo_packet *packet)
 
 	if (!(packet->flags & HALO_DESCRIPTOR_METADATA))
 		return false;
-	start = packet->offset & (HALO_CHUNK_OCTETS - 1);
-	start = packet->offset - start % place.geometry->stride_octets;
+	start = packet->offset - halo_place_in_buffer(place.geometry, packet->offset);
 	metadata = (const struct halo_metadata *)(const void *)(place.pool + start);
 	return metadata->flags & HALO_METADATA_IP_CHECKSUM_GOOD;
 }

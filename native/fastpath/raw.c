@@ -114,11 +114,7 @@ static uint32_t first_taken(const struct halo_raw_port *port)
 /* Whether a frame that the application has had its hands on is still one, in the buffer that it came in. */
 static bool is_whole(const struct halo_worker *worker, const struct halo_packet *packet, struct halo_descriptor kept)
 {
-	uint32_t stride = worker->geometry.stride_octets;
-	uint32_t start = kept.offset - (kept.offset & (HALO_CHUNK_OCTETS - 1)) % stride;
-
-	return packet->offset >= start + HALO_METADATA_OCTETS && packet->length >= HALO_MIN_FRAME_OCTETS &&
-	       (uint64_t)packet->offset + packet->length <= (uint64_t)start + stride;
+	return halo_fits_buffer(&worker->geometry, kept.offset, packet->offset, packet->length);
 }
 
 static void drop(struct halo_worker *worker, struct halo_descriptor kept, enum halo_drop reason)

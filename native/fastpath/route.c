@@ -183,13 +183,12 @@ static void route_here(struct halo_worker *worker, struct halo_packet *packet, u
 											  : HALO_DROP_ipv4_not_local);
 }
 
-void halo_route_alone(struct halo_worker *worker, struct halo_packet *packet, bool group)
+/* Behind the checks of where it comes from. */
+static void route(struct halo_worker *worker, struct halo_packet *packet, bool group)
 {
 	uint32_t dst = packet->dst[0];
 	uint32_t leaf;
 
-	if (martian_source(worker, packet))
-		return halo_drop(packet, HALO_DROP_ipv4_martian);
 	if (dst == UINT32_MAX)
 		return halo_local_ipv4(worker, packet, true);
 	if (martian_destination(dst))
@@ -205,22 +204,16 @@ void halo_route_alone(struct halo_worker *worker, struct halo_packet *packet, bo
 		decide(worker, worker->fib, &worker->neighbors, packet, leaf, &worker->hop[worker->hop_count], true);
 }
 
+void halo_route_alone(struct halo_worker *worker, struct halo_packet *packet, bool group)
+{
+	if (martian_source(worker, packet))
+		return halo_drop(packet, HALO_DROP_ipv4_martian);
+	route(worker, packet, group);
+}
+
 void halo_route_again(struct halo_worker *worker, struct halo_packet *packet)
 {
-	uint32_t dst = packet->dst[0];
-	uint32_t leaf;
-
-	if (dst == UINT32_MAX)
-		return halo_local_ipv4(worker, packet, true);
-	if (martian_destination(dst))
-		return halo_drop(packet, HALO_DROP_ipv4_martian);
-	if (dst >> 28 == 14)
-		return halo_drop(packet, HALO_DROP_l2_multicast);
-	leaf = halo_fib_leaf(worker->fib, worker->root, dst);
-	if (link_local(packet->src[0]) || link_local(dst))
-		return route_here(worker, packet, leaf, HALO_DROP_ipv4_link_local);
-	worker->hop_count +=
-		decide(worker, worker->fib, &worker->neighbors, packet, leaf, &worker->hop[worker->hop_count], true);
+	route(worker, packet, false);
 }
 
 /* ---- a burst -------------------------------------------------------------------------------------------------- */

@@ -158,18 +158,6 @@ static void drop_by(struct halo_packet *packet, enum halo_drop reason, struct ha
 	settled->decided++;
 }
 
-/* The frame may start and end elsewhere in its buffer, behind the metadata. */
-static bool fits(const struct halo_pool_geometry *geometry, const struct halo_packet *packet,
-		 const struct halo_packet *wish)
-{
-	uint64_t start = packet->offset & (HALO_CHUNK_OCTETS - 1);
-
-	start = packet->offset - start % geometry->stride_octets;
-	return wish->length >= HALO_MIN_FRAME_OCTETS && wish->offset >= start + HALO_METADATA_OCTETS &&
-	       (uint64_t)wish->offset + wish->length <= start + geometry->stride_octets &&
-	       (uint64_t)wish->offset + wish->length <= geometry->size_octets;
-}
-
 static bool is_octets_changed(const uint8_t *frame, const struct halo_packet *wish, const struct shadow *shadow)
 {
 	return wish->rewritten || memcmp(frame + HEADER_START, shadow->header, shadow->header_octets) != 0;
@@ -255,7 +243,6 @@ static void settle_small(uint8_t *pool, struct halo_packet *packet, struct shado
 	store16(ip + 10, checksum);
 	packet->hooked |= packet->ttl <= 1 ? HALO_HOOKED_CHANGED : 0;
 	settled->rewritten++;
-	/* For the next hook. */
 	memcpy(shadow->line, packet, HALO_LINE);
 	memcpy(shadow->header, pool + packet->offset + HEADER_START, HEADER_OCTETS);
 }
@@ -345,7 +332,7 @@ static bool take_changes(uint8_t *pool, const struct halo_pool_geometry *geometr
 	bool moved = wish->offset != packet->offset || wish->length != packet->length;
 	bool changed;
 
-	if (moved && !fits(geometry, packet, wish)) {
+	if (moved && !halo_fits_buffer(geometry, packet->offset, wish->offset, wish->length)) {
 		settled->errors++;
 		drop_by(packet, HALO_DROP_hook_error, settled);
 		return false;
@@ -414,39 +401,37 @@ static void settle_other(uint8_t *pool, const struct halo_pool_geometry *geometr
 		packet->tx_port = wish.tx_port;
 }
 
+/* And the shadow is for the next hook. */
+static inline void settle_one(uint8_t *pool, const struct halo_pool_geometry *geometry, struct halo_packet *packet,
+			      struct shadow *shadow, uint32_t on_error, struct halo_settled *settled)
+{
+	enum touched touched = how_touched(pool, packet, shadow);
+
+	if (likely(touched == UNTOUCHED))
+		return;
+	if (touched == SMALL && packet->ip_version == 4)
+		return settle_small(pool, packet, shadow, settled);
+	settle_other(pool, geometry, packet, shadow, on_error, settled);
+	remember(pool, packet, shadow);
+}
+
 void halo_settle_all(uint8_t *pool, const struct halo_pool_geometry *geometry, struct halo_packet *const *packets,
 		     uint32_t count, const struct halo_packet *first, struct halo_shadow *shadows, uint32_t on_error,
 		     struct halo_settled *settled)
 {
 	uint32_t i;
 
-	for (i = 0; i < count; i++) {
-		struct shadow *shadow = inside(&shadows[packets[i] - first]);
-		enum touched touched = how_touched(pool, packets[i], shadow);
-
-		if (likely(touched == UNTOUCHED))
-			continue;
-		if (touched == SMALL && packets[i]->ip_version == 4) {
-			settle_small(pool, packets[i], shadow, settled);
-			continue;
-		}
-		settle_other(pool, geometry, packets[i], shadow, on_error, settled);
-		remember(pool, packets[i], shadow); /* for the next hook */
-	}
+	for (i = 0; i < count; i++)
+		settle_one(pool, geometry, packets[i], inside(&shadows[packets[i] - first]), on_error, settled);
 }
 
 void halo_packets_settle(uint8_t *pool, const struct halo_pool_geometry *geometry, struct halo_packet *packets,
-			 uint32_t count, const struct halo_shadow *shadows, uint32_t on_error,
-			 struct halo_settled *settled)
+			 uint32_t count, struct halo_shadow *shadows, uint32_t on_error, struct halo_settled *settled)
 {
 	uint32_t i;
 
-	for (i = 0; i < count; i++) {
-		const struct shadow *shadow = (const struct shadow *)(const void *)&shadows[i];
-
-		if (how_touched(pool, &packets[i], shadow) != UNTOUCHED)
-			settle_other(pool, geometry, &packets[i], shadow, on_error, settled);
-	}
+	for (i = 0; i < count; i++)
+		settle_one(pool, geometry, &packets[i], inside(&shadows[i]), on_error, settled);
 }
 
 /* ---- checksums made anew -------------------------------------------------------------------------------------- */

@@ -11,16 +11,13 @@
 
 #include "worker.h"
 
-enum {
-	PROTOCOL_UDP = 17,
-	DEFAULT_TTL = 64, /* RFC 1700 */
-};
+enum { PROTOCOL_UDP = 17 };
 
-static uint32_t *head_of(struct halo_sockets *sockets, const struct halo_socket *socket)
+static uint32_t head_of(const struct halo_socket *socket)
 {
 	uint32_t hash = halo_flow_hash(0, socket->address, socket->peer, 0, socket->port, socket->peer_port);
 
-	return &sockets->head[hash >> (32 - SOCKET_HEAD_BITS)];
+	return hash >> (32 - SOCKET_HEAD_BITS);
 }
 
 static bool same_place(const struct halo_socket *one, const struct halo_socket *other)
@@ -32,7 +29,7 @@ static bool same_place(const struct halo_socket *one, const struct halo_socket *
 static void link_in(struct halo_sockets *sockets, uint32_t index)
 {
 	struct halo_socket_place *place = &sockets->place[index];
-	uint32_t *head = head_of(sockets, &place->socket);
+	uint32_t *head = &sockets->head[head_of(&place->socket)];
 
 	place->next = *head;
 	*head = index + 1;
@@ -42,7 +39,7 @@ static void link_in(struct halo_sockets *sockets, uint32_t index)
 static void unlink_from(struct halo_sockets *sockets, uint32_t index)
 {
 	struct halo_socket_place *place = &sockets->place[index];
-	uint32_t *link = head_of(sockets, &place->socket);
+	uint32_t *link = &sockets->head[head_of(&place->socket)];
 
 	while (*link != index + 1)
 		link = &sockets->place[*link - 1].next;
@@ -136,7 +133,7 @@ static const struct halo_socket_place *next_in(const struct halo_sockets *socket
 static const struct halo_socket_place *choose(const struct halo_sockets *sockets, const struct halo_socket *wanted,
 					      const struct halo_socket *datagram)
 {
-	uint32_t first = *head_of((struct halo_sockets *)(uintptr_t)sockets, wanted);
+	uint32_t first = sockets->head[head_of(wanted)];
 	const struct halo_socket_place *place = next_in(sockets, first, wanted);
 	uint32_t own = 0, others = 0, turn;
 
@@ -260,7 +257,7 @@ int halo_worker_open_socket(struct halo_worker *worker, const struct halo_socket
 		return -ENFILE;
 	number = free_number(sockets);
 	place = &sockets->place[number];
-	*place = (struct halo_socket_place){.socket = *wanted, .ttl = DEFAULT_TTL};
+	*place = (struct halo_socket_place){.socket = *wanted, .ttl = SOCKET_DEFAULT_TTL};
 	place->socket.slot = (uint8_t)worker->slot_number;
 	sockets->own_count++;
 	link_in(sockets, number);

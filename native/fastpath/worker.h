@@ -177,6 +177,28 @@ static inline void halo_send(struct halo_packet *packet, uint16_t port)
 	packet->tx_port = port;
 }
 
+/* How far into its buffer that octet of the pool is: in each chunk buffers begin anew. */
+static inline uint32_t halo_place_in_buffer(const struct halo_pool_geometry *geometry, uint32_t offset)
+{
+	return (offset & (HALO_CHUNK_OCTETS - 1)) % geometry->stride_octets;
+}
+
+/* Octets from there to the end of its buffer. */
+static inline uint32_t halo_room_in_buffer(const struct halo_pool_geometry *geometry, uint32_t offset)
+{
+	return geometry->stride_octets - halo_place_in_buffer(geometry, offset);
+}
+
+/* Whether a frame can lie there in the buffer that `known` is an octet of, behind the metadata. */
+static inline bool halo_fits_buffer(const struct halo_pool_geometry *geometry, uint32_t known, uint32_t offset,
+				    uint32_t length)
+{
+	uint64_t start = known - halo_place_in_buffer(geometry, known), end = (uint64_t)offset + length;
+
+	return length >= HALO_MIN_FRAME_OCTETS && offset >= start + HALO_METADATA_OCTETS &&
+	       end <= start + geometry->stride_octets && end <= geometry->size_octets;
+}
+
 /* The interface of a port and VLAN id, 0 for none; HALO_NO_INTERFACE. */
 uint16_t halo_vlan_find(const struct halo_worker *worker, uint8_t port, uint16_t vlan);
 

@@ -93,7 +93,7 @@ struct halo_trace_event {
 	uint8_t ttl;
 	uint8_t rewritten; /* 1: a hook has changed the frame */
 	uint8_t reserved[2];
-	char note[48];
+	char note[HALO_TRACE_NOTE_OCTETS];
 };
 
 /* 0, or the number of the instruction that can not be, plus 1. No program is an error of its first. */

@@ -80,10 +80,9 @@ void halo_packets_parse(const uint8_t *pool, const struct halo_pool_geometry *ge
 /* Before the hook ... */
 void halo_packets_remember(const uint8_t *pool, const struct halo_packet *packets, uint32_t count,
 			   struct halo_shadow *shadows);
-/* ... and after it: each packet's verdict is one that the stages know. */
+/* ... and after it: each packet's verdict is one that the stages know, and shadows are for the next hook. */
 void halo_packets_settle(uint8_t *pool, const struct halo_pool_geometry *geometry, struct halo_packet *packets,
-			 uint32_t count, const struct halo_shadow *shadows, uint32_t on_error,
-			 struct halo_settled *settled);
+			 uint32_t count, struct halo_shadow *shadows, uint32_t on_error, struct halo_settled *settled);
 /*
  * For who rewrote octets: the checksums of the IPv4 header and of UDP, TCP or ICMP behind it are made anew (of fragments only
  * the header's; a UDP checksum of 0 stays), and `rewritten` is set. What is no IPv4 stays as it is.
@@ -91,6 +90,6 @@ void halo_packets_settle(uint8_t *pool, const struct halo_pool_geometry *geometr
 void halo_packets_update_checksums(uint8_t *pool, const struct halo_pool_geometry *geometry,
 				   struct halo_packet *packets, uint32_t count);
 
-/* bench hooks, native: pass everything; drop UDP to port 9 from 10.0.0.0/8, and give the rest a TTL less. */
+/* bench hooks, native: pass everything; drop UDP to port 9 from 10.0.0.0/8. */
 int64_t halo_bench_hook_nothing(struct halo_packet *packets, int64_t count, uint8_t *pool);
 int64_t halo_bench_hook_filter(struct halo_packet *packets, int64_t count, uint8_t *pool);

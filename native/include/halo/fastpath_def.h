@@ -28,10 +28,11 @@ enum halo_poll_reason {                      /* why halo_worker_poll() came back
 			HALO_POLL_EPOCH = 16,    /* the tables changed since the last call */
 			HALO_POLL_DISABLED = 32, /* the slot was disabled since the last call */
 			HALO_POLL_BROKEN = 64, /* the driver's ring indices make no sense: end, and be started again */
-			HALO_POLL_TOUCHED = 128, /* touched[0 .. touched_count) */
-			HALO_POLL_HOOK = 256,    /* hook_packets[0 .. hook_count) wait for a hook of Python's */
-			HALO_POLL_RAW = 1024,    /* frames wait that halo_worker_raw_want asked for */
-			HALO_POLL_BLAST = 2048,  /* one has sent its count */
+			HALO_POLL_TOUCHED = 128,   /* touched[0 .. touched_count) */
+			HALO_POLL_HOOK = 256,      /* hook_packets[0 .. hook_count) wait for a hook of Python's */
+			HALO_POLL_DATAGRAMS = 512, /* datagrams are parked (socket_def.h) */
+			HALO_POLL_RAW = 1024,      /* frames wait that halo_worker_raw_want asked for */
+			HALO_POLL_BLAST = 2048,    /* one has sent its count */
 };
 
 enum halo_neighbor_state {

@@ -233,7 +233,7 @@ enum halo_hook_state {
 	HALO_HOOK_FREE = 0, /* an unused place */
 	HALO_HOOK_ACTIVE = 1,
 	HALO_HOOK_QUARANTINED = 2, /* failed too often: its policy decides for it */
-	HALO_HOOK_REMOVED = 3,     /* its counters stay until the worker ends */
+	HALO_HOOK_REMOVED = 3,     /* its counters stay until another hook needs the place */
 };
 
 /* Writer: the worker. */

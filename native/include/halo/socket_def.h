@@ -6,7 +6,6 @@
 
 enum halo_socket_limit {
 	HALO_MAX_OWN_SOCKETS = 4096, /* of one worker */
-	HALO_POLL_DATAGRAMS = 512,   /* with enum halo_poll_reason: datagrams are parked */
 };
 
 /* A parked datagram. Host order. */
