@@ -13,13 +13,14 @@ from collections.abc import Callable
 
 from bench import worker
 from bench.rows import Row, interval
+from halo_mp.app.verdict import Stage
 from halo_mp.shm.layout import ffi, lib
 from halo_mp.workers.fastpath import PollReason
-from halo_mp.workers.fastpath_hooks import FastPathHooks, HookStage
+from halo_mp.workers.fastpath_hooks import FastPathHooks
 
 WAYS = {
-    "macswap": ("alone", (HookStage.INGRESS, HookStage.EGRESS)),
-    "forward": ("routed.1", tuple(HookStage)[:3]),
+    "macswap": ("alone", (Stage.INGRESS, Stage.EGRESS)),
+    "forward": ("routed.1", tuple(Stage)[:3]),
 }
 HOOKS: dict[str, str | None] = {
     "nothing": "halo_bench_hook_nothing",
@@ -52,7 +53,7 @@ def _scenario(name: str) -> worker.Scenario:
     return next(each for each in worker.SCENARIOS if each.name == name)
 
 
-def _add(rig: worker.Rig, stage: HookStage, function: str | None) -> None:
+def _add(rig: worker.Rig, stage: Stage, function: str | None) -> None:
     address = 0 if function is None else int(ffi.cast("uintptr_t", ffi.addressof(lib, function)))
     FastPathHooks(rig.fastpath).add("bench", stage, function=address)
 

@@ -32,7 +32,7 @@ from halo_mp.workers.bounded_log import BoundedLog
 from halo_mp.workers.compiled import NotCompiled, compile_hook
 from halo_mp.workers.compiler import command
 from halo_mp.workers.fastpath import FastPath
-from halo_mp.workers.fastpath_hooks import FastPathHooks, HookStage
+from halo_mp.workers.fastpath_hooks import FastPathHooks
 from halo_mp.workers.hooks import HookHost
 from halo_mp.workers.raw import RawFrames
 from halo_mp.workers.regions import WorkerRegions
@@ -216,13 +216,13 @@ class AppHost:
                 os._exit(0 if isinstance(error, SystemExit) and not error.code else 1)
             if _is_cancellation(error):
                 raise
-            self.count_error(event, _name(function))
+            self.count_error()
+            self._errors.exception(event, _name(function), self._loop.time())
 
-    def count_error(self, event: str, name: str) -> None:
-        """Log and count the exception that is being handled, which cost no packet."""
+    def count_error(self) -> None:
+        """Count an exception which cost no packet; not when the slot, and its counters, may be another worker's."""
         if self._slot is not None:
             self._slot.worker.app_errors += 1
-        self._errors.exception(event, name, self._loop.time())
 
     def _spawn(self, coroutine: Any) -> None:
         task = self._loop.create_task(coroutine)
@@ -263,7 +263,7 @@ class AppHost:
 
     def inject(self, stage: Stage, port: int, frame: bytes) -> bool:
         """Put a frame in at a stage; False when it was dropped, which is counted."""
-        return self._fast_hooks.inject(HookStage(stage), port, frame)
+        return self._fast_hooks.inject(stage, port, frame)
 
     def open_port(self, number: int) -> Port:
         """Return the port's raw frames."""

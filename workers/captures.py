@@ -11,7 +11,6 @@ from typing import Any
 
 from halo_mp.errors import EnvironmentProblem
 from halo_mp.shm.capture_ring import Ring
-from halo_mp.shm.layout import lib
 from halo_mp.workers.fastpath import FastPath
 
 
@@ -25,11 +24,6 @@ class Captures:
     def __init__(self, fastpath: FastPath) -> None:
         self._fastpath = fastpath
         self._running: dict[int, tuple[int, Ring]] = {}
-
-    @property
-    def tracing(self) -> bool:
-        """Whether packets may be traced."""
-        return self._fastpath.tracing
 
     def start(self, message: dict[str, Any], fd: int) -> None:
         """Begin; the descriptor of the ring is closed. Raises CaptureError."""
@@ -66,6 +60,3 @@ class Captures:
         """End all."""
         for number in list(self._running):
             self.stop(number)
-
-
-POINT_TRACE: int = lib.HALO_POINT_TRACE

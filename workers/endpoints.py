@@ -109,7 +109,7 @@ class HaloSocket:
     def setsockopt(self, level: int, option: int, value: Any = 0, *_: Any) -> None:
         """Set an option. IP_TTL, IP_TOS, IP_RECVERR and SO_BROADCAST do what they say, others are remembered.
 
-        Raises OSError for a TTL or TOS that can not be.
+        Raises OSError, ValueError, TypeError or OverflowError for a TTL or TOS that can not be: it is as it was then.
         """
         if isinstance(value, (bytes, bytearray, memoryview)) and len(value) <= _INT_OCTETS:
             value = int.from_bytes(value, sys.byteorder, signed=True)
@@ -119,7 +119,7 @@ class HaloSocket:
         self._options[level, option] = value
         try:
             self._on_option()
-        except OSError:
+        except Exception:
             self._options[level, option] = before
             raise
 

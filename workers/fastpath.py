@@ -155,13 +155,13 @@ class FastPath:
 
     @property
     def burst_ns(self) -> int:
-        """The same in nanoseconds."""
+        """When the last poll took its punts off the ring, by the clock of the event loop."""
         return int(self._result.burst_ns)
 
     @property
     def burst_s(self) -> float:
-        """When the last poll took its punts off the ring, by the clock of the event loop."""
-        return float(self._result.burst_ns) / 1e9
+        """The same in seconds."""
+        return self.burst_ns / 1e9
 
     def poll(self, timeout_ns: int) -> int:
         """Run bursts until Python is needed; < 0 waits for ever, 0 turns once. Returns PollReason bits as an int."""

@@ -13,22 +13,13 @@ import os
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+from halo_mp.app.verdict import Stage
 from halo_mp.shm.layout import ffi, lib
 from halo_mp.workers.fastpath import FastPath
 
 NO_INTERFACE: int = lib.HALO_NO_INTERFACE
 MAX_HOOKS: int = lib.HALO_MAX_HOOKS
-VERDICT_ERROR: int = lib.HALO_VERDICT_ERROR  # a hook failed on this packet: counted, then its policy decides
 NAME_OCTETS: int = lib.HALO_HOOK_NAME_OCTETS
-
-
-class HookStage(IntEnum):
-    """Where hooks are, and where frames can be put in; see enum halo_stage."""
-
-    INGRESS = lib.HALO_STAGE_INGRESS
-    FORWARD = lib.HALO_STAGE_FORWARD
-    EGRESS = lib.HALO_STAGE_EGRESS
-    TX = lib.HALO_STAGE_TX
 
 
 class HookPolicy(IntEnum):
@@ -36,15 +27,6 @@ class HookPolicy(IntEnum):
 
     PASS = lib.HALO_HOOK_PASS
     DROP = lib.HALO_HOOK_DROP
-
-
-class HookState(IntEnum):
-    """See enum halo_hook_state."""
-
-    FREE = lib.HALO_HOOK_FREE
-    ACTIVE = lib.HALO_HOOK_ACTIVE
-    QUARANTINED = lib.HALO_HOOK_QUARANTINED
-    REMOVED = lib.HALO_HOOK_REMOVED
 
 
 class Parked(NamedTuple):
@@ -65,7 +47,7 @@ class FastPathHooks:
     def add(
         self,
         name: str,
-        stage: HookStage,
+        stage: Stage,
         *,
         priority: int = 0,
         ports: int = 0,
@@ -109,7 +91,7 @@ class FastPathHooks:
         result = self._result
         return Parked(result.hook, result.hook_packets, result.hook_count)
 
-    def inject(self, stage: HookStage, port: int, frame: bytes | bytearray | memoryview) -> bool:
+    def inject(self, stage: Stage, port: int, frame: bytes | bytearray | memoryview) -> bool:
         """Put a frame in; False when it was dropped, which is counted. Raises OSError (EINVAL) for no port or frame."""
         octets = ffi.from_buffer("uint8_t[]", frame)
         result = lib.halo_worker_inject(self._worker, stage, port, octets, len(octets))

@@ -30,7 +30,7 @@ class DatagramPath:
 
     def __init__(self, fastpath: FastPath) -> None:
         self.worker = fastpath.pointer
-        self._counters = fastpath.slot.worker
+        self._counters: Any = fastpath.slot.worker
         self._wanted = ffi.new("struct halo_socket *")
         self._number = ffi.new("uint32_t *")
         self.slot = int(fastpath.slot.geometry.slot)
@@ -122,9 +122,14 @@ class DatagramPath:
         """Touch the fast path no more: it goes."""
         self.worker = ffi.NULL
 
+    def leave_counters(self) -> None:
+        """Count no more: the slot is another worker's soon, and then unmapped."""
+        self._counters = None
+
     def count_error(self) -> None:
-        """Count an exception of the application."""
-        self._counters.app_errors += 1
+        """Count an exception of the application, as long as the slot is ours."""
+        if self._counters is not None:
+            self._counters.app_errors += 1
 
     def _fill(self, wanted: Socket) -> Any:
         entry = self._wanted

@@ -19,7 +19,7 @@ from halo_mp.app.registry import HookSpec
 from halo_mp.shm.layout import ffi
 from halo_mp.shm.tables import Interface
 from halo_mp.workers.bounded_log import BoundedLog
-from halo_mp.workers.fastpath_hooks import MAX_HOOKS, NO_INTERFACE, FastPathHooks, HookPolicy, HookStage
+from halo_mp.workers.fastpath_hooks import MAX_HOOKS, NO_INTERFACE, FastPathHooks, HookPolicy
 from halo_mp.workers.hook_leaks import LeakyBurstRunner, LeakyPacketRunner
 from halo_mp.workers.hook_runners import BurstRunner, PacketRunner, Runner
 
@@ -80,11 +80,6 @@ class HookHost:
         self._by_number: dict[int, Hook] = {}
         self._interfaces: dict[tuple[int, int], int] = {}
 
-    @property
-    def count(self) -> int:
-        """How many there are."""
-        return len(self._by_number)
-
     def names(self) -> list[tuple[int, str]]:
         """Return number and name of each."""
         return [(number, hook.spec.name) for number, hook in self._by_number.items()]
@@ -101,7 +96,7 @@ class HookHost:
         try:
             hook.number = self._hooks.add(
                 spec.name,
-                HookStage(spec.stage),
+                spec.stage,
                 priority=spec.priority,
                 ports=ports,
                 interface=self._interface(spec),

@@ -15,14 +15,13 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Any, Final, Literal
+from typing import Any, Final
 
+from halo_mp.app.application import Wildcard
 from halo_mp.wire.ipv4 import format_address, parse_address
 from halo_mp.workers.endpoints import HaloDatagramTransport
 from halo_mp.workers.selector import RingSelector
-from halo_mp.workers.udp import HostPort, UdpSockets
-
-Wildcard = Literal["halo", "kernel"]
+from halo_mp.workers.udp import UdpSockets
 
 _WILDCARDS: Final = ("", "0.0.0.0", "::")
 _OPTIONS: Final = {"family", "proto", "flags", "reuse_port", "allow_broadcast", "sock"}
@@ -115,6 +114,3 @@ class WorkerLoop(asyncio.SelectorEventLoop):
         except OSError:
             return None
         return (parse_address(str(found[0][4][0])), port) if found else None
-
-
-__all__ = ["HostPort", "Wildcard", "WorkerLoop"]

@@ -144,7 +144,6 @@ class UdpSockets:
         self._bursts: dict[int, BurstReceiver] = {}
         self._waiting: dict[int, asyncio.Future[bool]] = {}
         self._quiet_until = 0.0
-        self.errors = 0  # exceptions of protocols
 
     # ---- opening and closing
 
@@ -240,6 +239,7 @@ class UdpSockets:
         self._tell = _tell_nobody
         for number in list(self._open):
             self._end(number, None)
+        self.path.leave_counters()
 
     # ---- where things are
 
@@ -309,7 +309,6 @@ class UdpSockets:
         """
         if isinstance(sys.exception(), MemoryError):
             raise
-        self.errors += 1
         self.path.count_error()
         now = self.loop.time()
         if now >= self._quiet_until:

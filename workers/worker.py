@@ -413,12 +413,8 @@ class Worker:
     def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if isinstance(context.get("exception"), MemoryError):
             _end_without_memory()
-        if (
-            self._app_host is not None
-            and self._regions is not None
-            and self._regions.slot.pointer is not None
-        ):
-            self._regions.slot.pointer.worker.app_errors += 1
+        if self._app_host is not None:
+            self._app_host.count_error()
         loop.default_exception_handler(context)
 
     def _do_work(self, reasons: int) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from halo_mp.shm.layout import DROP_NAMES, ffi, lib
+from halo_mp.wire import ipv4
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,15 +59,12 @@ def reason(name: str) -> int:
 
 def address(text: str) -> int:
     """Return an IPv4 address as a number, as packets have it. Raises ValueError."""
-    parts = text.split(".")
-    if len(parts) != 4 or not all(part.isascii() and part.isdecimal() and int(part) < 256 for part in parts):
-        raise ValueError(f"{text!r} is no IPv4 address")
-    return int.from_bytes(bytes(map(int, parts)), "big")
+    return ipv4.parse_address(text)
 
 
 def format_address(number: int) -> str:
-    """Return an IPv4 address as text."""
-    return ".".join(map(str, int(number).to_bytes(4, "big")))
+    """Return an IPv4 address, which may be NumPy's, as text. Raises ValueError for a number that is none."""
+    return ipv4.format_address(int(number))
 
 
 def record_dtype() -> np.dtype[Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ app = App("generate")
 
 _HEADERS_OCTETS: Final = 42
 _MOST_OCTETS: Final = 9000
+_RATE: Final = re.compile(r"(\d+(?:\.\d+)?)([kMG]?)([pb]ps)", re.ASCII)
 _SCALES: Final = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 _FIELDS: Final = "size, count, dst-mac, src-mac, src, dst, sport, dport"
 _EXAMPLE: Final = "write for example 0=1Mpps,size=60,sport=1024-2047"
@@ -82,16 +84,11 @@ def parse(text: str) -> Stream:
 def _with_rate(stream: Stream, rate: str) -> Stream:
     if rate == "max":
         return stream
-    for unit in ("pps", "bps"):
-        if rate.endswith(unit):
-            number = rate.removesuffix(unit)
-            scale = _SCALES.get(number[-1:], 0) if number[-1:].isalpha() else 1
-            try:
-                value = float(number.rstrip("kMG")) * scale
-            except ValueError:
-                break
-            if 1 <= value <= 1e12:
-                return replace(stream, pps=value) if unit == "pps" else replace(stream, bps=value)
+    if found := _RATE.fullmatch(rate):
+        number, scale, unit = found.groups()
+        value = float(number) * _SCALES[scale]
+        if 1 <= value <= 1e12:
+            return replace(stream, pps=value) if unit == "pps" else replace(stream, bps=value)
     raise ValueError(f"{rate!r} is no rate: write a number with pps or bps, such as 500kpps or 1Gbps, or max")
 
 

@@ -51,6 +51,14 @@ def make_service(
     return UdpService(function, called, port, own, "burst" if form == "burst" else "datagram", reuse_port)
 
 
+def parse_destination(to: tuple[str, int]) -> tuple[int, int]:
+    """Return address and port as numbers. Raises ValueError for what can not be one."""
+    address, port = parse_address(to[0]), to[1]
+    if not 0 < port < 65536:
+        raise ValueError(f"port {port} is none; UDP ports are 1 to 65535")
+    return address, port
+
+
 class Parked(Protocol):
     """The datagrams of one poll, in their buffers; made by halo_mp.workers."""
 
@@ -126,8 +134,11 @@ class Datagram:
         return self._living().reply(self._index, None if octets is None else bytes(octets))
 
     def send(self, octets: bytes | bytearray | memoryview, to: tuple[str, int]) -> bool:
-        """Send another datagram from the same socket; False when it was dropped, which is counted."""
-        return self._living().send(bytes(octets), parse_address(to[0]), to[1])
+        """Send another datagram from the same socket; False when it was dropped, which is counted.
+
+        Raises ValueError for what can not be an address or a port, and RuntimeError at the end.
+        """
+        return self._living().send(bytes(octets), *parse_destination(to))
 
     def drop(self) -> None:
         """Count it as dropped by the application (app_drop)."""

@@ -12,8 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from halo_mp.app.udp import ENDED, Parked
-from halo_mp.wire.ipv4 import parse_address
+from halo_mp.app.udp import ENDED, Parked, parse_destination
 
 RECORD: Final = np.dtype(
     {
@@ -109,8 +108,11 @@ class DatagramBurst:
             self._living().drop(index)
 
     def send(self, octets: bytes | bytearray | memoryview, to: tuple[str, int]) -> bool:
-        """Send another datagram from the same socket; False when it was dropped, which is counted."""
-        return self._living().send(bytes(octets), parse_address(to[0]), to[1])
+        """Send another datagram from the same socket; False when it was dropped, which is counted.
+
+        Raises ValueError for what can not be an address or a port, and RuntimeError at the end.
+        """
+        return self._living().send(bytes(octets), *parse_destination(to))
 
     def _selected(self, mask: Any) -> Any:
         chosen = self._indices if mask is None else self._indices[mask]

@@ -313,7 +313,7 @@ def test_closed_port_of_the_kernel_is_told_to_a_connected_endpoint(remotes: tupl
     """
     for remote in remotes:  # the second's error comes in by the first's port, and is handed over
         found = endpoint(
-            remote, "local_addr=('10.77.0.1', 0), remote_addr=('10.77.0.2', 7031)", more=_dedent(body)
+            remote, "local_addr=('10.77.0.1', 0), remote_addr=('10.77.0.2', 7031)", more=textwrap.dedent(body)
         )
         assert found == ["made", "ConnectionRefusedError"]
 
@@ -329,7 +329,7 @@ def test_unconnected_endpoint_hears_of_errors_when_it_asks(remotes: tuple[Remote
         await q.wait(events=2)
         return [p.events, q.events]
     """
-    found = endpoint(remotes[0], "local_addr=('10.77.0.1', 0)", more=_dedent(body))
+    found = endpoint(remotes[0], "local_addr=('10.77.0.1', 0)", more=textwrap.dedent(body))
     assert found == [["made"], ["made", "ConnectionRefusedError"]]
 
 
@@ -340,7 +340,7 @@ def test_what_can_not_be_sent_is_told_at_once(remotes: tuple[Remote, Remote]) ->
         await p.wait(events=3)
         return p.events
     """
-    assert endpoint(remotes[0], "local_addr=('0.0.0.0', 0)", more=_dedent(body)) == [
+    assert endpoint(remotes[0], "local_addr=('0.0.0.0', 0)", more=textwrap.dedent(body)) == [
         "made",
         "OSError",
         "OSError",
@@ -475,7 +475,3 @@ def _echoed(namespace: Namespace, port: int) -> None:
                 return False
 
         wait_until(answered, timeout_s=15.0, what="an answer")
-
-
-def _dedent(body: str) -> str:
-    return "\n".join(line.strip() for line in body.splitlines())

@@ -131,6 +131,12 @@ ROWS = {
                               (socket.IP_TOS, 16), (socket.IP_TTL, (9).to_bytes(4, "little"))):
             seen.append([caught(s.setsockopt, ip, option, value), s.getsockopt(ip, option)])
         seen.append(caught(s.setsockopt, socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20))
+        for nonsense in (1 << 40, "7"):
+            try:
+                s.setsockopt(ip, socket.IP_TTL, nonsense)
+            except (TypeError, ValueError, OverflowError):
+                seen.append(["refused", s.getsockopt(ip, socket.IP_TTL)])
+        seen.append(caught(s.setsockopt, ip, socket.IP_TOS, 8))
         return seen
     """,
     "reuse_port is told": """
@@ -260,25 +266,6 @@ ROWS = {
         await p.wait(2)
         return p.said[1][5]
     """,
-    "close in connection_made": """
-        class Shy(Log):
-            def connection_made(self, transport):
-                super().connection_made(transport)
-                transport.close()
-                transport.close()
-        t, p = await make(protocol=Shy)
-        await p.wait(2)
-        return [p.said, t.is_closing()]
-    """,
-    "abort in connection_made": """
-        class Shy(Log):
-            def connection_made(self, transport):
-                super().connection_made(transport)
-                transport.abort()
-        t, p = await make(protocol=Shy)
-        await p.wait(2)
-        return [p.said, t.is_closing()]
-    """,
     "send in connection_made": """
         k, q = await make(there)
         class Eager(Log):
@@ -288,32 +275,6 @@ ROWS = {
         t, p = await make(protocol=Eager)
         await q.wait(2)
         return q.said[1][5]
-    """,
-    "close in datagram_received": """
-        class Once(Log):
-            def datagram_received(self, data, addr):
-                super().datagram_received(data, addr)
-                self.transport.close()
-        t, p = await make(protocol=Once)
-        k, q = await make(there)
-        for i in range(20):
-            k.sendto(b"x", name(t))
-        await p.wait(3)
-        await asyncio.sleep(0.02)
-        return [each[0] for each in p.said]
-    """,
-    "abort in datagram_received": """
-        class Once(Log):
-            def datagram_received(self, data, addr):
-                super().datagram_received(data, addr)
-                self.transport.abort()
-        t, p = await make(protocol=Once)
-        k, q = await make(there)
-        for i in range(20):
-            k.sendto(b"x", name(t))
-        await p.wait(3)
-        await asyncio.sleep(0.02)
-        return [each[0] for each in p.said]
     """,
     "close in error_received": """
         class Once(Log):
@@ -413,6 +374,31 @@ ROWS = {
         return [each[5] for each in p.said[1:]] == [str(i) for i in range(300)]
     """,
 }  # fmt: skip
+
+for _way in ("close", "abort"):
+    ROWS[f"{_way} in connection_made"] = f"""
+        class Shy(Log):
+            def connection_made(self, transport):
+                super().connection_made(transport)
+                transport.{_way}()
+                transport.{_way}()
+        t, p = await make(protocol=Shy)
+        await p.wait(2)
+        return [p.said, t.is_closing()]
+    """
+    ROWS[f"{_way} in datagram_received"] = f"""
+        class Once(Log):
+            def datagram_received(self, data, addr):
+                super().datagram_received(data, addr)
+                self.transport.{_way}()
+        t, p = await make(protocol=Once)
+        k, q = await make(there)
+        for i in range(20):
+            k.sendto(b"x", name(t))
+        await p.wait(3)
+        await asyncio.sleep(0.02)
+        return [each[0] for each in p.said]
+    """
 
 for _kind in ("made", "got", "error", "lost"):
     _method, _call = {

@@ -49,6 +49,8 @@ def test_stream(text: str, stream: Stream) -> None:
         ("0=-1pps", "'-1pps' is no rate"),
         ("0=nanpps", "'nanpps' is no rate"),
         ("0=1xpps", "'1xpps' is no rate"),
+        ("0=5kMpps", "'5kMpps' is no rate"),
+        ("0= 5pps", "' 5pps' is no rate"),
         ("0=max,size=41", "size=41: a number from 42 to 9000"),
         ("0=max,colour=red", "colour=red: there are size, count"),
         ("0=max,sport=9-7", "from the lower to the higher"),

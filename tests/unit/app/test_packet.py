@@ -119,8 +119,8 @@ def test_frame_that_reaches_no_hook_is_refused() -> None:
 def test_names_that_are_none_are_refused() -> None:
     with pytest.raises(ValueError, match="'because' is no drop reason"):
         reason("because")
-    for text in ("10.0.0", "10.0.0.256", "a.b.c.d", ""):
-        with pytest.raises(ValueError, match="is no IPv4 address"):
+    for text in ("10.0.0", "10.0.0.256", "10.0.0.010", "a.b.c.d", ""):
+        with pytest.raises(ValueError, match="is not an IPv4 address"):
             address(text)
     with pytest.raises(AttributeError):
         _ = Packet.from_octets(udp_frame()).ipv4.source  # type: ignore[attr-defined]

@@ -10,19 +10,18 @@ from typing import Any
 
 import pytest
 
+from halo_mp.app import Stage
 from halo_mp.shm.fib import Target, TargetKind
 from halo_mp.shm.layout import DROP_NAMES, ffi, lib
+from halo_mp.shm.load import HookState
 from halo_mp.shm.tables import Interface
 from halo_mp.wire import arp, ethernet
 from halo_mp.wire.ipv4 import PROTOCOL_UDP, Ipv4Packet, parse, parse_address
 from halo_mp.workers.fastpath import NeighborState, PollReason
 from halo_mp.workers.fastpath_hooks import (
     MAX_HOOKS,
-    VERDICT_ERROR,
     FastPathHooks,
     HookPolicy,
-    HookStage,
-    HookState,
 )
 from halo_mp.workers.host import StackHost
 from tests.unit.workers.rig import SLOT, Rig, rig
@@ -72,7 +71,7 @@ def judged(made: Rig, hooks: FastPathHooks, judge: Callable[[Any], None]) -> lis
 
 
 def test_parked_burst_goes_on_as_python_says(made: Rig, hooks: FastPathHooks) -> None:
-    number = hooks.add("say", HookStage.FORWARD)
+    number = hooks.add("say", Stage.FORWARD)
     [(action, port, octets)] = judged(made, hooks, lambda packet: None)
     assert (action, port, octets[:6]) == (TRANSMIT, 1, HOST_MAC)
 
@@ -96,10 +95,10 @@ def test_parked_burst_goes_on_as_python_says(made: Rig, hooks: FastPathHooks) ->
 
 
 def test_hook_that_fails_is_counted_and_put_in_quarantine(made: Rig, hooks: FastPathHooks) -> None:
-    number = hooks.add("fails", HookStage.INGRESS, on_error=HookPolicy.DROP)
+    number = hooks.add("fails", Stage.INGRESS, on_error=HookPolicy.DROP)
 
     def fail(packet: Any) -> None:
-        packet.verdict = VERDICT_ERROR
+        packet.verdict = lib.HALO_VERDICT_ERROR
 
     [(action, _, _)] = judged(made, hooks, fail)
     hooks.count_errors(number, 4)
@@ -118,7 +117,7 @@ def test_hook_becomes_native_and_python_again(made: Rig, hooks: FastPathHooks) -
             packets[i].verdict = lib.HALO_VERDICT_DROP
         return 0
 
-    number = hooks.add("swap", HookStage.EGRESS)
+    number = hooks.add("swap", Stage.EGRESS)
     hooks.set_function(number, int(ffi.cast("uintptr_t", drop_all)))
     assert not made.deliver(frame()) & PollReason.HOOK
     assert [action for action, _, _ in made.sent()] == [RELEASE]
@@ -128,29 +127,29 @@ def test_hook_becomes_native_and_python_again(made: Rig, hooks: FastPathHooks) -
 
 def test_hooks_that_can_not_be_are_refused(hooks: FastPathHooks) -> None:
     with pytest.raises(OSError, match="hooks of the fast path"):
-        hooks.add("late", HookStage.TX)
+        hooks.add("late", Stage.TX)
     with pytest.raises(OSError, match="hooks") as refused:
         hooks.remove(3)
     assert refused.value.errno == errno.ENOENT
     for _ in range(MAX_HOOKS):
-        hooks.add("ä" * 60, HookStage.INGRESS)
+        hooks.add("ä" * 60, Stage.INGRESS)
     with pytest.raises(OSError, match="hooks") as refused:
-        hooks.add("one too many", HookStage.INGRESS)
+        hooks.add("one too many", Stage.INGRESS)
     assert refused.value.errno == errno.ENOSPC
 
 
 def test_frames_are_put_in(made: Rig, hooks: FastPathHooks) -> None:
-    hooks.add("look", HookStage.EGRESS, ports=1 << 1)
-    assert hooks.inject(HookStage.EGRESS, 1, frame())
+    hooks.add("look", Stage.EGRESS, ports=1 << 1)
+    assert hooks.inject(Stage.EGRESS, 1, frame())
     assert made.fastpath.poll(0) & PollReason.HOOK
     assert hooks.parked().packets[0].injected
     made.fastpath.poll(0)
     assert [(port, octets) for _, port, octets in made.sent()] == [(1, frame())]
-    assert hooks.inject(HookStage.TX, 1, bytearray(frame()))
+    assert hooks.inject(Stage.TX, 1, bytearray(frame()))
     assert [(port, octets) for _, port, octets in made.sent()] == [(1, frame())]
-    assert not hooks.inject(HookStage.TX, 1, bytes(4000))
+    assert not hooks.inject(Stage.TX, 1, bytes(4000))
     with pytest.raises(OSError, match="hooks of the fast path"):
-        hooks.inject(HookStage.TX, 99, frame())
+        hooks.inject(Stage.TX, 99, frame())
     counters = made.slot.worker
     assert (counters.injected, counters.originated, counters.rx_frames) == (2, 3, 0)
 
@@ -161,7 +160,7 @@ def test_packet_of_ours_to_an_unknown_neighbor_waits_for_it(made: Rig, hooks: Fa
     host.set_interfaces(made.fastpath.interfaces())
     made.sent()  # announcements
     ours = frame(UNKNOWN, "10.0.0.1")  # from our own address: received, it would be a forgery
-    assert hooks.inject(HookStage.FORWARD, 0, ours)
+    assert hooks.inject(Stage.FORWARD, 0, ours)
     assert made.fastpath.poll(0) & PollReason.PUNTS
     host.handle_punts()
     asked = [arp.parse(octets[14:]) for action, _, octets in made.sent() if action == TRANSMIT]
@@ -182,7 +181,7 @@ def test_packet_of_ours_to_an_unknown_neighbor_waits_for_it(made: Rig, hooks: Fa
     assert [octets[:6] for octets in sent] == [OTHER_MAC]
     packet = parse(sent[0][14:])
     assert (packet.dst, packet.ttl, bytes(packet.payload)) == (UNKNOWN, 63, bytes(26))
-    assert hooks.inject(HookStage.FORWARD, 0, ours)  # known now
+    assert hooks.inject(Stage.FORWARD, 0, ours)  # known now
     made.fastpath.poll(0)
     assert [parse(octets[14:]).ttl for action, _, octets in made.sent() if action == TRANSMIT] == [63]
 
@@ -201,8 +200,8 @@ def test_packet_of_ours_that_a_hook_has_made_another_is_a_drop_with_a_name(
     loop = asyncio.new_event_loop()
     host = StackHost(made.fastpath, loop, SETTINGS, lambda message: None)
     host.set_interfaces(made.fastpath.interfaces())
-    hooks.add("another", HookStage.FORWARD)
-    assert hooks.inject(HookStage.FORWARD, 0, frame(HOST, "10.0.0.1"))
+    hooks.add("another", Stage.FORWARD)
+    assert hooks.inject(Stage.FORWARD, 0, frame(HOST, "10.0.0.1"))
     assert made.fastpath.poll(0) & PollReason.HOOK
     packet = hooks.parked().packets[0]
     ffi.memmove(made.pool + packet.offset + place, octets, len(octets))

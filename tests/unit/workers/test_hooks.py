@@ -12,9 +12,10 @@ from halo_mp.app import Packet
 from halo_mp.app.registry import HookSpec, make_hook
 from halo_mp.app.trial import Trial
 from halo_mp.shm.layout import ffi
+from halo_mp.shm.load import HookState
 from halo_mp.workers import hooks as hooks_module
 from halo_mp.workers.bounded_log import BoundedLog
-from halo_mp.workers.fastpath_hooks import FastPathHooks, HookState, Parked
+from halo_mp.workers.fastpath_hooks import FastPathHooks, Parked
 from halo_mp.workers.hooks import MOST_ERRORS, WINDOW_S, HookHost
 from tests.unit.app.test_packet import udp_frame
 from tests.unit.workers.rig import Rig, rig
