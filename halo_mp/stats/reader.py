@@ -33,7 +33,7 @@ from halo_mp.shm.counters import (
     read_slot,
 )
 from halo_mp.shm.layout import RegionKind
-from halo_mp.shm.load import HookStats, read_hooks, read_load
+from halo_mp.shm.load import HOOK_COUNTERS, HookStats, read_hooks, read_load
 from halo_mp.shm.region import DIRECTORY, Region, region_name
 from halo_mp.shm.tables import Interface, InterfaceFlag, read_interfaces
 from halo_mp.stats.model import InterfaceStats, PortStats, QueueStats, SlotStats, Snapshot
@@ -44,7 +44,6 @@ from halo_mp.supervisor.status_model import FILE, PortStatus, ProcessStatus, Sta
 
 _QUEUE = re.compile(r"(rx|tx)_q(\d+)_?(packets|bytes)")
 _QUEUE_FIELD = {"packets": "frames", "bytes": "octets"}
-HOOK_COUNTERS = ("calls", "packets", "dropped", "rewritten", "errors", "busy_ns")
 
 
 class Reader:
