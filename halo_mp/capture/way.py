@@ -9,7 +9,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from halo_mp.capture.text import describe
-from halo_mp.shm.capture_ring import Record, drop_name, drop_texts
+from halo_mp.shm.capture_ring import Record, drop_name, drop_text
 from halo_mp.shm.layout import ffi, lib
 
 STAGES = ("parse", "input", "route", "forward", "hook", "finish", "python")
@@ -104,7 +104,7 @@ def _verdict(step: Step) -> str:
     return {
         "none": "goes on",
         "transmit": f"leaves by port {step.get('port')}",
-        "drop": f"dropped: {reason}: {drop_texts()[reason]}" if reason else "dropped",
+        "drop": f"dropped: {reason}: {drop_text(reason)}" if reason else "dropped",
         "punt": "to the Python stack",
         "hand": f"handed to slot {step.get('slot')}",
         "consume": "consumed",

@@ -161,13 +161,13 @@ class File:
         import halo_mp
         from halo_mp.capture import pcapng
         from halo_mp.capture.output import Rotated, Stream
-        from halo_mp.shm.capture_ring import drop_texts
+        from halo_mp.shm.capture_ring import drop_text
 
         self.count = 0
         self._session = session
         self._packet = pcapng.packet
         self._interfaces = pcapng.interfaces_of(session.info.ports)
-        self._reasons = drop_texts()
+        self._drop_text = drop_text
         self._statistics = pcapng.statistics
         first = pcapng.section(
             f"halo-mp {halo_mp.__version__}", (each for _, each in self._interfaces.values()), snap or 0
@@ -186,7 +186,7 @@ class File:
         self.count += 1
         leaves = _point(record) == "tx"
         interface = self._interfaces.get(record.tx_port if leaves else record.port, self._interfaces[None])[0]
-        comment = f"dropped: {record.reason}: {self._reasons[record.reason]}" if record.reason else ""
+        comment = f"dropped: {record.reason}: {self._drop_text(record.reason)}" if record.reason else ""
         time_ns = self._session.time_ns(record)
         self._output.write(
             self._packet(

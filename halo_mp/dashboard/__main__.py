@@ -23,6 +23,7 @@ from halo_mp.dashboard.asking import ask
 from halo_mp.dashboard.feed import FRAME_S, SAMPLE_S, Feed, Frame
 from halo_mp.dashboard.plain import as_json, as_text
 from halo_mp.errors import EnvironmentProblem, HaloError, UsageError
+from halo_mp.listen import listen_address
 from halo_mp.runtime import runtime_base
 from halo_mp.stats.reader import Reader
 
@@ -126,12 +127,10 @@ def _serve(options: argparse.Namespace) -> int:
         from halo_mp.dashboard.web import serve
     except ImportError as error:
         raise _missing(error) from None
-    host, colon, port = options.web.rpartition(":")
-    if not colon or not port.isdigit() or not 0 < int(port) < 65536:
-        raise UsageError(f"--web {options.web}: write an address and a port, as {WEB}.")
+    host, port = listen_address("--web", options.web, WEB, least_port=1)
     Reader(options.name).close()  # says what is wrong before a browser does
     try:
-        serve(options.name, host, int(port), options.web_url)
+        serve(options.name, host, port, options.web_url)
     except OSError as error:
         raise EnvironmentProblem(
             f"{options.web} can not be listened at: {error.strerror}. Take another with --web."

@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from textual_serve.server import Server
 
+from halo_mp.listen import in_url
+
 POLICY = "; ".join(
     (
         "default-src 'self'",
@@ -60,5 +62,12 @@ async def _add_policy(_: web.Request, response: web.StreamResponse) -> None:
 
 def serve(instance: str, host: str, port: int, url: str | None) -> None:
     """Serve until SIGINT or SIGTERM. `url` is what browsers call it, where that is not the address."""
+    page_server(instance, host, port, url).serve()
+
+
+def page_server(instance: str, host: str, port: int, url: str | None) -> PageServer:
+    """Return the server of an instance's dashboard."""
+    if url is None and ":" in host:  # the library would write it without brackets
+        url = f"http://{in_url(host)}:{port}"
     command = shlex.join([sys.executable, "-m", "halo_mp.dashboard", "--name", instance])
-    PageServer(command, host=host, port=port, title=f"halo-mp {instance}", public_url=url).serve()
+    return PageServer(command, host=host, port=port, title=f"halo-mp {instance}", public_url=url)

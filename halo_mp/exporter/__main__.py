@@ -13,7 +13,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from halo_mp.errors import EXIT_STOPPED, EnvironmentProblem, HaloError, UsageError
+from halo_mp.errors import EXIT_STOPPED, EnvironmentProblem, HaloError
+from halo_mp.listen import in_url, listen_address
 
 LISTEN = "127.0.0.1:9464"
 
@@ -51,7 +52,7 @@ def _run(options: argparse.Namespace) -> int:
 
         sys.stdout.write(json.dumps(dashboard(), indent=2) + "\n")
         return EXIT_STOPPED
-    host, port = listen_address(options.listen)
+    host, port = listen_address("--listen", options.listen, LISTEN)
     try:
         import prometheus_client
     except ImportError:
@@ -73,22 +74,13 @@ def _run(options: argparse.Namespace) -> int:
         raise EnvironmentProblem(
             f"{options.listen} can not be listened at: {error.strerror}. Take another with --listen."
         ) from None
-    shown = f"[{host}]" if ":" in host else host
-    sys.stdout.write(f"http://{shown}:{server.server_port}/metrics\n")
+    sys.stdout.write(f"http://{in_url(host)}:{server.server_port}/metrics\n")
     sys.stdout.flush()
     signal.sigwait(signals)
     server.shutdown()
     server.server_close()
     thread.join()
     return EXIT_STOPPED
-
-
-def listen_address(text: str) -> tuple[str, int]:
-    """Return host and port of `127.0.0.1:9464`, `[::1]:9464` or `:9464`. Raises UsageError."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise UsageError(f"--listen {text}: write an address and a port, as {LISTEN} or [::1]:9464.")
-    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 if __name__ == "__main__":

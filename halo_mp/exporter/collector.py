@@ -25,6 +25,7 @@ from prometheus_client.registry import Collector
 from halo_mp import __version__
 from halo_mp.errors import HaloError
 from halo_mp.exporter import texts
+from halo_mp.shm.counters import INTERFACE_COUNTERS
 from halo_mp.shm.load import BURST_BOUNDS, LAG_BOUNDS_NS, HookStats
 from halo_mp.stats.model import GAUGES, PortStats, SlotStats, Snapshot
 from halo_mp.stats.processes import ProcessStats, read_processes
@@ -174,7 +175,7 @@ def add_snapshot(family: Families, snapshot: Snapshot) -> None:
     for slot in snapshot.slots.values():
         _add_slot(family, slot)
     for interface in snapshot.interfaces.values():
-        for name in ("rx_packets", "rx_octets", "tx_packets", "tx_octets"):
+        for name in INTERFACE_COUNTERS:
             family.count(_unit(f"interface_{name}"), getattr(interface, name), interface=interface.name)
         family.gauge("interface_up", interface.up, interface=interface.name)
     for lcore in snapshot.lcores:

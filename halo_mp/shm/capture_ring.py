@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from halo_mp.errors import EnvironmentProblem, RuntimeFailure
-from halo_mp.shm.layout import DROP_NAMES, ffi, lib
+from halo_mp.shm.layout import DROP_NAMES, DROP_TEXTS, ffi, lib
 from halo_mp.shm.mapping import map_shared, unmap
 
 HEADER_OCTETS: int = lib.HALO_CAPTURE_HEADER_OCTETS
@@ -27,6 +27,7 @@ _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _RECORD = struct.Struct("=IBBBBQIIHHHH")
 _EVENT_OCTETS = ffi.sizeof("struct halo_trace_event")
 _NOTHING = 0xFFFF
+_TEXTS = dict(zip(DROP_NAMES, DROP_TEXTS, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,14 +172,9 @@ def drop_name(number: int) -> str:
     return DROP_NAMES[number] if number < len(DROP_NAMES) else f"reason_{number}"
 
 
-def drop_texts() -> dict[str, str]:
-    """Return what each drop reason means."""
-    return _Texts({name: ffi.string(lib.halo_drop_text(i)).decode() for i, name in enumerate(DROP_NAMES)})
-
-
-class _Texts(dict[str, str]):
-    def __missing__(self, name: str) -> str:
-        return "no reason that this version knows"
+def drop_text(name: str) -> str:
+    """Return what a drop reason means, as `drop_name` calls it."""
+    return _TEXTS.get(name, "no reason that this version knows")
 
 
 def check_steps(steps: bytes) -> int | None:

@@ -12,6 +12,7 @@ from enum import IntEnum
 from itertools import takewhile
 from typing import Any
 
+from halo_mp.shm.counters import COPY_ATTEMPTS
 from halo_mp.shm.layout import ffi, lib
 from halo_mp.shm.region import Region
 
@@ -19,10 +20,10 @@ BURST_BOUNDS = tuple(2**bits - 1 for bits in range(1, lib.HALO_BURST_BUCKETS - 1
 """Most frames of a burst in each bucket from the second on; the last is without a bound. No burst is empty."""
 LAG_BOUNDS_NS = tuple(1024 << bits for bits in range(lib.HALO_LAG_BUCKETS - 1))
 """Each lag of a bucket is shorter than this; the last bucket is without a bound."""
-COPY_ATTEMPTS = 100
+HOOK_COUNTERS = ("calls", "packets", "dropped", "rewritten", "errors", "busy_ns")
+"""What is counted of a hook."""
 
 _MAX_HOOKS: int = lib.HALO_MAX_HOOKS
-_HOOK_WORDS = ("calls", "packets", "dropped", "rewritten", "errors", "busy_ns")
 
 
 class TimedStage(IntEnum):
@@ -116,7 +117,7 @@ def _hook(hook: Any) -> HookStats:
         name=name,
         state=HookState(state).name.lower() if known else str(state),
         stage=hook.stage,
-        **{word: getattr(hook, word) for word in _HOOK_WORDS},
+        **{word: getattr(hook, word) for word in HOOK_COUNTERS},
     )
 
 

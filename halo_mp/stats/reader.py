@@ -34,7 +34,7 @@ from halo_mp.shm.counters import (
     read_slot,
 )
 from halo_mp.shm.layout import RegionKind
-from halo_mp.shm.load import HookStats, read_hooks, read_load
+from halo_mp.shm.load import HOOK_COUNTERS, HookStats, read_hooks, read_load
 from halo_mp.shm.region import DIRECTORY, Region, region_name
 from halo_mp.shm.tables import Interface, InterfaceFlag, interface_name, read_interfaces
 from halo_mp.stats.model import InterfaceStats, PortStats, QueueStats, SlotStats, Snapshot
@@ -43,7 +43,6 @@ from halo_mp.stats.totals import Floor, Totals
 
 _QUEUE = re.compile(r"(rx|tx)_q(\d+)_?(packets|bytes)")
 _QUEUE_FIELD = {"packets": "frames", "bytes": "octets"}
-HOOK_COUNTERS = ("calls", "packets", "dropped", "rewritten", "errors", "busy_ns")
 
 
 class Reader:
@@ -115,14 +114,21 @@ class Reader:
     # ---- attaching
 
     def _attach(self) -> None:
-        """Map the regions of the run that there is now, and count from what they say."""
+        """Map the regions of the run that there is now, and count from what they say: of all of them, or of none."""
         self.close()
+        try:
+            self._attach_all()
+        except BaseException:
+            self.close()
+            raise
+
+    def _attach_all(self) -> None:
+        mark = self._mark_of_ports()
         self._port_floors: defaultdict[int, Floor] = defaultdict(Floor)
         self._queues: defaultdict[int, Totals] = defaultdict(Totals)
         self._last_whole: dict[int, PortSnapshot] = {}
         self._driver_pid = 0
         self._hooks: defaultdict[tuple[int, str], Totals] = defaultdict(Totals)
-        self._mark = self._mark_of_ports()
         self._ports = self._open("ports", RegionKind.PORTS)
         self._tables = self._open("tables", RegionKind.TABLES)
         self._generation = self._ports.header.generation
@@ -130,6 +136,7 @@ class Reader:
         self._there: dict[int, InterfaceStats] = {}
         self._status_mark = None
         self._read_status()
+        self._mark = mark  # last: who could not attach to all of them tries it again
 
     def _open(self, name: str, kind: RegionKind) -> Region:
         path = self._path(name)

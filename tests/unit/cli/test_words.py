@@ -77,6 +77,7 @@ def test_each_command_is_there_and_explains_itself(name: str, capsys: pytest.Cap
         (["top", "--once", "--json"], 2, "three ways to show it; choose one."),
         (["top", "--name", "gone", "--once"], 3, "Instance 'gone' is not running"),
         (["top", "--name", "gone", "--web", "nowhere"], 2, "write an address and a port"),
+        (["top", "--name", "gone", "--web", "a:²"], 2, "write an address and a port"),
     ],
 )
 def test_words_that_make_no_sense_are_answered_with_advice(

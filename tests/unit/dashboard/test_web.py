@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from halo_mp.dashboard.web import PageServer
+from halo_mp.dashboard.web import PageServer, page_server
 
 HOST = "127.0.0.1:8080"
 
@@ -62,3 +62,15 @@ def test_socket_is_not_opened_for_others(tmp_path: Path) -> None:
             assert refused.value.status == 403
 
     asyncio.run(open_socket())
+
+
+@pytest.mark.parametrize(
+    ("host", "url", "expected"),
+    [
+        ("127.0.0.1", None, "http://127.0.0.1:8080"),
+        ("::1", None, "http://[::1]:8080"),
+        ("::1", "https://halo.example", "https://halo.example"),
+    ],
+)
+def test_url_that_browsers_are_told(host: str, url: str | None, expected: str) -> None:
+    assert page_server("default", host, 8080, url).public_url == expected

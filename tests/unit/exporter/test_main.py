@@ -9,26 +9,7 @@ import sys
 
 import pytest
 
-from halo_mp.errors import UsageError
-from halo_mp.exporter.__main__ import listen_address, main
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("127.0.0.1:9464", ("127.0.0.1", 9464)),
-        ("[::1]:0", ("::1", 0)),
-        (":65535", ("", 65535)),
-    ],
-)
-def test_listen_address(text: str, expected: tuple[str, int]) -> None:
-    assert listen_address(text) == expected
-
-
-@pytest.mark.parametrize("text", ["", "9464", "localhost", "localhost:", "a:-1", "a:65536", "a:1e3", "a:²"])
-def test_listen_address_that_is_none(text: str) -> None:
-    with pytest.raises(UsageError, match="write an address and a port"):
-        listen_address(text)
+from halo_mp.exporter.__main__ import main
 
 
 def test_address_in_use_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:

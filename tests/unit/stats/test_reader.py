@@ -152,10 +152,29 @@ def test_none_is_running(tmp_path: Path) -> None:
         Reader("nobody", base=tmp_path)
 
 
-def test_status_that_is_not_understood(regions: Regions) -> None:
+def test_status_that_is_not_understood_leaves_nothing_mapped(regions: Regions) -> None:
     (regions.base / regions.instance / FILE).write_text('{"version": 0}')
+    before = mappings(regions.instance)
     with pytest.raises(EnvironmentProblem, match="Is it just starting"):
         Reader(regions.instance, base=regions.base)
+    assert mappings(regions.instance) == before > 0
+
+
+def test_started_anew_and_not_ready_is_tried_again(regions: Regions, reader: Reader) -> None:
+    regions.stop()
+    regions.start()
+    regions.tables.unlink()
+    for _ in range(2):
+        with pytest.raises(EnvironmentProblem, match="is not running"):
+            reader.read()
+    regions.stop()
+    regions.start()
+    assert reader.read().generation == 3
+
+
+def mappings(instance: str) -> int:
+    """Return how many mappings of an instance's regions this process has."""
+    return Path("/proc/self/maps").read_text().count(f"/dev/shm/halo-mp.{instance}.")
 
 
 # ---- while others write
