@@ -7,7 +7,7 @@ The kernel here has no VLANs: on them a station sends and hears octets.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -57,17 +57,17 @@ def is_tagged(frame: Heard, ethertype: int) -> bool:
     return frame.octets[12:16] == TAG and frame.octets[16:18] == ethertype.to_bytes(2, "big")
 
 
-def is_asked_for(frame: Heard) -> bool:
-    """Whether it is an ARP request for the host on the VLAN."""
-    return (
+def asks_for(host: str) -> Callable[[Heard], bool]:
+    """Whether it is an ARP request for that host on the VLAN."""
+    return lambda frame: (
         is_tagged(frame, frames.ARP)
         and frame.octets[24:26] == b"\0\1"
-        and packed(TAGGED) == frame.octets[42:46]
+        and packed(host) == frame.octets[42:46]
     )
 
 
-def is_from_the_vlan(frame: Heard) -> bool:
-    return frame.ethertype == frames.IPV4 and frame.octets[26:30] == packed(TAGGED)
+def is_from(host: str) -> Callable[[Heard], bool]:
+    return lambda frame: frame.ethertype == frames.IPV4 and frame.octets[26:30] == packed(host)
 
 
 def packed(address: str) -> bytes:
@@ -81,31 +81,33 @@ def mac_of(client: Client, name: str) -> bytes:
 
 def tell(station: Station, asked: Heard) -> None:
     """Answer an ARP request on the VLAN."""
+    host = socket.inet_ntoa(asked.octets[42:46])
     reply = frames.arp_packet(
-        arp.REPLY, sender_mac=station.mac, sender=TAGGED, target=ROUTER, target_mac=asked.src
+        arp.REPLY, sender_mac=station.mac, sender=host, target=ROUTER, target_mac=asked.src
     )
     station.send(frames.frame(dst=asked.src, src=station.mac, ethertype=frames.ARP, payload=reply, tags=TAG))
 
 
-@pytest.mark.parametrize("octets", [0, 1, 18, 1472])
-def test_tagged_in_untagged_out_and_back(network: Network, client: Client, octets: int) -> None:
+@pytest.mark.parametrize(
+    ("octets", "host"), [(0, "10.100.0.10"), (1, "10.100.0.11"), (18, "10.100.0.12"), (1472, "10.100.0.13")]
+)
+def test_tagged_in_untagged_out_and_back(network: Network, client: Client, octets: int, host: str) -> None:
     """Of the host on the VLAN nobody knows anything before; what is short is padded."""
-    left, right = (host.namespace for host in network.hosts)
-    client.neighbors.flush(f"0.{VID}")
+    left, right = (each.namespace for each in network.hosts)
     data = bytes(range(256)) * 6
-    request = frames.packet(src=TAGGED, dst=UNTAGGED, payload=frames.echo_request(data[:octets]))
+    request = frames.packet(src=host, dst=UNTAGGED, payload=frames.echo_request(data[:octets]))
     before = network.settled()
     with Station(left, "veth0") as tagged, Station(right, "veth1") as untagged:
         mac = mac_of(client, f"0.{VID}")
         tagged.send(frames.frame(dst=mac, src=tagged.mac, payload=request, tags=TAG).ljust(60, b"\0"))
-        (out,) = untagged.listen(is_from_the_vlan, what="the request")
+        (out,) = untagged.listen(is_from(host), what="the request")
         sent_on = frames.mended(frames.changed(request, TTL_AT, b"\x3f"))
         assert out.octets[14:] == sent_on.ljust(46, b"\0")
-        (asked,) = tagged.listen(is_asked_for, what="a request for the host")
+        (asked,) = tagged.listen(asks_for(host), what="a request for the host")
         tell(tagged, asked)
         (back,) = tagged.listen(lambda frame: is_tagged(frame, frames.IPV4), what="the reply")
     packet = ipv4.parse(back.octets[18:])
-    assert (packet.src, packet.dst, packet.ttl) == (*map(ipv4.parse_address, (UNTAGGED, TAGGED)), 63)
+    assert (packet.src, packet.dst, packet.ttl) == (*map(ipv4.parse_address, (UNTAGGED, host)), 63)
     reply = icmpv4.parse(packet.payload)
     assert (reply.type, bytes(reply.payload)) == (icmpv4.ECHO_REPLY, data[:octets])
     assert not network.settled().since(before).drops
