@@ -378,8 +378,31 @@ int halo_make_frame(struct halo_worker *worker, uint32_t port, const uint8_t *fr
 	descriptor->length = (uint16_t)length;
 	descriptor->port = (uint8_t)port;
 	descriptor->flags = HALO_ACTION_TRANSMIT;
+	halo_set_port_of(worker, descriptor->offset, (uint8_t)port);
 	halo_count(&worker->slot->worker.originated, 1);
 	return 0;
+}
+
+void halo_hand_over(struct halo_worker *worker, struct halo_descriptor descriptor, uint8_t slot)
+{
+	descriptor.port = slot;
+	descriptor.flags = HALO_ACTION_HAND;
+	if (put_or_lose(worker, descriptor))
+		halo_count(&worker->slot->worker.tx_handed, 1);
+}
+
+int halo_worker_hand_frame(struct halo_worker *worker, uint32_t slot, uint32_t port, const uint8_t *frame,
+			   uint32_t length)
+{
+	struct halo_descriptor descriptor;
+	int error;
+
+	if (slot >= HALO_MAX_SLOTS || port >= HALO_MAX_PORTS || length < HALO_MIN_FRAME_OCTETS)
+		return -EINVAL;
+	error = halo_make_frame(worker, port, frame, length, &descriptor);
+	if (!error)
+		halo_hand_over(worker, descriptor, (uint8_t)slot);
+	return error;
 }
 
 int halo_worker_originate(struct halo_worker *worker, uint32_t port, const uint8_t *frame, uint32_t length)
