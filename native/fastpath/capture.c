@@ -113,7 +113,8 @@ static void keep(struct halo_worker *worker, struct halo_capture *capture, uint3
 	struct halo_capture_record record = described ? *described : halo_capture_describe(worker, packet);
 
 	record.point = (uint8_t)point;
-	if (point == HALO_POINT_RX) { /* what parse thinks of it may not be the end: the kernel or a raw port gets it as it is */
+	if (point ==
+	    HALO_POINT_RX) { /* what parse thinks of it may not be the end: the kernel or a raw port gets it as it is */
 		record.verdict = HALO_VERDICT_NONE;
 		record.reason = 0;
 	}

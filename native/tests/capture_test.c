@@ -162,7 +162,8 @@ static void drop_of_a_copy(void)
 /* What was parked at a hook when the rings went away is lost, and so it is told; the next burst has a story of its own. */
 static void trace_of_what_was_parked_ends_with_the_rings(void)
 {
-	const struct halo_hook_setup hook = {.name = "a hook", .stage = HALO_STAGE_INGRESS, .interface = HALO_NO_INTERFACE};
+	const struct halo_hook_setup hook = {
+		.name = "a hook", .stage = HALO_STAGE_INGRESS, .interface = HALO_NO_INTERFACE};
 	const struct halo_capture_record *record;
 
 	open_capture(HALO_POINT_TRACE);
