@@ -149,6 +149,8 @@ int halo_worker_drop_datagram(struct halo_worker *worker, uint32_t i, uint32_t r
 {
 	if (!is_parked(worker, i) || reason >= HALO_DROP_COUNT)
 		return -EINVAL;
+	if (unlikely(worker->captures.points))
+		halo_capture_dropped(worker, &worker->datagrams->packet[i], reason);
 	unpark(worker, i);
 	release(worker, i);
 	halo_count(&worker->slot->worker.drops[reason], 1);

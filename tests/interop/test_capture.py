@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -183,6 +184,39 @@ def test_worker_dies_and_the_next_one_goes_on(tmp_path: Path) -> None:
         wait_until(arrived, what="packets of the next worker")
         running.end()
     assert len(tshark(path, "icmp.type")) > 1
+
+
+def test_fifo_that_nobody_reads_is_left_with_ctrl_c(tap: Tap, tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    command = [sys.executable, "-m", "halo_mp.cli", "capture", "--name", tap.instance.name, "-w", str(path)]
+    process = tap.namespace.popen(*command, stderr=subprocess.PIPE)
+    try:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith(b"waiting for somebody who reads")
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=30)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    assert process.returncode == 3
+    assert b"nobody has read" in told
+
+
+def test_reader_that_pauses_does_not_keep_a_capture_from_its_end(tap: Tap) -> None:
+    reader, writer = os.pipe()
+    try:
+        with capture(tap, "-w", "-", stdout=writer) as running:
+            send(tap, *[ECHO] * 600)  # more than the pipe takes
+            wait_until(lambda: not select.select([], [writer], [], 0)[1], what="a pipe that is full")
+            running.process.send_signal(signal.SIGINT)
+            assert running.process.wait(30) == 1
+            assert running.process.stderr is not None
+            assert b"standard output is not read" in running.process.stderr.read()
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 def refused(tap: Tap, *words: str) -> str:

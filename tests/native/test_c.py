@@ -36,6 +36,7 @@ SOURCES = {
     "raw_test": [*RIG, *FASTPATH],
     "blast_test": [*RIG, *FASTPATH],
     "worker_test": [*RIG, *FASTPATH],
+    "capture_test": [*RIG, *FASTPATH],
 }
 TIMEOUT_S = 180
 
