@@ -390,6 +390,8 @@ class Supervisor:
                 await self._configuration.reload("SIGHUP")
             except RefusedError as error:
                 log.error("config.refused", by="SIGHUP", reason=str(error))
+            except Exception:  # a mistake of ours: no reason to end what forwards
+                log.exception("config.error", by="SIGHUP")
             self._service.ready(f"{len(self._config.ports)} ports, {len(self._workers)} workers")
 
     def _on_applied(self, config: Config, reread: Config | None) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -194,6 +195,30 @@ def test_reload_by_signal_says_what_came_of_it(router: Instance, client: Client,
     [refused] = router.wait_for("config.refused")
     assert "logs.stats" in refused["reason"]
     assert client.interfaces.list()[0].addresses == ("10.1.0.30/24",)
+    assert everybody(router) == workers
+
+
+@pytest.mark.parametrize("kind", ["directory", "fifo", "nested", "binary", "gone"])
+def test_reload_of_what_is_no_file_of_ours_changes_and_ends_nothing(
+    router: Instance, client: Client, file: Path, kind: str
+) -> None:
+    before, workers = state(client), everybody(router)
+    file.unlink()
+    match kind:
+        case "directory":
+            file.mkdir()
+        case "fifo":
+            os.mkfifo(file)  # which nobody writes to
+        case "nested":
+            file.write_text("a = " + "[" * 100_000)
+        case "binary":
+            file.write_bytes(os.urandom(4096))
+    router.signal(signal.SIGHUP)
+    [refused] = router.wait_for("config.refused")
+    assert "router.toml" in refused["reason"]
+    with pytest.raises(RefusedError, match=r"router\.toml"):
+        client.config.reload()
+    assert state(client) == before
     assert everybody(router) == workers
 
 
