@@ -240,6 +240,31 @@ def test_successor_is_asked_for_what_was_loaded_last(
         assert asked.config.reload().changes == ("- address 1 10.2.5.1/24",)
 
 
+def test_routes_behind_connected_ones_outlive_the_supervisor(
+    namespace: Namespace, router: Instance, client: Client, file: Path
+) -> None:
+    client.routes.replace("10.2.0.0/24", ["10.1.0.3", "10.1.0.4@0*2"])
+    client.routes.replace("10.1.100.0/24", "blackhole")
+    client.routes.add("10.5.0.0/24", "@0.100")
+    client.addresses.add("1", "10.5.0.1/24")  # which comes before what was there
+    wanted = client.config.show()
+    kill_supervisor(router)
+    with (
+        Instance(namespace, "--config", str(file), name=router.name) as successor,
+        Client(router.name) as asked,
+    ):
+        successor.wait_for("instance.adopted")
+        assert asked.config.show() == wanted
+        asked.addresses.delete("1", "10.2.0.1/24")
+        asked.addresses.delete("1", "10.5.0.1/24")
+        asked.addresses.delete("0.100", "10.1.100.1/24")
+        assert routes_of(asked) >= {
+            "10.2.0.0/24 ['10.1.0.3@0', '10.1.0.4@0*2']",
+            "10.1.100.0/24 ['blackhole']",
+            "10.5.0.0/24 ['@0.100']",
+        }
+
+
 def test_orphans_with_another_file_are_refused(namespace: Namespace, router: Instance, file: Path) -> None:
     kill_supervisor(router)
     file.write_text(FILE.replace("10.1.0.1/24", "10.1.0.30/24"))
