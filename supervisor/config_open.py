@@ -20,7 +20,7 @@ def open_file(path: str, *, errors: str = "strict") -> TextIO:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would wait for its writer
     except ValueError:
         raise OSError(errno.EINVAL, "a name without a NUL was expected") from None
-    file = open(fd, encoding="utf-8-sig", errors=errors)  # noqa: SIM115, PTH123 - the caller closes it
+    file = open(fd, encoding="utf-8-sig", errors=errors)  # noqa: SIM115 - the caller closes it
     mode = os.fstat(fd).st_mode
     if not stat.S_ISREG(mode):
         file.close()
@@ -33,6 +33,7 @@ def read_file(path: str) -> str:
     with open_file(path) as file:
         if os.fstat(file.fileno()).st_size > MAX_OCTETS:
             raise OSError(
-                errno.EFBIG, f"it has more than {MAX_OCTETS >> 20} MiB; put its routes into a routing.routes_file"
+                errno.EFBIG,
+                f"it has more than {MAX_OCTETS >> 20} MiB; put its routes into a routing.routes_file",
             )
         return file.read()

@@ -39,7 +39,9 @@ _MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}", re.IGNORECASE)
 
 def refusal(flag: str, text: str, reason: str, example: str) -> ValueError:
     """Return the error for a flag's text, in the one form that all of them have."""
-    return ValueError(f"{flag} {shown(text, shlex.quote)}: {shown(reason)}; write for example {flag} {example}.")
+    return ValueError(
+        f"{flag} {shown(text, shlex.quote)}: {shown(reason)}; write for example {flag} {example}."
+    )
 
 
 def shown(text: str, quote: Callable[[str], str] = str) -> str:

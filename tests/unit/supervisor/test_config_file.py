@@ -236,7 +236,10 @@ def test_tables_say_which_ports_there_are_where_nothing_else_does(
             "[instance\n[memory]",
             "router.toml, line 1, column 10: it is not TOML: Expected ']' at the end of a table declaration.",
         ),
-        ("a = 1\na = 2\nb = 1", "router.toml, line 2, column 6: it is not TOML: the key before this place is there twice."),
+        (
+            "a = 1\na = 2\nb = 1",
+            "router.toml, line 2, column 6: it is not TOML: the key before this place is there twice.",
+        ),
         ("[memoy]", "router.toml, memoy: there is no such key; the nearest is memory."),
         (
             "[zz]",
@@ -334,12 +337,24 @@ TOO_MUCH = "router.toml: it is nested deeper, or a number in it is longer, than 
             "[memory]\nring_size = 0x" + "f" * 5000,
             "router.toml, memory.ring_size: no number is that large here.",
         ),
-        ("[instance]\nname." + "a." * 2000 + "a = 1", "router.toml, instance.name: expected a text or a number,"),
-        ("[instance]\nname = 2026-11-22", "router.toml, instance.name: expected a text or a number, not 2026-11-22."),
-        ("[routing]\nroutes_file = 'x\\u0000'".replace("'", '"'), "router.toml, routing.routes_file: --routes-file"),
+        (
+            "[instance]\nname." + "a." * 2000 + "a = 1",
+            "router.toml, instance.name: expected a text or a number,",
+        ),
+        (
+            "[instance]\nname = 2026-11-22",
+            "router.toml, instance.name: expected a text or a number, not 2026-11-22.",
+        ),
+        (
+            "[routing]\nroutes_file = 'x\\u0000'".replace("'", '"'),
+            "router.toml, routing.routes_file: --routes-file",
+        ),
         ("k" * 100_000 + " = 1", "router.toml, kkkk"),
         (f"[instance]\nname = '{'k' * 100_000}'", "router.toml, instance.name: --name kkkk"),
-        ("[instance]\nname = 'a\\u001b[31m\\nb'".replace("'", '"'), "router.toml, instance.name: --name 'a\\x1b[31m"),
+        (
+            "[instance]\nname = 'a\\u001b[31m\\nb'".replace("'", '"'),
+            "router.toml, instance.name: --name 'a\\x1b[31m",
+        ),
     ],
 )
 def test_file_that_is_nothing_like_one_is_a_short_sentence(file: Path, text: str, sentence: str) -> None:
@@ -355,14 +370,15 @@ def test_file_with_the_mark_of_its_octet_order_is_read(file: Path) -> None:
     assert config.build(arguments.parse(["--config", "x"], "\ufeff[memory]\nring_size = 64"), MACHINE)
 
 
-@pytest.mark.parametrize("flag", ["--config", "--routes-file"])
-def test_what_is_no_ordinary_file_is_refused_and_not_waited_for(tmp_path: Path, flag: str) -> None:
-    os.mkfifo(tmp_path / "fifo")
-    for name in ("fifo", "directory", "/dev/zero"):
-        (tmp_path / "directory").mkdir(exist_ok=True)
-        with pytest.raises(UsageError, match=rf"{flag} .*{name}: it can not be read: "):
-            found = config.build(arguments.parse([flag, str(tmp_path / name)]), MACHINE)
-            load_routes(str(found.routes_file), found.interfaces)
+@pytest.mark.parametrize("kind", ["fifo", "directory", "device"])
+def test_what_is_no_ordinary_file_is_refused_and_not_waited_for(tmp_path: Path, kind: str) -> None:
+    os.mkfifo(tmp_path / "fifo")  # which nobody writes to
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "device").symlink_to("/dev/zero")
+    path = tmp_path / kind
+    assert refused_as_it_is(path)[0].startswith(f"--config {path}: it can not be read: ")
+    with pytest.raises(UsageError, match=rf"--routes-file .*{kind}: it can not be read: "):
+        load_routes(str(path), ())
 
 
 def test_file_of_any_size_is_refused_before_it_is_read(file: Path) -> None:
