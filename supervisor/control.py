@@ -183,8 +183,7 @@ class ControlServer:
             turn = Turn()
             while True:
                 message = await inlet.receive()
-                async with asyncio.timeout(None) as limit:
-                    await self._answer((channel, inlet), message, limit, admin=admin)
+                await self._answer(channel, inlet, message, admin=admin)
                 await turn.taken()
         except (ChannelError, TimeoutError) as error:
             if isinstance(error, ProtocolError | TimeoutError):
@@ -195,6 +194,7 @@ class ControlServer:
                     "control.dropped", pid=peer.pid, uid=peer.uid, program=program(peer), reason=reason
                 )
         except Exception:  # a mistake of ours: it costs this client and no more
+            channel.part("that was a mistake of halo-mp's own, which the instance's log has in full.")
             log.exception("control.error", pid=channel.peer.pid)
         finally:
             del self._clients[channel]
@@ -223,11 +223,8 @@ class ControlServer:
             if version != PUBLIC_VERSION:
                 raise ProtocolError(f"speaks version {version} of the protocol, not {PUBLIC_VERSION}")
 
-    async def _answer(
-        self, client: tuple[Channel, Inlet], message: Message, limit: asyncio.Timeout, *, admin: bool
-    ) -> None:
+    async def _answer(self, channel: Channel, inlet: Inlet, message: Message, *, admin: bool) -> None:
         """Do what a message asks for, for as long as that takes, and have the answer read within a time."""
-        channel, inlet = client
         if type(message.get("id")) is not int:
             raise ProtocolError(f"sent {message['type']!r:.40} without an id")
         try:
@@ -239,13 +236,12 @@ class ControlServer:
             refusal = ""
         if isinstance(fields, Opened):
             self._opened.setdefault(channel, []).append(fields)
-        limit.reschedule(asyncio.get_running_loop().time() + SEND_TIMEOUT_S)
         if refusal:
-            await channel.refuse(message, refusal)
-        elif isinstance(fields, Opened):
-            await channel.reply(message, fields.fds, **fields)
+            reply = channel.refuse(message, refusal)
         else:
-            await channel.reply(message, **fields)
+            reply = channel.reply(message, fields.fds if isinstance(fields, Opened) else (), **fields)
+        async with asyncio.timeout(SEND_TIMEOUT_S):
+            await reply
 
 
 class Turn:

@@ -523,7 +523,7 @@ def test_mistake_of_ours_costs_one_client(tmp_path: Path) -> None:
     async def play(path: Path, _recorder: Recorder) -> None:
         good, bad = await greeted(path), await greeted(path)
         await bad.send({"type": "routes.lookup", "address": "bug", "id": 1})
-        await is_closed(bad)
+        assert "mistake of halo-mp's own" in await is_closed(bad)
         assert (await ask(good, "version"))["protocol"] == 1
         good.close()
 
