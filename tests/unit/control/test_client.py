@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from halo_mp.control import async_client, calls, client, config_calls, frame, public
+from halo_mp.control import async_client, calls, capture_client, client, config_calls, frame, public
 from halo_mp.control.client import Client, ControlError, NotReachableError, RefusedError
 from halo_mp.control.frame import LENGTH_OCTETS, Message
 from halo_mp.control.public import MAX_CHANGES, socket_path
@@ -66,6 +66,11 @@ def test_both_clients_have_the_same_methods(name: str) -> None:
     for_asyncio = methods(getattr(async_client, f"Async{name}"))
     for_asyncio.pop("connect", None)
     assert blocking == for_asyncio
+
+
+def test_both_clients_that_capture_ask_the_same_way() -> None:
+    blocking, for_asyncio = capture_client.CaptureClient, capture_client.AsyncCaptureClient
+    assert inspect.signature(blocking.capture) == inspect.signature(for_asyncio.capture)
 
 
 def test_both_clients_have_the_same_groups(path: Path) -> None:
