@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import signal
@@ -13,6 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from halo_mp.capture.session import Session
+from halo_mp.control.capture_client import AsyncCaptureClient
+from halo_mp.control.client import RefusedError
 from tests.interop.conftest import Tap, running_tap
 from tests.support import frames
 from tests.support.frames import echo_request, packet
@@ -217,6 +223,47 @@ def test_reader_that_pauses_does_not_keep_a_capture_from_its_end(tap: Tap) -> No
     finally:
         os.close(reader)
         os.close(writer)
+
+
+def test_capture_for_asyncio_has_the_same_frames_and_ends_with_its_client(tap: Tap) -> None:
+    path = tap.instance.runtime / "control.sock"
+    before = len(tap.instance.events("capture.ended"))
+
+    async def play() -> list[bytes]:
+        found: list[bytes] = []
+        async with AsyncCaptureClient(path=path) as client:
+            assert not client.is_open
+            with Session(client, await client.capture(points=["rx"])) as session:
+                assert client.is_open
+                send(tap, ECHO)
+                async for batch in session.follow():
+                    found += [record.octets for _, record in batch]
+                    assert (await client.show()).name == tap.instance.name
+                    break
+            with pytest.raises(RefusedError, match="is no point of a capture"):
+                await client.capture(points=["nowhere"])
+        assert not client.is_open
+        return found
+
+    assert asyncio.run(play()) == [tap.frame(ECHO)]
+    tap.instance.wait_for("capture.ended", count=before + 1)
+
+
+def test_capture_for_asyncio_that_is_cancelled_leaves_nothing(tap: Tap) -> None:
+    before = len(tap.instance.events("capture.ended"))
+    descriptors = len(os.listdir("/proc/self/fd"))
+
+    async def play() -> None:
+        async with AsyncCaptureClient(path=tap.instance.runtime / "control.sock") as client:
+            beginning = asyncio.create_task(client.capture())
+            await asyncio.sleep(0)  # its thread has begun
+            beginning.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await beginning
+
+    asyncio.run(play())
+    tap.instance.wait_for("capture.ended", count=before + 1)
+    wait_until(lambda: len(os.listdir("/proc/self/fd")) == descriptors, what="all descriptors closed")
 
 
 def refused(tap: Tap, *words: str) -> str:
