@@ -202,6 +202,8 @@ def interface_address(flag: str, text: str) -> tuple[Key, AddressConfig | None]:
 
 def parse_address(text: str) -> AddressConfig:
     """Return an address of ours, `ADDRESS/LENGTH`. Raises ValueError with the reason why it can not be one."""
+    if "/" not in text:
+        raise ValueError(f"{text!r} lacks the length of its prefix, such as {text}/24")
     try:
         found = ipaddress.IPv4Interface(text)
     except ValueError:
