@@ -16,6 +16,7 @@ UNIT = """\
 [Unit]
 Description=halo-mp instance %i
 After=network-pre.target systemd-modules-load.service systemd-sysctl.service
+StartLimitIntervalSec=0
 AssertPathExists={directory}/%i.toml
 
 [Service]
@@ -28,9 +29,10 @@ TimeoutStartSec=120
 TimeoutStopSec=60
 WatchdogSec=10
 Restart=on-failure
-RestartSec=1
-# 2: the configuration makes no sense; 4: an instance of that name is running.
-RestartPreventExitStatus=2 4
+RestartSec=2
+# 2: the configuration makes no sense. Else it is tried for as long as it takes: a device may come late, and what a dead
+# supervisor left running under another configuration ends by itself after --orphan-timeout.
+RestartPreventExitStatus=2
 LimitNOFILE=65536
 LimitMEMLOCK=infinity
 OOMScoreAdjust=-500
