@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-PIPE_WIDTH = 1000
-"""Columns of what no terminal shows: nothing is folded there."""
+GAP = 2
+"""Blanks between two columns."""
+MIN_WIDTH = 20
 
 
 def write_json(value: object) -> None:
@@ -30,21 +33,40 @@ def write_json_lines(values: Iterable[object]) -> None:
 def write_table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Iterable[str] = ()
 ) -> None:
-    """Write a table; columns among `numbers` are flush right. On a terminal long cells are folded, nothing is cut."""
-    from rich.box import SIMPLE_HEAD  # a command without a table does not wait for these
-    from rich.console import Console
-    from rich.table import Table
+    """Write a table; columns among `numbers` are flush right. Nothing is cut, and no word is broken.
 
-    right = set(numbers)
-    table = Table(
-        box=SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False, show_edge=False, header_style="bold"
+    On a terminal that is too narrow the last columns go below each line, with their names.
+    """
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    terminal = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    beside = len(columns)
+    while terminal is not None and beside > 1 and sum(widths[:beside]) + GAP * (beside - 1) > terminal:
+        beside -= 1
+    right = [column in set(numbers) for column in columns]
+    for number, row in enumerate([list(columns), *cells]):
+        aligned = [
+            cell.rjust(width) if flush else cell.ljust(width)
+            for cell, width, flush in zip(row[:beside], widths, right, strict=False)
+        ]
+        sys.stdout.write((" " * GAP).join(aligned).rstrip() + "\n")
+        below = [f"{name}: {cell}" for name, cell in zip(columns[beside:], row[beside:], strict=True)]
+        if below and number and terminal is not None:
+            sys.stdout.write(_below("; ".join(below), terminal))
+
+
+def _below(text: str, terminal: int) -> str:
+    return (
+        textwrap.fill(
+            text,
+            max(terminal, MIN_WIDTH),
+            initial_indent="  ",
+            subsequent_indent="    ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        + "\n"
     )
-    for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row))
-    width = None if sys.stdout.isatty() else PIPE_WIDTH
-    Console(width=width, highlight=False, markup=False, emoji=False).print(table)
 
 
 def write_pairs(pairs: Iterable[tuple[str, object]]) -> None:

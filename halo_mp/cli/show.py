@@ -7,6 +7,7 @@ import itertools
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from ipaddress import IPv4Network
 
 import click
 
@@ -18,7 +19,7 @@ from halo_mp.control.client import Client
 from halo_mp.control.public import RouteInfo
 
 TABLE_ROUTES = 1000
-"""More are written as they come, in columns of a fixed width."""
+"""That are sorted. More are written as they come, in columns of a fixed width."""
 
 
 @click.group(cls=AdvisingGroup)
@@ -78,7 +79,7 @@ def interfaces(*, name: str, as_json: bool) -> None:
                 each.tx_packets,
                 [flag for flag in flags if getattr(each, flag)],
             )
-            for each in found
+            for each in sorted(found, key=lambda each: tuple(map(int, each.name.split("."))))
         ),
         numbers=("MTU", "rx packets", "tx packets"),
     )
@@ -119,7 +120,8 @@ def routes(*, within: str | None, static: bool, name: str, as_json: bool) -> Non
 def _write_routes(found: Iterator[RouteInfo]) -> None:
     first = list(itertools.islice(found, TABLE_ROUTES + 1))
     if len(first) <= TABLE_ROUTES:
-        write_table(("prefix", "is", "hops"), ((each.prefix, each.origin, each.hops) for each in first))
+        rows = sorted(first, key=lambda each: IPv4Network(each.prefix))
+        write_table(("prefix", "is", "hops"), ((each.prefix, each.origin, each.hops) for each in rows))
         return
     for each in itertools.chain(first, found):
         sys.stdout.write(f"{each.prefix:18}  {each.origin:9}  {', '.join(each.hops)}\n")
