@@ -152,7 +152,8 @@ def reload(*, name: str, as_json: bool) -> None:
 def _staged(client: Client, file: str) -> int:
     """Send a file, and the routes file that it names; return the number of the candidate."""
     try:
-        text = sys.stdin.read() if file == STANDARD_INPUT else Path(file).read_text("utf-8")
+        octets = sys.stdin.buffer.read() if file == STANDARD_INPUT else Path(file).read_bytes()
+        text = octets.decode()
     except OSError as error:
         raise UsageError(f"{file}: it can not be read: {error.strerror}.") from None
     except UnicodeDecodeError:

@@ -21,7 +21,11 @@ _MARKS = {"good": "ok", "note": "note", "warning": "WARN", "failure": "FAIL"}
 
 @click.command
 @click.option(
-    "--config", "file", metavar="FILE", help="Look, too, whether this configuration could start here."
+    "--config",
+    "file",
+    metavar="FILE",
+    type=click.Path(),
+    help="Look, too, whether this configuration could start here.",
 )
 @click.option("--all/--no-all", "everything", default=True, help="Whether to print what is well.")
 @json_option
@@ -38,8 +42,12 @@ def doctor(*, file: str | None, everything: bool, as_json: bool) -> int:
     else:
         sys.stdout.write(text(shown))
         counts = Counter(each.level for each in found)
-        click.echo(f"{counts['failure']} failures, {counts['warning']} warnings, {counts['note']} notes.")
+        click.echo(f"{', '.join(_count(counts[level], level) for level in ('failure', 'warning', 'note'))}.")
     return 1 if any(each.level == "failure" for each in found) else 0
+
+
+def _count(count: int, level: str) -> str:
+    return f"{count} {level}{'' if count == 1 else 's'}"
 
 
 def look(machine: Machine) -> list[Finding]:

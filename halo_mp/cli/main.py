@@ -8,9 +8,12 @@ supervisor.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import click
 
@@ -50,8 +53,39 @@ COMMANDS = {
 """Name: where it is, and what it does. A command's module is imported when it is typed."""
 
 
+WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+class UnwrittenError(Exception):
+    """Standard output takes no more. Not an OSError: of some of those click has an opinion of its own."""
+
+    def __init__(self, reason: str) -> None:
+        """`reason` is empty where whoever read it has seen enough."""
+        super().__init__(reason)
+
+
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (*WRITE_ERRORS, errno.EPIPE) or error.filename is not None:
+            raise
+        raise UnwrittenError("" if error.errno == errno.EPIPE else error.strerror) from None
+
+
+class _Main(LazyGroup):
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with _writing():  # --help is printed here
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> object:
+        with _writing():
+            return super().invoke(ctx)
+
+
 @click.command(
-    cls=LazyGroup,
+    cls=_Main,
     lazy=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 done; 1 refused, or not well; 2 the words make no sense; 3 nobody to ask, or the machine "
@@ -64,9 +98,11 @@ def main() -> None:
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Do what the words say and return the exit code: an error is a sentence on standard error, behind `halo-mp:`."""
+    _have_outputs()
     try:
         code = main.main(None if argv is None else list(argv), prog_name="halo-mp", standalone_mode=False)
-        sys.stdout.flush()
+        with _writing():
+            sys.stdout.flush()
         return code if isinstance(code, int) else EXIT_DONE
     except click.ClickException as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # which older versions of click print by themselves
@@ -77,9 +113,22 @@ def run(argv: Sequence[str] | None = None) -> int:
         return _complain(str(error), _exit_code(error))
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # whoever read this has seen enough; the flush at exit would complain once more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_DONE
+    except UnwrittenError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the flush at exit would complain once more
+        reason = str(error)
+        return (
+            _complain(f"standard output can not be written: {reason}.", EXIT_REFUSED) if reason else EXIT_DONE
+        )
+
+
+def _have_outputs() -> None:
+    """Where a descriptor was closed (`>&-`) Python has no stream, and what we open next would get its number."""
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_WRONLY)
+            if null != descriptor:
+                os.dup2(null, descriptor, inheritable=True)
+            setattr(sys, name, open(descriptor, "w", closefd=False))  # noqa: SIM115 - for good
 
 
 def _exit_code(error: HaloError) -> int:

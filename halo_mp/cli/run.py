@@ -8,14 +8,32 @@ import sys
 from collections.abc import Sequence
 
 import click
+from click.shell_completion import CompletionItem
 
 from halo_mp.cli.options import NAME_VARIABLE
 
 
+class _Run(click.Command):
+    """Completes the supervisor's flags, which click does not know."""
+
+    def shell_complete(self, _ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the flags that begin like this."""
+        from halo_mp.supervisor.arguments import parser
+
+        known = [flag for action in parser()._actions for flag in action.option_strings]
+        return [CompletionItem(flag) for flag in known if flag.startswith(incomplete)]
+
+
+def _complete_file(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(incomplete, type="file")]
+
+
 @click.command(
-    context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False
+    cls=_Run,
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
 )
-@click.argument("flags", nargs=-1, type=click.UNPROCESSED)
+@click.argument("flags", nargs=-1, type=click.UNPROCESSED, shell_complete=_complete_file)
 def run(*, flags: Sequence[str]) -> None:
     """Start an instance and stay in the foreground.
 

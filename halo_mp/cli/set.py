@@ -121,7 +121,7 @@ def route(*, prefix: str, hops: Sequence[str], new: bool, delete: bool, name: st
 
 
 @set_.command
-@click.argument("file", type=click.File("r"))
+@click.argument("file", type=click.File("r", encoding="utf-8", errors="replace"))
 @click.option("--delete", is_flag=True, help="Take them away; hops in the file do not matter.")
 @name_option
 def routes(*, file: TextIO, delete: bool, name: str) -> int:
@@ -132,17 +132,21 @@ def routes(*, file: TextIO, delete: bool, name: str) -> int:
     lines = list(_lines(file))
     with Client(name) as client:
         if delete:
-            results = client.routes.delete_all(words[0] for words in lines)
+            results = client.routes.delete_all(words[0] for _, words in lines)
         else:
-            results = client.routes.replace_all((words[0], words[1:]) for words in lines)
-    refused = [sentence for sentence in results if sentence is not None]
+            results = client.routes.replace_all((words[0], words[1:]) for _, words in lines)
+    refused = [
+        f"line {number}: {sentence}"
+        for (number, _), sentence in zip(lines, results, strict=True)
+        if sentence is not None
+    ]
     sys.stderr.writelines(f"halo-mp: {sentence}\n" for sentence in refused)
     click.echo(f"{len(results) - len(refused)} done, {len(refused)} refused.")
     return 1 if refused else 0
 
 
-def _lines(file: TextIO) -> Iterator[list[str]]:
-    for line in file:
+def _lines(file: TextIO) -> Iterator[tuple[int, list[str]]]:
+    for number, line in enumerate(file, 1):
         words = line.partition("#")[0].replace(",", " ").split()
         if words:
-            yield words
+            yield number, words

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from halo_mp.cli import main as cli
+from halo_mp.cli.output import write_table
 from halo_mp.cli.page import page
 from halo_mp.cli.run import with_name
 
@@ -133,6 +134,118 @@ def test_completion_in_bash_knows_commands_and_instances(tmp_path: Path) -> None
         "completion",
     ]
     assert "edge7" in completed("halo-mp", "show", "routes", "--name", "edge")
+    assert completed("halo-mp", "run", "--con") == ["--config", "--control-group"]
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ("run --config rou", "a file"),
+        ("doctor --config rou", "a file"),
+        ("config apply rou", "a file"),
+        ("show config --no", "--no-routes"),
+        ("run --ports 0 --ring", "--ring-size"),
+    ],
+)
+def test_script_for_bash_completes(tmp_path: Path, words: str, wanted: str) -> None:
+    program = tmp_path / "halo-mp"
+    program.write_text(f"#!{sys.executable}\nfrom halo_mp.cli.main import run\nrun()\n")
+    program.chmod(0o755)
+    script = (
+        'source <(halo-mp completion bash); compopt() { [ "$2" = default ] && echo a file; }; '
+        f"COMP_WORDS=(halo-mp {words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); "
+        '_halo_mp_completion halo-mp "${COMP_WORDS[-1]}"; echo "${COMPREPLY[@]}"'
+    )
+    found = subprocess.run(
+        ["bash", "-c", script],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.strip() == wanted
+
+
+@pytest.mark.parametrize("words", ["--help", "show --help", "doctor", "unit", "completion bash", "status"])
+@pytest.mark.parametrize(
+    ("redirection", "code", "sentence"),
+    [
+        (">/dev/full", 1, "halo-mp: standard output can not be written: No space left on device.\n"),
+        ("| exec 0<&-", 0, ""),
+        (">&-", 0, ""),
+        ("<&- >&- 2>&-", 0, ""),
+    ],
+)
+def test_output_that_nobody_takes_costs_no_traceback(
+    words: str, redirection: str, code: int, sentence: str
+) -> None:
+    program = f"{sys.executable} -m halo_mp.cli {words}"
+    if words == "status" and ">&-" in redirection:
+        code = 3  # nobody is there
+    if redirection.startswith("|"):  # a reader that is gone before anything is written
+        program = f"( sleep 0.2; exec {program} )"
+    found = subprocess.run(
+        ["bash", "-c", f"{program} {redirection}; exit ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (found.returncode, found.stderr) == (code, sentence)
+
+
+TABLE = (
+    ("name", "count", "addresses"),
+    [("0", 7, ("10.1.0.1/24", "10.2.0.1/24")), ("0.100", 12345, ())],
+)
+
+
+@pytest.mark.parametrize(
+    ("columns", "lines"),
+    [
+        (
+            None,
+            ["name   count  addresses", "0          7  10.1.0.1/24, 10.2.0.1/24", "0.100  12345  -"],
+        ),
+        (
+            38,
+            ["name   count  addresses", "0          7  10.1.0.1/24, 10.2.0.1/24", "0.100  12345  -"],
+        ),
+        (
+            37,
+            [
+                "name   count",
+                "0          7",
+                "  addresses: 10.1.0.1/24, 10.2.0.1/24",
+                "0.100  12345",
+                "  addresses: -",
+            ],
+        ),
+        (
+            11,
+            [
+                "name",
+                "0",
+                "  count: 7;",
+                "    addresses:",
+                "    10.1.0.1/24,",
+                "    10.2.0.1/24",
+                "0.100",
+                "  count: 12345;",
+                "    addresses: -",
+            ],
+        ),
+    ],
+)
+def test_table_breaks_no_word_on_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    columns: int | None,
+    lines: list[str],
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: columns is not None)
+    monkeypatch.setenv("COLUMNS", str(columns or 20))
+    write_table(*TABLE, numbers=["count"])
+    assert capsys.readouterr().out.splitlines() == lines
 
 
 def test_page_is_up_to_date() -> None:
@@ -149,6 +262,9 @@ def test_unit_is_one_that_systemd_takes(
     assert code == 0
     assert f"ExecStart={sys.executable} -m halo_mp.supervisor --config {tmp_path}/%i.toml --name %i\n" in text
     assert ("User=daemon\n" in text) == bool(user)
+    # Not 4: orphans that may not be taken over end by themselves, and then somebody has to forward.
+    assert "\nRestartPreventExitStatus=2\n" in text
+    assert "\nStartLimitIntervalSec=0\n" in text
     file = tmp_path / "halo-mp@.service"
     file.write_text(text)
     verified = subprocess.run(
