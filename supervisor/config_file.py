@@ -112,6 +112,9 @@ _VLAN_FLAG = "--vlan"  # [interfaces."0.100"] by itself
 _WHERE = re.compile(r"(.*) \(at (line \d+, column \d+|end of document)\)", re.DOTALL)
 _TWICE = {"Cannot overwrite a value": "the key before this place is there twice"}
 """What the parser says, where that needs words."""
+_HEAD = re.compile(r"\s*(\[\[?)([^\[\]]+)\]")
+_KEY = re.compile(r"\s*([A-Za-z0-9_.\-]+|\"[^\"]*\"|'[^']*')\s*=")
+_PART = re.compile(r"""["']([^"']*)["']|([A-Za-z0-9_\-]+)""")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _INTERFACE = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _MOST_BITS = 64
@@ -131,6 +134,7 @@ class FileReader:
         self._path = path
         self._text = text
         self._name = Path(path).name
+        self._lines: dict[str, int] = {}
         for table, content in self._load().items():
             self._read_table(table, content)
         if "ports" not in self.values and not {"pci", "vdev"} & self.values.keys():
@@ -139,7 +143,9 @@ class FileReader:
     def _load(self) -> dict[str, Any]:
         try:
             text = read_file(self._path) if self._text is None else self._text
-            return tomllib.loads(text.removeprefix("\ufeff"))
+            found = tomllib.loads(text.removeprefix("\ufeff"))
+            self._lines = places(text)
+            return found
         except OSError as error:
             self.problems.append(f"--config {self._path}: it can not be read: {error.strerror}.")
         except UnicodeDecodeError:
@@ -280,7 +286,36 @@ class FileReader:
         self.problems.append(f"{self._where(where)}: {reason}.")
 
     def _where(self, place: str) -> str:
-        return f"{self._name}, {shown(place)}"
+        line = self._lines.get(place)
+        return f"{self._name}, {f'line {line}, ' if line else ''}{shown(place)}"
+
+
+def places(text: str) -> dict[str, int]:
+    """Return the lines on which tables and keys stand, by their names in sentences: `ports.0`, `routes[3].via`.
+
+    The parser does not tell. What is written in a way that few write it may be missing, or its table's.
+    """
+    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
+    table = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if head := _HEAD.match(line):
+            brackets, name = head.groups()
+            table = _unquoted(name)
+            if len(brackets) == 2:
+                count = counts[table] = counts.get(table, -1) + 1
+                table = f"{table}[{count}]"
+            found.setdefault(table, number)
+        elif key := _KEY.match(line):
+            name = _unquoted(key[1])
+            found.setdefault(f"{table}.{name}" if table else name, number)
+    return found
+
+
+def _unquoted(name: str) -> str:
+    """Return a table's name as `_place` writes it: the second part in quotes, where there is a dot in it."""
+    parts = [part or quoted for quoted, part in _PART.findall(name)]
+    return _place(parts[0], parts[1]) if len(parts) == 2 else ".".join(parts)
 
 
 def _shown_value(value: object) -> str:

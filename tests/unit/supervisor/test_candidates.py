@@ -43,8 +43,8 @@ def test_parts_are_put_together_and_named_after_the_instance() -> None:
 def test_problems_are_told_with_file_and_key() -> None:
     sentences = refusal(Candidates("edge"), '[ports.0]\nmac = "x"\n[memory]\nring_sise = 5\n').splitlines()
     assert [sentence.partition(":")[0] for sentence in sentences] == [
-        "r.toml, memory.ring_sise",
-        "r.toml, ports.0.mac",
+        "r.toml, line 4, memory.ring_sise",
+        "r.toml, line 2, ports.0.mac",
     ]
     assert "line 1" in refusal(Candidates("edge"), "[[[")
 
