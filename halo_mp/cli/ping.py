@@ -161,11 +161,15 @@ def _live(ask: Callable[[], list[PingInfo]], count: int, interval_s: float) -> I
 
 
 def _write(outcomes: Iterator[PingInfo], *, first: int, as_json: bool) -> list[PingInfo]:
-    found = []
-    for number, outcome in enumerate(outcomes, first):
-        found.append(outcome)
-        if not as_json:
-            click.echo(f"{number:2}  {text(outcome)}")
+    found: list[PingInfo] = []
+    try:
+        for number, outcome in enumerate(outcomes, first):
+            found.append(outcome)
+            if not as_json:
+                click.echo(f"{number:2}  {text(outcome)}")
+    except KeyboardInterrupt:  # how a person ends it, who wants to know all the same what came of it
+        if not found:
+            raise
     if as_json:
         write_json(found)
     return found

@@ -86,6 +86,17 @@ def test_ping_says_what_came_back(halo: Halo) -> None:
     assert halo("ping", "10.77.1.2", "--trace").splitlines()[0].split()[:2] == ["1", "10.77.1.2"]
 
 
+def test_ping_that_is_interrupted_says_what_came_of_it(pair: Instance) -> None:
+    words = ("ping", "10.77.0.2", "-c", "1000", "-i", "0.2", "--name", pair.name)
+    with pair.namespace.popen(*HALO, *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as ping:
+        assert ping.stdout is not None
+        assert b"10.77.0.2" in ping.stdout.readline()
+        ping.send_signal(signal.SIGINT)
+        text, error = ping.communicate(timeout=60)
+    assert (ping.returncode, error) == (0, b"")
+    assert b" sent, " in text.splitlines()[-1]
+
+
 def test_configuration_is_saved_compared_and_applied(halo: Halo, tmp_path: Path) -> None:
     saved, routes = tmp_path / "saved.toml", tmp_path / "sub" / "routes.txt"
     routes.parent.mkdir()
