@@ -31,12 +31,13 @@ def nics(machine: Machine) -> Iterator[Finding]:
         yield Finding("NICs", "good", text)
         return
     for device in found:
-        yield _nic(device, _default_interfaces(machine))
+        yield _nic(device, _default_interfaces(machine), isolated=_has_iommu(machine))
+        yield from _slow_link(machine, device)
     yield from _iommu(machine)
     yield from _modules(machine)
 
 
-def _nic(device: Path, default: set[str]) -> Finding:
+def _nic(device: Path, default: set[str], *, isolated: bool) -> Finding:
     driver = _target(device / "driver")
     names = sorted(entry.name for where in ("net", "virtio*/net") for entry in device.glob(f"{where}/*"))
     if driver in USERSPACE_DRIVERS:
@@ -57,8 +58,29 @@ def _nic(device: Path, default: set[str]) -> Finding:
             "NICs", "note", text, (f"halo-mp run --vdev net_af_packet0,iface={iface} --kernel 0 ...",)
         )
     down = [f"ip link set {name} down" for name in names]
-    bind = f"modprobe vfio-pci && dpdk-devbind.py --bind=vfio-pci {device.name}"
-    return Finding("NICs", "note", f"{text} To give it to halo-mp:", (*down, bind))
+    # Without an IOMMU vfio-pci refuses a device, but for a mode that few kernels have.
+    module = "vfio-pci" if isolated else "uio_pci_generic"
+    bind = f"modprobe {module} && dpdk-devbind.py --bind={module} {device.name}"
+    unsafe = "" if isolated else "; without an IOMMU, which is unsafe (below)"
+    return Finding("NICs", "note", f"{text} To give it to halo-mp{unsafe}:", (*down, bind))
+
+
+def _slow_link(machine: Machine, device: Path) -> Iterator[Finding]:
+    """Look whether a NIC has all the lanes, and their speed, that it could have."""
+    width, most = (machine.read(device / f"{which}_link_width") for which in ("current", "max"))
+    speed, fastest = (machine.read(device / f"{which}_link_speed") for which in ("current", "max"))
+    fewer = width.isdecimal() and most.isdecimal() and 0 < int(width) < int(most)
+    slower = bool(speed and fastest) and speed != fastest and "Unknown" not in speed + fastest
+    if fewer or slower:
+        text = (
+            f"{device.name} has {width} lanes of {speed} to the machine, and could have {most} of {fastest}."
+        )
+        look = f"lspci -vv -s {device.name} | grep -E 'LnkCap|LnkSta'    # then another slot, or the BIOS"
+        yield Finding("NICs", "note", text, (look,))
+
+
+def _has_iommu(machine: Machine) -> bool:
+    return any((machine.sys / "kernel/iommu_groups").glob("*"))
 
 
 def _default_interfaces(machine: Machine) -> set[str]:
@@ -67,10 +89,12 @@ def _default_interfaces(machine: Machine) -> set[str]:
 
 
 def _iommu(machine: Machine) -> Iterator[Finding]:
-    if any((machine.sys / "kernel/iommu_groups").glob("*")):
+    if _has_iommu(machine):
         yield Finding("IOMMU", "good", "It is on: vfio-pci isolates the NICs.")
         return
-    text = "It is off, or there is none: without it vfio-pci gives a NIC all of the machine's memory."
+    text = (
+        "It is off, or there is none: vfio-pci takes no NIC then, and what does gives it all of the memory."
+    )
     add = "add to GRUB_CMDLINE_LINUX_DEFAULT: intel_iommu=on iommu=pt (AMD: iommu=pt); then update-grub, and reboot"
     yield Finding(
         "IOMMU",

@@ -63,6 +63,10 @@ def test_nic_with_the_default_route_is_not_to_be_bound(machine: Machine) -> None
     nic(machine, "0000:00:05.0", "vfio-pci")
     nic(machine, "0000:00:06.0", "mlx5_core", "eth2")
     put(machine.proc / "net/route", "Iface Dest\neth0 00000000 0102A8C0 0003 0 0 0 00000000 0 0 0")
+    assert (
+        "modprobe uio_pci_generic" in list(doctor_devices.nics(machine))[1].commands[1]
+    )  # vfio-pci would refuse
+    (machine.sys / "kernel/iommu_groups/0").mkdir(parents=True)
     mine, other, bound, shared, *rest = doctor_devices.nics(machine)
     assert "lock yourself out" in mine.text
     assert not any("devbind" in command for command in mine.commands)
@@ -71,7 +75,27 @@ def test_nic_with_the_default_route_is_not_to_be_bound(machine: Machine) -> None
         "modprobe vfio-pci && dpdk-devbind.py --bind=vfio-pci 0000:00:04.0",
     )
     assert bound.level == shared.level == "good"
-    assert levels(rest) == {"IOMMU": ["note"], "modules": ["good"]}
+    assert levels(rest) == {"IOMMU": ["good"], "modules": ["good"]}
+
+
+@pytest.mark.parametrize(
+    ("width", "speed", "slow"),
+    [
+        ("8", "16.0 GT/s PCIe", False),
+        ("4", "16.0 GT/s PCIe", True),
+        ("8", "8.0 GT/s PCIe", True),
+        ("", "", False),
+    ],
+)
+def test_nic_in_a_slow_slot_is_noticed(machine: Machine, width: str, speed: str, slow: bool) -> None:
+    nic(machine, "0000:00:04.0", "ice", "eth1")
+    device = machine.sys / "bus/pci/devices/0000:00:04.0"
+    for name, (lanes, rate) in {"max": ("8", "16.0 GT/s PCIe"), "current": (width, speed)}.items():
+        put(device / f"{name}_link_width", lanes)
+        put(device / f"{name}_link_speed", rate)
+    found = [each for each in doctor_devices.nics(machine) if "lanes" in each.text]
+    assert len(found) == slow
+    assert all("lspci -vv -s 0000:00:04.0" in each.commands[0] for each in found)
 
 
 def test_iommu_and_modules_are_of_interest_where_there_are_nics(machine: Machine) -> None:
