@@ -71,7 +71,7 @@ def _writing() -> Iterator[None]:
     except OSError as error:
         if error.errno not in (*WRITE_ERRORS, errno.EPIPE) or error.filename is not None:
             raise
-        raise UnwrittenError("" if error.errno == errno.EPIPE else error.strerror) from None
+        raise UnwrittenError("" if error.errno == errno.EPIPE else os.strerror(error.errno)) from None
 
 
 class _Main(LazyGroup):
