@@ -89,7 +89,9 @@ def write_whole(path: Path, octets: bytes) -> None:
 def load(path: Path) -> State:
     """Return what the file says; nothing when it is not there, of another boot, or makes no sense."""
     try:
-        found = msgpack.unpackb(path.read_bytes(), raw=False)
+        found = msgpack.unpackb(
+            path.read_bytes(), raw=False, strict_map_key=False
+        )  # macswap's keys are numbers
         if found["version"] != VERSION or found["boot_id"] != boot_id():
             return State()
         return State(

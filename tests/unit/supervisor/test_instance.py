@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from halo_mp import runtime
 from halo_mp.errors import EnvironmentProblem, InstanceRunning, UsageError
+from halo_mp.plain import from_plain, to_plain
 from halo_mp.runtime import runtime_base
 from halo_mp.shm.identity import own_start_ticks
-from halo_mp.supervisor import state
+from halo_mp.supervisor import arguments, config, state
 from halo_mp.supervisor.instance import Instance
 from halo_mp.supervisor.state import Member, State
 
@@ -135,6 +136,17 @@ def test_state_is_read_back(tmp_path: Path) -> None:
     assert content.members[0].is_alive
     assert not content.members[1].is_alive
     assert [entry.name for entry in tmp_path.iterdir()] == ["state"]
+
+
+def test_configuration_of_everything_is_read_back(tmp_path: Path) -> None:
+    flags = (
+        "--vdev net_null0 --vdev net_null1 --macswap 0=1 --macswap 1=0 --address 0.7=10.1.0.1/24 "
+        "--mac 1=02:00:00:00:00:01 --route default=10.1.0.2*2,10.1.0.3@0.7 --route 10.9.0.0/16=blackhole "
+        "--neighbor 0.7=10.1.0.9,02:00:00:00:00:09"
+    )
+    wanted = config.build(arguments.parse(flags.split()), config.Machine(cores=(0, 1), free_pages={}))
+    state.save(tmp_path / "state", State(desired=to_plain(wanted)))
+    assert from_plain(config.Config, state.load(tmp_path / "state").desired) == wanted
 
 
 def test_state_of_another_boot_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
