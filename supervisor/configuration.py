@@ -16,14 +16,16 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from halo_mp import logs
 from halo_mp.errors import HaloError
-from halo_mp.supervisor import config_toml
+from halo_mp.supervisor import config_toml, history
 from halo_mp.supervisor.candidates import Candidates
 from halo_mp.supervisor.config_changes import LIVE, TOLD, Plan, Wanted, plan, told, united
 from halo_mp.supervisor.config_model import Config
+from halo_mp.supervisor.history import Kept
 from halo_mp.supervisor.published import Published
 from halo_mp.supervisor.route_changes import (
     RouteChange,
@@ -49,17 +51,6 @@ Fields = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """A configuration that was there, until another one was applied."""
-
-    wanted: Wanted
-    until: float
-    """Seconds since 1970."""
-    by: str
-    changes: int
-
-
-@dataclass(frozen=True, slots=True)
 class _Difference:
     plan: Plan
     routes: list[RouteChange]
@@ -80,6 +71,7 @@ class Configuration:
         started: Config,
         reread: Callable[[], Wanted] | None,
         on_applied: Callable[[Config, Config | None], None],
+        history_file: Path,
     ) -> None:
         """`reread` returns what flags and file say at present, and may block; None where nobody knows.
 
@@ -90,7 +82,8 @@ class Configuration:
         self._reread = reread
         self._on_applied = on_applied
         self._candidates = Candidates(started.instance)
-        self._kept: list[Kept] = []
+        self._history_file = history_file
+        self._kept = history.load(history_file)
         self._applying = asyncio.Lock()
 
     # ---- shown
@@ -176,7 +169,7 @@ class Configuration:
             there = (
                 f"1 to {len(self._kept)}"
                 if self._kept
-                else "none: nothing was applied since this supervisor started"
+                else "none: nothing was applied since this instance started"
             )
             raise RefusedError(f"there is no configuration {steps} to go back to; there are {there}.")
         return await self._replace(self._kept[-steps].wanted, by)
@@ -206,7 +199,7 @@ class Configuration:
             if found.count:
                 before = Wanted(self._present(), await static_routes(self._published))
                 await self._bring_about(found)
-                self._keep(Kept(before, time.time(), by, found.count))
+                await self._keep(Kept(before, time.time(), by, found.count))
             self.config = _with_live(self.config, wanted.config)
             self._on_applied(self.config, reread)
         log.info("config.applied", by=by, changes=found.count)
@@ -223,12 +216,16 @@ class Configuration:
             await self._published.change(lambda _: before)
             raise
 
-    def _keep(self, kept: Kept) -> None:
+    async def _keep(self, kept: Kept) -> None:
         self._kept.append(kept)
         while (
             len(self._kept) > KEPT or sum(len(each.wanted.routes) for each in self._kept[:-1]) > KEPT_ROUTES
         ):
             del self._kept[0]
+        try:
+            await asyncio.to_thread(history.save, self._history_file, self._kept)
+        except OSError as error:
+            log.warning("history.not_saved", reason=error.strerror)
 
 
 def _restart_needed(phrases: Sequence[str]) -> str:

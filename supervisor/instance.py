@@ -8,6 +8,7 @@
     <directory>/last          the black boxes of the processes that run
     <directory>/reports       of processes that died
     <directory>/numba         compiled hooks, written by the workers
+    <directory>/history      configurations that can be gone back to
     <directory>/status.json   what a person or a program should know of the instance
 
 The lock is the kernel's: it can not be left behind. Whoever holds it may clean up what the name left

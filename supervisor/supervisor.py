@@ -26,7 +26,7 @@ from halo_mp.shm.fib import FibWriter
 from halo_mp.shm.identity import own_start_ticks
 from halo_mp.shm.sockets import read_sockets
 from halo_mp.shm.tables import TablesWriter, read_interfaces
-from halo_mp.supervisor import tap
+from halo_mp.supervisor import history, tap
 from halo_mp.supervisor.adoption import Adopted
 from halo_mp.supervisor.announce import announce
 from halo_mp.supervisor.boxes import Boxes
@@ -198,7 +198,11 @@ class Supervisor:
         jobs = [keeper.start() for keeper in self._keepers()]
         self._status.update()
         self._configuration = Configuration(
-            self._published, started=self._config, reread=self._reread, on_applied=self._on_applied
+            self._published,
+            started=self._config,
+            reread=self._reread,
+            on_applied=self._on_applied,
+            history_file=self._instance.directory / history.FILE,
         )
         self._control = self._listen_for_clients()
         self._tasks = [

@@ -265,6 +265,28 @@ def test_routes_behind_connected_ones_outlive_the_supervisor(
         }
 
 
+def test_rollback_goes_back_to_what_was_before_the_supervisor_died(
+    namespace: Namespace, router: Instance, client: Client, file: Path
+) -> None:
+    before, first = state(client), client.config.show()
+    change_everything(client)
+    changed = state(client)
+    client.config.apply(client.config.stage(first))
+    kill_supervisor(router)
+    with (
+        Instance(namespace, "--config", str(file), name=router.name) as successor,
+        Client(router.name) as asked,
+    ):
+        assert [(each.number, each.changes) for each in asked.config.history()] == [(1, 14)]
+        assert state(asked) == before
+        asked.config.rollback()
+        assert state(asked) == changed
+        assert len(asked.config.history()) == 2
+        assert successor.stop() == 0
+    with Instance(namespace, "--config", str(file), name=router.name), Client(router.name) as asked:
+        assert asked.config.history() == []
+
+
 def test_orphans_with_another_file_are_refused(namespace: Namespace, router: Instance, file: Path) -> None:
     kill_supervisor(router)
     file.write_text(FILE.replace("10.1.0.1/24", "10.1.0.30/24"))
