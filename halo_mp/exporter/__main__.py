@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Serve what an instance counts to Prometheus, at http://ADDRESS/metrics.
 
-It is read from shared memory whenever Prometheus asks, so nothing is disturbed, and this has to run as the user that
-started the instance, or as root. An instance that does not run is halo_mp_up 0: start and stop them as you like.
+It is read from shared memory whenever Prometheus asks, so nothing is disturbed,
+and this has to run as the user that started the instance, or as root. An
+instance that does not run is halo_mp_up 0: start and stop them as you like.
 """
 
 from __future__ import annotations
