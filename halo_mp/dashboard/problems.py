@@ -167,14 +167,9 @@ def _deaths(frame: Frame) -> Iterator[Problem]:
         if frame.now.at - report.ended_at < RECENT_S:
             recent.setdefault(report.name, []).append(report)
     for name, reports in recent.items():
-        ago, times = duration(frame.now.at - reports[-1].ended_at), _times(len(reports))
-        yield Problem(
-            _short(name), f"It ended {times} in five minutes, {ago} ago the last time: {reports[-1].reason}."
-        )
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"
+        said = f"It {reports[-1].reason} {duration(frame.now.at - reports[-1].ended_at)} ago"
+        more = f"; it ended {len(reports)} times in five minutes" if len(reports) > 1 else ""
+        yield Problem(_short(name), f"{said}{more}.")
 
 
 def _short(name: str) -> str:

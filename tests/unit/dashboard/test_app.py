@@ -78,7 +78,7 @@ def test_each_tab_has_its_rows(feed: Feed, regions: Regions) -> None:
     regions.forward(64000)
     regions.add_hook(1, "filter", packets=5)
     expected = {
-        "now": 6,
+        "now": 5,
         "ports": 2,
         "workers": 2,
         "drops": 2,

@@ -195,8 +195,7 @@ def test_problems_say_where_and_what(feed: Feed, regions: Regions) -> None:
     found = {problem.where: problem.what for problem in problems(feed.frame())}
     assert list(found) == ["worker 0"]
     assert re.fullmatch(
-        r"It ended 2 times in five minutes, \d+ s ago the last time: was killed by SIGKILL\.",
-        found["worker 0"],
+        r"It was killed by SIGKILL \d+ s ago; it ended 2 times in five minutes\.", found["worker 0"]
     )
     regions.say(reports=())
     regions.say_of_port(1, state="failed", failed_because="its interface is gone")
