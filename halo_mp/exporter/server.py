@@ -7,7 +7,9 @@ closed. Otherwise each of them would keep a thread and a descriptor for ever.
 
 from __future__ import annotations
 
+import io
 import socket
+import sys
 import threading
 from socketserver import ThreadingMixIn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -21,6 +23,20 @@ MOST_REQUESTS = 32
 
 class _Handler(WSGIRequestHandler):
     timeout = TIMEOUT_S
+
+    def setup(self) -> None:
+        self._errors = io.StringIO()
+        super().setup()
+
+    def get_stderr(self) -> io.StringIO:
+        """Return where the library puts the traceback of an answer that failed."""
+        return self._errors
+
+    def finish(self) -> None:
+        text = self._errors.getvalue()
+        if text and not text.rstrip().endswith("TimeoutError: timed out"):  # he did not read: that is no news
+            sys.stderr.write(text)
+        super().finish()
 
     def log_message(self, *_: object) -> None:
         """Log no request."""

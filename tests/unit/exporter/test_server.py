@@ -11,6 +11,8 @@ from contextlib import ExitStack
 
 import prometheus_client
 import pytest
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 
 from halo_mp.exporter import server
 from halo_mp.exporter.collector import InstanceCollector
@@ -27,6 +29,8 @@ def address(regions: Regions, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple
     collector = InstanceCollector([regions.instance], regions.base)
     registry.register(collector)
     listening = server.listen(registry, "127.0.0.1", 0)
+    # So that an answer does not fit into what the kernel keeps for who does not read.
+    listening.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield "127.0.0.1", listening.server_port
@@ -85,13 +89,16 @@ def test_who_says_nothing_or_nonsense_is_let_go_and_others_are_served(
     assert capfd.readouterr().err == ""
 
 
-def test_who_asks_and_does_not_read_is_let_go(address: tuple[str, int], regions: Regions) -> None:
+def test_who_asks_and_does_not_read_is_let_go(
+    address: tuple[str, int], capfd: pytest.CaptureFixture[str]
+) -> None:
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         other.connect(address)
         other.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
         assert b"halo_mp_up{" in scrape(address)
         wait_until(lambda: threads() == 0, what="the end of its thread")
+    assert capfd.readouterr().err == ""
 
 
 def test_more_than_can_be_served_are_closed(
@@ -107,3 +114,25 @@ def test_more_than_can_be_served_are_closed(
         held[0].close()
         wait_until(lambda: threads() < server.MOST_REQUESTS, what="a free one")
         assert b"halo_mp_up{" in scrape(address)
+
+
+def test_fault_of_ours_is_an_answer_and_on_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
+    class Broken(Collector):
+        def describe(self) -> list[Metric]:
+            return []
+
+        def collect(self) -> list[Metric]:
+            raise ZeroDivisionError
+
+    registry = prometheus_client.CollectorRegistry()
+    registry.register(Broken())
+    with server.listen(registry, "127.0.0.1", 0) as listening:
+        thread = threading.Thread(target=listening.handle_request)
+        thread.start()
+        connection = http.client.HTTPConnection("127.0.0.1", listening.server_port, timeout=30)
+        connection.request("GET", "/metrics")
+        assert connection.getresponse().status == 500
+        connection.close()
+        thread.join()
+        wait_until(lambda: threads() == 0, what="the end of its thread")
+    assert "ZeroDivisionError" in capfd.readouterr().err
