@@ -123,7 +123,9 @@ def _show(feed: Feed, directory: Path) -> int:
         raise _missing(error) from None
     if "TEXTUAL_DRIVER" not in os.environ and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("This is no terminal. --once and --json print, --web serves.")
-    app = Dashboard(feed, lambda: ask(directory))
+    app = Dashboard(
+        feed, lambda: ask(directory), server=os.getppid() if "TEXTUAL_DRIVER" in os.environ else None
+    )
     app.run()
     return app.return_code or 0
 

@@ -7,6 +7,7 @@ keep cursor and scroll position when their cells change.
 
 from __future__ import annotations
 
+import os
 import textwrap
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -90,9 +91,15 @@ class Dashboard(App[None]):
         ),
     ]
 
-    def __init__(self, feed: Feed, ask: Callable[[], Asked], *, ticking: bool = True) -> None:
-        """Show what a feed has. Without `ticking` somebody else calls `take`: a test, or a picture."""
+    def __init__(
+        self, feed: Feed, ask: Callable[[], Asked], *, ticking: bool = True, server: int | None = None
+    ) -> None:
+        """Show what a feed has. Without `ticking` somebody else calls `take`: a test, or a picture.
+
+        `server` is the pid of who shows it to a browser: when that is our parent no more, nobody sees us.
+        """
         super().__init__()
+        self._server = server
         self.feed = feed
         self._ask = ask
         self._ticking = ticking
@@ -137,6 +144,9 @@ class Dashboard(App[None]):
 
         An instance that has gone is waited for: what it did last is what its operator wants to see now.
         """
+        if self._server is not None and os.getppid() != self._server:
+            self.exit()
+            return
         try:
             self.feed.frame(lines=self.tab == "logs" or not self._ticking)
         except HaloError as error:
