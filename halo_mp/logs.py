@@ -90,7 +90,7 @@ class _Writer(logging.Handler):
 
     def __init__(self, process: str, style: Format, fd: int, queue_lines: int, box: LineBox | None) -> None:
         super().__init__()
-        self._box = box
+        self.box = box
         self.dropped = 0  # by callers that found the queue full, and by the writer
         self._counting = threading.Lock()
         self.process = process
@@ -110,8 +110,8 @@ class _Writer(logging.Handler):
         except Exception:
             self.handleError(record)
             return
-        if self._box is not None:
-            self._box.write(line)
+        if (box := self.box) is not None:
+            box.write(line)
         try:
             self._lines.put_nowait(line)
         except queue.Full:
@@ -190,6 +190,12 @@ def configure(
     root.addHandler(_writer)
     root.setLevel(logging.WARNING)
     set_level(level)
+
+
+def keep(box: LineBox | None) -> None:
+    """Put lines into another box from now on, or into none any more."""
+    if _writer is not None:
+        _writer.box = box
 
 
 def set_level(level: str) -> None:

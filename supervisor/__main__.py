@@ -13,6 +13,7 @@ from halo_mp.control.messages import WorkerUser
 from halo_mp.errors import EXIT_STOPPED, HaloError
 from halo_mp.supervisor import arguments, config, leftovers
 from halo_mp.supervisor.adoption import adopt
+from halo_mp.supervisor.boxes import own_lines
 from halo_mp.supervisor.checks import check, privileges_plan, raise_descriptor_limit
 from halo_mp.supervisor.checks_user import control_group
 from halo_mp.supervisor.config_changes import Wanted
@@ -66,28 +67,29 @@ async def _run(configuration: config.Config, words: Sequence[str], service: Serv
             routes = _static_routes(configuration)
             await leftovers.clean(instance)
             check(configuration)
-        raise_descriptor_limit(configuration)
-        if plan.warning:
-            log.warning("config.warning", text=plan.warning)
-        supervisor = Supervisor(
-            configuration,
-            instance,
-            signals,
-            privileges=(plan.mode, user),
-            control_group=group,
-            routes=routes,
-            on_up=_print,
-            adopted=adopted,
-            reread=lambda: _reread(words),
-            service=service,
-        )
-        gc.collect()
-        gc.freeze()  # what is there now stays
-        if adopted is None and signals.requested.is_set():
-            return EXIT_STOPPED
-        return (
-            await supervisor.run()
-        )  # also when it is to stop at once: what was adopted is to be stopped in order
+        with own_lines(instance.directory):
+            raise_descriptor_limit(configuration)
+            if plan.warning:
+                log.warning("config.warning", text=plan.warning)
+            supervisor = Supervisor(
+                configuration,
+                instance,
+                signals,
+                privileges=(plan.mode, user),
+                control_group=group,
+                routes=routes,
+                on_up=_print,
+                adopted=adopted,
+                reread=lambda: _reread(words),
+                service=service,
+            )
+            gc.collect()
+            gc.freeze()  # what is there now stays
+            if adopted is None and signals.requested.is_set():
+                return EXIT_STOPPED
+            return (
+                await supervisor.run()
+            )  # also when it is to stop at once: what was adopted is to be stopped in order
     finally:
         instance.release()
 

@@ -2,7 +2,8 @@
 """The black boxes of an instance's processes: made before a process starts, read and removed when it has ended.
 
 They lie in `<runtime>/last`, for the supervisor's user only. A box is known by the path of its files without their
-ending, which says role, slot and a number that no other box of this instance has had.
+ending, which says role, slot and a number that no other box of this instance has had. What the supervisor itself logs
+is kept in `<runtime>/supervisor.lines`, over its death too.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from pathlib import Path
 
 from halo_mp import blackbox, logs
 from halo_mp.supervisor.state import Member
+
+OWN = "supervisor"
+OWN_LINES = f"{OWN}.lines"
+_MOST_LINES = 1000  # more than a box holds
 
 log = logs.get("supervisor")
 
@@ -85,6 +90,34 @@ class Boxes:
             self._number = max((int(number) for number in taken if number.isdigit()), default=-1)
         self._number += 1
         return self._number
+
+
+@contextmanager
+def own_lines(directory: Path) -> Iterator[None]:
+    """Keep what this process logs in a box of its own, behind what a dead predecessor had logged.
+
+    Without room for it the supervisor works all the same.
+    """
+    box, new = str(directory / OWN), str(directory / f"{OWN}.new")
+    with ExitStack() as stack:
+        try:
+            before = blackbox.read_lines(box, _MOST_LINES)
+            fd = os.open(
+                blackbox.lines_path(new), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
+            )
+            stack.callback(os.close, fd)
+            os.posix_fallocate(fd, 0, blackbox.BOX_OCTETS)
+            lines = blackbox.LineBox(fd)
+            for line in before:
+                lines.write(f"{line}\n".encode("utf-8", "backslashreplace"))
+            blackbox.lines_path(new).rename(blackbox.lines_path(box))
+        except OSError as error:
+            log.warning("box.not_made", box=OWN, reason=error.strerror)
+            remove(new)
+        else:
+            logs.keep(lines)
+            stack.callback(logs.keep, None)
+        yield
 
 
 def remove(path: str | None) -> None:

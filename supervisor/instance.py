@@ -7,6 +7,7 @@
     <directory>/dpdk          what EAL keeps while the driver runs
     <directory>/last          the black boxes of the processes that run
     <directory>/reports       of processes that died
+    <directory>/supervisor.lines   what the supervisor logged last
     <directory>/numba         compiled hooks, written by the workers
     <directory>/history      configurations that can be gone back to
     <directory>/status.json   what a person or a program should know of the instance

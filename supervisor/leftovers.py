@@ -21,6 +21,7 @@ from halo_mp.errors import InstanceRunning
 from halo_mp.shm.identity import start_ticks
 from halo_mp.shm.region import DIRECTORY, is_stale, unlink
 from halo_mp.supervisor import tap
+from halo_mp.supervisor.boxes import OWN_LINES
 from halo_mp.supervisor.instance import Instance
 from halo_mp.supervisor.process import Orphan
 from halo_mp.supervisor.state import Member, State
@@ -42,7 +43,7 @@ async def clean(instance: Instance) -> None:
         log.info("leftover.tap", interface=name)
     for name in _regions(instance.name):
         _remove(instance.name, name)
-    instance.empty(keep=["reports"])  # what died then may be of interest now
+    instance.empty(keep=["reports", OWN_LINES])  # what died then, and why, may be of interest now
 
 
 def _recorded(left: State) -> list[Member]:

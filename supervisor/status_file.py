@@ -160,8 +160,6 @@ class StatusFile:
             mtu=told["mtu"] if told else port.mtu,
             state=PortState(shared.state).name.lower() if shared.state in list(PortState) else "failed",
             link_up=bool(shared.link_up),
-            frames_in_before=kept.get("rx_frames", 0),
-            frames_out_before=kept.get("tx_frames", 0),
             counted_before=dict(kept),
             failed_because=self._driver.lost.get(port.number),
             spread=spread if queues > 1 else "",

@@ -9,16 +9,12 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from halo_mp.errors import HaloError
-from halo_mp.shm.counters import read_driver_counters, read_ports, read_worker_counters
-from halo_mp.shm.layout import RegionKind
-from halo_mp.shm.region import Region, region_name
-from halo_mp.stats.status_model import FILE, ProcessStatus, Status, from_json
+from halo_mp.stats.reader import NoMemory, Reader
+from halo_mp.stats.status_model import FILE, Status, from_json
 from halo_mp.supervisor.reports import Report, load
 
 
@@ -76,7 +72,7 @@ def look(base: Path, name: str) -> Found:
         left = directory.is_dir()
         return Found(name=name, verdict=Verdict.DEAD if left else Verdict.UNKNOWN)
     alive = tuple(process.name for process in status.processes if process.is_alive)
-    counters, missing = _counters(status)
+    counters, missing = _counters(base, name)
     return Found(
         name=name,
         verdict=_verdict(status, pid, alive),
@@ -125,39 +121,24 @@ def _running_pid(directory: Path, status: Status | None) -> int | None:
     return int(text) if any(word.startswith(b"halo_mp.supervisor") for word in words) else None
 
 
-def _counters(status: Status) -> tuple[dict[int, PortCounters], str | None]:
+def _counters(base: Path, name: str) -> tuple[dict[int, PortCounters], str | None]:
     """Return the counters of each port, or why there are none."""
-    drops: dict[int, Counter[str]] = {port.number: Counter() for port in status.ports}
     try:
-        with _region(status.instance, "ports", RegionKind.PORTS) as region:
-            ports = read_ports(region)["ports"]
-        for process in status.processes:
-            if process.slot is not None and process.ports:
-                drops[process.ports[0]].update(_drops(status.instance, process))
-    except (HaloError, KeyError) as error:
+        with Reader(name, base=base) as reader:
+            found = reader.read()
+    except NoMemory:
+        return {}, "it has no shared memory."
+    except HaloError as error:
         return {}, str(error)
-    found = {}
-    for port in status.ports:
-        stats = ports[port.number]["stats"] if port.number in ports else {}
-        found[port.number] = PortCounters(
-            frames_in=port.frames_in_before + stats.get("rx_frames", 0),
-            frames_out=port.frames_out_before + stats.get("tx_frames", 0),
-            drops=dict(drops[port.number].most_common()),
+    drops: dict[int, Counter[str]] = {number: Counter() for number in found.ports}
+    for slot in found.slots.values():
+        if slot.ports:
+            drops[slot.ports[0]].update(slot.drops)
+    return {
+        number: PortCounters(
+            frames_in=port.counters["rx_frames"],
+            frames_out=port.counters["tx_frames"],
+            drops=dict(drops[number].most_common()),
         )
-    return found, None
-
-
-def _drops(instance: str, worker: ProcessStatus) -> dict[str, int]:
-    with _region(instance, f"slot.{worker.slot}", RegionKind.SLOT) as region:
-        happened = Counter(read_worker_counters(region)["drops"])
-        happened.update(read_driver_counters(region)["drops"])
-    return {name: count for name, count in happened.items() if count}
-
-
-@contextmanager
-def _region(instance: str, name: str, kind: RegionKind) -> Iterator[Region]:
-    region = Region.attach(region_name(instance, name), kind, writable=False)
-    try:
-        yield region
-    finally:
-        region.close()
+        for number, port in found.ports.items()
+    }, None

@@ -28,9 +28,11 @@ from halo_mp.dashboard import __main__ as dashboard
 def top(name: str, once: bool, as_json: bool, web: str | None, web_url: str | None, interval: float) -> int:
     """Watch an instance live: ports, workers, drops, processes, neighbors, routes, hooks, logs.
 
-    Keys: 1 to 8 choose a table, s sorts, r turns the order around, / filters, the space bar freezes, comma and full
-    stop step through the last five minutes, Escape goes back to now, q quits. Has to run as the user that started
-    the instance, or as root.
+    Above the tables stands what is wrong now, if anything is. An instance that ends is waited for.
+
+    Keys: 0 shows all that is wrong and the last events, 1 to 8 choose a table, s sorts, r turns the order around,
+    / filters, the space bar freezes, comma and full stop step through the last five minutes, Escape goes back to now,
+    q quits. Has to run as the user that started the instance, or as root.
     """
     if once + as_json + (web is not None) > 1:
         raise click.UsageError("--once, --json and --web are three ways to show it; choose one.")

@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Show an instance live, in the terminal or a browser; or once, as plain text or JSON.
+"""Show an instance live, in the terminal or a browser; or once, as text or JSON.
 
-Keys: 1 to 8 choose a table, s sorts by the next column, r turns the order around, / filters, the space bar freezes what
-is shown, comma and full stop step back and forward through the last five minutes, Escape goes on live, q quits.
+Above the tables stands what is wrong now, if anything is. An instance that
+ends is waited for.
 
-Counters are read from shared memory and disturb nobody, so this has to run as the user that started the instance, or as
-root. Whoever can open the page of --web sees what that user sees.
+Keys: 0 shows all that is wrong and the last events, 1 to 8 choose a table,
+s sorts by the next column, r turns the order around, / filters, the space bar
+freezes what is shown, comma and full stop step back and forward through the
+last five minutes, Escape goes on live, q quits.
+
+Counters are read from shared memory and disturb nobody, so this has to run as
+the user that started the instance, or as root. Whoever can open the page of
+--web sees what that user sees.
 """
 
 from __future__ import annotations
@@ -117,7 +123,9 @@ def _show(feed: Feed, directory: Path) -> int:
         raise _missing(error) from None
     if "TEXTUAL_DRIVER" not in os.environ and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("This is no terminal. --once and --json print, --web serves.")
-    app = Dashboard(feed, lambda: ask(directory))
+    app = Dashboard(
+        feed, lambda: ask(directory), server=os.getppid() if "TEXTUAL_DRIVER" in os.environ else None
+    )
     app.run()
     return app.return_code or 0
 

@@ -7,6 +7,9 @@ keep cursor and scroll position when their cells change.
 
 from __future__ import annotations
 
+import os
+import textwrap
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -21,20 +24,25 @@ from textual.widgets import DataTable, Footer, Input, Static, TabbedContent, Tab
 from halo_mp.dashboard import tables
 from halo_mp.dashboard.feed import FRAME_S, KEPT, SAMPLE_S, Asked, Feed, Frame
 from halo_mp.dashboard.plain import WIDE
+from halo_mp.dashboard.problems import problems
 from halo_mp.dashboard.tables import Column, Table
 from halo_mp.errors import HaloError
+from halo_mp.supervisor.status_text import duration
 
 MAKERS: dict[str, tuple[str, Callable[[Sequence[Frame]], Table]]] = {
+    "now": ("Now", lambda frames: tables.now(frames[-1])),
     "ports": ("Ports", tables.ports),
     "workers": ("Workers", lambda frames: tables.workers(frames[-1])),
     "drops": ("Drops", lambda frames: tables.drops(frames[-1])),
     "processes": ("Procs", lambda frames: tables.processes(frames[-1])),
-    "neighbors": ("Neighbors", lambda frames: tables.neighbors(frames[-1])),
+    "neighbors": ("Neigh", lambda frames: tables.neighbors(frames[-1])),
     "routes": ("Routes", lambda frames: tables.routes(frames[-1])),
     "hooks": ("Hooks", lambda frames: tables.hooks(frames[-1])),
     "logs": ("Logs", lambda frames: tables.logs(frames[-1])),
 }
 _GAP = "  "  # between columns
+FIRST = "ports"  # tab that is shown first
+PROBLEMS = 3  # shown above the tabs at most
 ASKED = {"neighbors", "routes"}  # tabs for which the supervisor is asked, while they are shown
 
 
@@ -55,10 +63,14 @@ class Dashboard(App[None]):
     #top { height: 1; background: $primary; color: $text; text-style: bold; }
     #top.frozen { background: $warning; color: $text; }
     #top.unwell { background: $error; color: $text; }
+    #problems { height: auto; color: $text; background: $error-darken-2; display: none; }
     #note { height: auto; color: $text-muted; display: none; }
     #filter { display: none; height: 1; border: none; padding: 0; }
     Screen { overflow: hidden; }
     #tabs, ContentSwitcher { height: 1fr; }
+    Tab { padding: 0 2 0 0; }
+    Tab:first-of-type { padding: 0 2 0 1; }
+    Tab:last-of-type { padding: 0; }
     TabPane { padding: 0; }
     DataTable { height: 1fr; }
     """
@@ -75,17 +87,24 @@ class Dashboard(App[None]):
         Binding("escape", "live", "Live"),
         *(
             Binding(str(at), f"show('{name}')", title, show=False)
-            for at, (name, (title, _)) in enumerate(MAKERS.items(), 1)
+            for at, (name, (title, _)) in enumerate(MAKERS.items())
         ),
     ]
 
-    def __init__(self, feed: Feed, ask: Callable[[], Asked], *, ticking: bool = True) -> None:
-        """Show what a feed has. Without `ticking` somebody else calls `take`: a test, or a picture."""
+    def __init__(
+        self, feed: Feed, ask: Callable[[], Asked], *, ticking: bool = True, server: int | None = None
+    ) -> None:
+        """Show what a feed has. Without `ticking` somebody else calls `take`: a test, or a picture.
+
+        `server` is the pid of who shows it to a browser: when that is our parent no more, nobody sees us.
+        """
         super().__init__()
+        self._server = server
         self.feed = feed
         self._ask = ask
         self._ticking = ticking
         self._asking = False
+        self._gone: tuple[str, float] | None = None  # why nothing can be read, and since when
         self.at: int | None = None
         """Which frame is shown, counted from the first of all; None: the latest."""
         self._taken = 0  # frames that there have been
@@ -101,8 +120,9 @@ class Dashboard(App[None]):
     def compose(self) -> ComposeResult:
         """Make the widgets."""
         yield Static("", id="top", markup=False)
-        with TabbedContent(id="tabs"):
-            for at, (name, (title, _)) in enumerate(MAKERS.items(), 1):
+        yield Static("", id="problems", markup=False)
+        with TabbedContent(id="tabs", initial=FIRST):
+            for at, (name, (title, _)) in enumerate(MAKERS.items()):
                 with TabPane(f"{at} {title}", id=name):
                     yield DataTable[Text](
                         id=f"table-{name}", cursor_type="row", zebra_stripes=True, cell_padding=0
@@ -117,15 +137,23 @@ class Dashboard(App[None]):
         if self._ticking:
             self.set_interval(SAMPLE_S, self._sample)
             self.set_interval(FRAME_S, self.take)
-        self.query_one("#table-ports", DataTable).focus()
+        self.query_one(f"#table-{FIRST}", DataTable).focus()
 
     def take(self) -> None:
-        """Take a frame, and show it if nothing else is shown."""
+        """Take a frame, and show it if nothing else is shown.
+
+        An instance that has gone is waited for: what it did last is what its operator wants to see now.
+        """
+        if self._server is not None and os.getppid() != self._server:
+            self.exit()
+            return
         try:
             self.feed.frame(lines=self.tab == "logs" or not self._ticking)
         except HaloError as error:
-            self.exit(return_code=error.exit_code, message=str(error))
+            self._gone = str(error), self._gone[1] if self._gone else time.monotonic()
+            self.show_frame()
             return
+        self._gone = None
         self._taken += 1
         if self._ticking and self.tab in ASKED and self.at is None and not self._asking:
             self._asking = True
@@ -156,7 +184,7 @@ class Dashboard(App[None]):
     @property
     def tab(self) -> str:
         """The tab that is shown."""
-        return self.query_one(TabbedContent).active or "ports"
+        return self.query_one(TabbedContent).active or FIRST
 
     @property
     def behind(self) -> int:
@@ -188,10 +216,33 @@ class Dashboard(App[None]):
         frame = self.feed.frames[-1 - self.behind]
         top = self.query_one("#top", Static)
         mark = "" if self.at is None else f"FROZEN, {self.behind} s ago · "
-        top.update(mark + tables.headline(frame))
+        status = frame.now.status
+        is_well = status.is_well and status.is_supervised and self._gone is None
+        top.update(self._gone_mark() + mark + tables.headline(frame))
         top.set_class(self.at is not None, "frozen")
-        top.set_class(self.at is None and not frame.now.status.is_well, "unwell")
+        top.set_class(self.at is None and not is_well, "unwell")
+        said = self.query_one("#problems", Static)
+        lines = self._problem_lines(frame)
+        said.update("\n".join(lines))
+        said.display = bool(lines)
         self._draw(self.shown_table())
+
+    def _gone_mark(self) -> str:
+        if self._gone is None:
+            return ""
+        return f"GONE {duration(time.monotonic() - self._gone[1])} ago; this was its last: "
+
+    def _problem_lines(self, frame: Frame) -> list[str]:
+        """Return what is to be seen from each tab: why the instance is gone, or the worst that is wrong."""
+        if self._gone is not None:
+            return textwrap.wrap(self._gone[0], self.size.width)
+        if self.tab == "now":
+            return []
+        found = [problem for problem in problems(frame) if not problem.is_notice]
+        lines = [f"{problem.where}: {problem.what}" for problem in found]
+        if len(lines) > PROBLEMS:
+            lines[PROBLEMS - 1 :] = [f"and {len(lines) - PROBLEMS + 1} problems more: 0 shows all"]
+        return [line if len(line) <= self.size.width else f"{line[: self.size.width - 1]}…" for line in lines]
 
     def _draw(self, made: Table) -> None:
         """Draw a table, each row as one cell: the library takes as long for a cell as for a row."""

@@ -7,6 +7,7 @@ the supervisor's, and asked for by who shows them.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -18,6 +19,7 @@ from halo_mp.control.public import NeighborInfo, RouteInfo
 from halo_mp.stats.model import Snapshot
 from halo_mp.stats.processes import ProcessStats, read_processes
 from halo_mp.stats.reader import Reader
+from halo_mp.supervisor.boxes import OWN
 from halo_mp.supervisor.status_text import moment
 
 SAMPLE_S = 0.1
@@ -50,6 +52,8 @@ class Frame:
     peaks: dict[int, int] = field(default_factory=dict)
     """Most descriptors that were seen on the rx ring of each slot in between."""
     lines: Sequence[str] = ()
+    events: Sequence[str] = ()
+    """What the supervisor logged last, oldest first."""
     asked: Asked = Asked()
 
 
@@ -60,6 +64,9 @@ class Feed:
         """`directory` is the instance's own."""
         self._reader = reader
         self._boxes = directory / "last"
+        self._supervisor = str(directory / OWN)
+        self._supervisor_mark = (0, 0)
+        self._events: list[str] = []
         self._before = reader.read()
         self._processes = read_processes(self._before.status)
         self._peaks: dict[int, int] = {}
@@ -78,9 +85,8 @@ class Feed:
     def frame(self, *, lines: bool = True) -> Frame:
         """Read everything, and keep it as the latest frame."""
         now = self.sample()
-        if now.generation != self._before.generation:  # started anew: nothing of before can be compared
+        if now.generation != self._before.generation:  # started anew: rates begin with this frame
             self._before, self._processes = now, []
-            self.frames.clear()
         processes = read_processes(now.status)
         made = Frame(
             now=now,
@@ -89,15 +95,28 @@ class Feed:
             processes_before=self._processes,
             peaks=self._peaks,
             lines=self._lines(now) if lines else (),
+            events=self._read_events(),
             asked=self.asked,
         )
         self._before, self._processes, self._peaks = now, processes, {}
         self.frames.append(made)
         return made
 
+    def _read_events(self) -> list[str]:
+        """Return what the supervisor logged last; the file is read when it has changed."""
+        try:
+            found = os.stat(blackbox.lines_path(self._supervisor))
+        except OSError:  # it could not make one, or the instance has ended: the last that we know
+            return self._events
+        mark = found.st_ino, found.st_mtime_ns
+        if mark != self._supervisor_mark:
+            self._supervisor_mark = mark
+            self._events = blackbox.read_lines(self._supervisor, LINES)
+        return self._events
+
     def _lines(self, now: Snapshot) -> list[str]:
         """Return what processes logged last, and who has died, in the order of time."""
-        found = []
+        found = list(self._read_events())
         for file in self._boxes.glob("*.lines"):
             found += blackbox.read_lines(str(file.with_suffix("")), LINES)
         found += (

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from halo_mp.dashboard.feed import Frame
+from halo_mp.dashboard.problems import problems
 from halo_mp.dashboard.tables import Column, Table, everything, headline
 from halo_mp.plain import to_plain
 from halo_mp.stats.rates import port_rates, slot_rates
@@ -34,6 +35,7 @@ def as_json(frame: Frame) -> dict[str, Any]:
             "ports": {n: to_plain(port_rates(frame.before, frame.now, n)) for n in frame.now.ports},
             "slots": {n: to_plain(slot_rates(frame.before, frame.now, n)) for n in frame.now.slots},
         },
+        "problems": to_plain(problems(frame)),
         "processes": to_plain(list(frame.processes)),
         "neighbors": to_plain(frame.asked.neighbors),
         "routes": to_plain(frame.asked.routes),

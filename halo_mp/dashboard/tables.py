@@ -3,20 +3,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from halo_mp.dashboard.feed import Frame, time_of
 from halo_mp.dashboard.figures import cores, octets, percent, seconds, si, spark
-from halo_mp.shm.layout import DROP_NAMES, DROP_TEXTS
+from halo_mp.dashboard.problems import SENTENCES, problems
 from halo_mp.shm.load import STAGES
 from halo_mp.stats.processes import ProcessStats
 from halo_mp.stats.rates import drop_rates, port_rates, seconds_between, slot_rates
 from halo_mp.supervisor.status_text import duration
 
 SPARK, LONG_SPARK = 12, 60
-_SENTENCES = dict(zip(DROP_NAMES, DROP_TEXTS, strict=True))
+EVENTS, SENTENCE = 40, 60  # of the page of problems: its last rows, and its width
+_EVENT = re.compile(r"\d{4}-\d\d-\d\dT(\d\d:\d\d:\d\d)[.\d]*Z (\w+) +supervisor (.*)")
+_RATES = re.compile(r'supervisor stats |"event": ?"stats"')  # --stats-log, which would push out all else
 
 
 class Cell(NamedTuple):
@@ -54,13 +58,18 @@ class Table:
     def filtered(self, text: str) -> Table:
         """Return it with the rows alone that have the text somewhere, in either case."""
         wanted = text.casefold()
-        rows = tuple(row for row in self.rows if any(wanted in cell.text.casefold() for cell in row))
+        rows = tuple(row for row in self.rows if any(wanted in _searched(cell) for cell in row))
         return Table(self.name, self.title, self.columns, rows, self.note)
 
     def ordered(self, column: int, *, reverse: bool) -> Table:
         """Return it sorted by a column; equal rows stay as they are."""
         rows = tuple(sorted(self.rows, key=lambda row: _order(row[column].key), reverse=reverse))
         return Table(self.name, self.title, self.columns, rows, self.note)
+
+
+def _searched(cell: Cell) -> str:
+    """Return the text in which a filter looks: of a sentence that has several rows all of it."""
+    return (cell.key if isinstance(cell.key, str) and cell.text in cell.key else cell.text).casefold()
 
 
 def _order(key: float | str) -> tuple[int, float, str]:
@@ -90,6 +99,38 @@ def headline(frame: Frame) -> str:
         f"{frame.now.instance} {status.state}{supervised} {duration(passed)}{well} · "
         f"in {si(received)} pps · out {si(sent)} pps · drops {si(dropped)}/s"
     )
+
+
+def now(frame: Frame) -> Table:
+    """Return what is wrong, and what the supervisor logged last, the newest first."""
+    wrong = problem_table(frame)
+    events = [line for line in reversed(frame.events) if not _RATES.search(line)][:EVENTS]
+    rows = [*wrong.rows, *(row for line in events for row in _event(line))]
+    columns = (Column("where or when"), Column("what is wrong, and what the supervisor logged"))
+    return Table(wrong.name, wrong.title, columns, tuple(rows), wrong.note)
+
+
+def problem_table(frame: Frame) -> Table:
+    """Return what is wrong, the worst first."""
+    found = problems(frame)
+    rows = tuple(row for problem in found for row in _wrapped(problem.where, problem.what))
+    return Table(
+        "now", "Now", (Column("where"), Column("what is wrong")), rows, "" if found else "Nothing is wrong."
+    )
+
+
+def _event(line: str) -> Iterator[tuple[Cell, ...]]:
+    match = _EVENT.match(line)
+    if match is None:  # as JSON
+        return _wrapped("", line)
+    at, level, said = match.groups()
+    return _wrapped(at, said if level == "INFO" else f"{level} {said}")
+
+
+def _wrapped(where: str, what: str) -> Iterator[tuple[Cell, ...]]:
+    """Yield as many rows as a sentence needs; they are sorted and found together."""
+    for at, part in enumerate(textwrap.wrap(what, SENTENCE) or [""]):
+        yield Cell("" if at else where, where), Cell(part, what)
 
 
 def ports(frames: Sequence[Frame]) -> Table:
@@ -241,7 +282,7 @@ def drops(frame: Frame) -> Table:
                     number(rates.get(reason, 0.0)),
                     number(count),
                     number(count / total, percent),
-                    text(_SENTENCES.get(reason, "")),
+                    text(SENTENCES.get(reason, "")),
                 )
             )
     rows.sort(key=lambda row: (-_float(row[2]), -_float(row[3])))
@@ -370,6 +411,7 @@ def logs(frame: Frame) -> Table:
 def everything(frames: Sequence[Frame]) -> Iterable[Table]:
     """Yield all tables of the last of these frames."""
     frame = frames[-1]
+    yield problem_table(frame)
     yield ports(frames)
     yield workers(frame)
     yield drops(frame)

@@ -69,5 +69,6 @@ def page_server(instance: str, host: str, port: int, url: str | None) -> PageSer
     """Return the server of an instance's dashboard."""
     if url is None and ":" in host:  # the library would write it without brackets
         url = f"http://{in_url(host)}:{port}"
-    command = shlex.join([sys.executable, "-m", "halo_mp.dashboard", "--name", instance])
+    # The library has a shell start it, which would stand between us and a page that ends when we do.
+    command = f"exec {shlex.join([sys.executable, '-m', 'halo_mp.dashboard', '--name', instance])}"
     return PageServer(command, host=host, port=port, title=f"halo-mp {instance}", public_url=url)

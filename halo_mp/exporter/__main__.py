@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Serve what an instance counts to Prometheus, at http://ADDRESS/metrics.
 
-It is read from shared memory whenever Prometheus asks, so nothing is disturbed, and this has to run as the user that
-started the instance, or as root. An instance that does not run is halo_mp_up 0: start and stop them as you like.
+It is read from shared memory whenever Prometheus asks, so nothing is disturbed,
+and this has to run as the user that started the instance, or as root. An
+instance that does not run is halo_mp_up 0: start and stop them as you like.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import json
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 
 from halo_mp.errors import EXIT_STOPPED, EnvironmentProblem, HaloError
@@ -59,6 +61,7 @@ def _run(options: argparse.Namespace) -> int:
         raise EnvironmentProblem(
             "The exporter needs the package prometheus-client: pip install 'halo-mp[prometheus]'."
         ) from None
+    from halo_mp.exporter import server
     from halo_mp.exporter.collector import InstanceCollector
 
     registry = prometheus_client.CollectorRegistry()
@@ -69,16 +72,18 @@ def _run(options: argparse.Namespace) -> int:
     signals = (signal.SIGINT, signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # in the server's threads too
     try:
-        server, thread = prometheus_client.start_http_server(port, host, registry)
+        listening = server.listen(registry, host, port)
     except OSError as error:
         raise EnvironmentProblem(
             f"{options.listen} can not be listened at: {error.strerror}. Take another with --listen."
         ) from None
-    sys.stdout.write(f"http://{in_url(host)}:{server.server_port}/metrics\n")
+    thread = threading.Thread(target=listening.serve_forever, daemon=True)
+    thread.start()
+    sys.stdout.write(f"http://{in_url(host)}:{listening.server_port}/metrics\n")
     sys.stdout.flush()
     signal.sigwait(signals)
-    server.shutdown()
-    server.server_close()
+    listening.shutdown()
+    listening.server_close()
     thread.join()
     return EXIT_STOPPED
 

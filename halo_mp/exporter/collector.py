@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -113,12 +114,20 @@ class _Watched:
         self._instance = instance
         self._base = base
         self._reader: Reader | None = None
-        self._processes: dict[str, Totals] = {}
+        self._forget()
+        self._generation = 0
 
     def close(self) -> None:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
+
+    def _forget(self) -> None:
+        """Count from zero."""
+        self._processes: defaultdict[str, Totals] = defaultdict(Totals)
+        self._restarts: defaultdict[str, Totals] = defaultdict(Totals)
+        self._pids: dict[str, int] = {}
+        self._xstats: defaultdict[int, Totals] = defaultdict(Totals)
 
     def add_to(self, family: Families) -> None:
         started = time.perf_counter()
@@ -126,7 +135,12 @@ class _Watched:
         family.gauge("up", snapshot is not None)
         if snapshot is None:
             return
+        if snapshot.generation != self._generation:
+            self._generation = snapshot.generation
+            self._forget()
         add_snapshot(family, snapshot)
+        for port in snapshot.ports.values():
+            self._add_xstats(family, port)
         for process in read_processes(snapshot.status):
             self._add_process(family, process)
         family.gauge("exporter_read_seconds", time.perf_counter() - started)
@@ -140,6 +154,15 @@ class _Watched:
             self.close()
             return None
 
+    def _add_xstats(self, family: Families, port: PortStats) -> None:
+        """Add what its driver counts besides; the sums go on when the device is opened again.
+
+        A NIC has hundreds, most of which never count anything: those are left out.
+        """
+        for name, value in self._xstats[port.number].update(port.xstats).items():
+            if value:
+                family.count("port_xstat", value, port=port.number, xstat=name)
+
     def _add_process(self, family: Families, process: ProcessStats) -> None:
         """Add a process; its sums go on when another one takes its place."""
         counted = {
@@ -149,10 +172,16 @@ class _Watched:
             "minor": process.minor_faults,
             "major": process.major_faults,
         }
-        sums = self._processes.setdefault(process.name, Totals()).update(counted if process.pid else {})
+        totals = self._processes[process.name]
+        if process.pid is not None and process.pid != self._pids.get(process.name):
+            self._pids[process.name] = process.pid
+            totals.restarted()
+        sums = totals.update(counted if process.pid else {})
+        # A supervisor that took over counts from zero.
+        restarts = self._restarts[process.name].update({"restarts": process.restarts})
         who = {"process": process.name}
         family.gauge("process_up", process.pid is not None, **who)
-        family.count("process_restarts", process.restarts, **who)
+        family.count("process_restarts", restarts["restarts"], **who)
         family.count("process_cpu_seconds", sums.get("cpu_ns", 0) / 1e9, **who)
         family.gauge("process_resident_memory_bytes", process.resident_octets, **who)
         family.gauge("process_threads", process.threads, **who)

@@ -56,6 +56,18 @@ PANELS = (
             (rate("port_rx_no_mbuf"), "port {{port}} no buffer"),
         ),
     ),
+    Panel(
+        "What devices complain of",
+        "pps",
+        (
+            (
+                f'rate(halo_mp_port_xstat_total{{{_WHO}, xstat=~".*(err|drop|discard|miss|out_of_buffer).*"}}'
+                "[$__rate_interval])",
+                "port {{port}} {{xstat}}",
+            ),
+        ),
+    ),
+    Panel("Restarts", "short", ((rate("process_restarts"), "{{process}}"),)),
     Panel("Processors", "percentunit", ((rate("process_cpu_seconds"), "{{process}}"),)),
     Panel("Memory", "bytes", ((f"halo_mp_process_resident_memory_bytes{{{_WHO}}}", "{{process}}"),)),
     Panel(

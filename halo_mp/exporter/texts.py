@@ -32,6 +32,7 @@ _TEXTS = {
     "port_rx_errors": "Frames that came in broken.",
     "port_tx_errors": "Frames that could not be sent.",
     "port_rx_no_mbuf": "Times that no buffer was there to receive into.",
+    "port_xstat": "What the device's driver counts besides, by its own name, if it is not 0.",
     "port_losses": "Times that the device went away.",
     "port_returns": "Times that it was opened again.",
     "port_link_changes": "Times that the link went up or down.",

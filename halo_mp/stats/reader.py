@@ -45,6 +45,10 @@ _QUEUE = re.compile(r"(rx|tx)_q(\d+)_?(packets|bytes)")
 _QUEUE_FIELD = {"packets": "frames", "bytes": "octets"}
 
 
+class NoMemory(EnvironmentProblem):
+    """There are no regions of that name: the instance is not running."""
+
+
 class Reader:
     """Of one instance. A context manager; one thread at a time may use it."""
 
@@ -162,8 +166,8 @@ class Reader:
             raise self._not_running() from None
         return found.st_dev, found.st_ino
 
-    def _not_running(self) -> EnvironmentProblem:
-        return EnvironmentProblem(
+    def _not_running(self) -> NoMemory:
+        return NoMemory(
             f"Instance {self.instance!r} is not running: it has no shared memory. "
             f"`python -m halo_mp.supervisor.status --name {self.instance}` says what there is."
         )

@@ -14,7 +14,7 @@ from typing import Literal
 from halo_mp.plain import from_plain, to_plain
 from halo_mp.shm.identity import is_alive
 
-VERSION = 2
+VERSION = 3
 FILE = "status.json"
 
 ProcessState = Literal["starting", "ready", "failed", "stopped"]
@@ -62,11 +62,8 @@ class PortStatus:
     state: str
     """`started`, `failed`, or `absent` while there is no driver that has it."""
     link_up: bool
-    frames_in_before: int
-    """What drivers before this one have counted."""
-    frames_out_before: int
     counted_before: dict[str, int] = field(default_factory=dict)
-    """The same of every counter of the port that is no xstat."""
+    """What drivers before this one have counted: every counter of the port that is no xstat."""
     failed_because: str | None = None
     """Why it has no device, which is looked for."""
     spread: str = ""

@@ -20,11 +20,13 @@ from halo_mp.dashboard.feed import Asked, Feed, Frame
 from halo_mp.shm.layout import DROP_NAMES
 from halo_mp.stats.processes import ProcessStats
 from halo_mp.stats.reader import Reader
+from halo_mp.stats.status_model import ReportLine
 from tests.support.regions import Regions
 
 IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
 PICTURES = {
     "dashboard-80x24": ((80, 24), "ports", ()),
+    "dashboard-80x24-now": ((80, 24), "now", ()),
     "dashboard-120x30": ((120, 30), "drops", ()),
     "dashboard-200x24": ((200, 24), "workers", ("space",)),
 }
@@ -59,7 +61,7 @@ def _frames(regions: Regions) -> list[Frame]:
             for port in range(PORTS):
                 _pass(regions, port, second)
             read = reader.read()
-            status = replace(read.status, since=STARTED, reports=())
+            status = replace(read.status, since=STARTED, reports=(DIED,))
             now = replace(
                 read, instance="default", now=float(second), at=STARTED + 8000 + second, status=status
             )
@@ -71,6 +73,7 @@ def _frames(regions: Regions) -> list[Frame]:
                     processes_before=_processes(second - 1),
                     peaks={port: 900 + 150 * port for port in range(PORTS - 1)},
                     asked=ASKED,
+                    events=EVENTS,
                 )
             )
             before = now
@@ -131,6 +134,16 @@ def _processes(second: int) -> list[ProcessStats]:
     return [process("supervisor", 0.011, 47, 0), process("driver", 0.99, 58, 1), *workers]
 
 
+DIED = ReportLine(
+    name="the worker of slot 2", pid=4219, ended_at=STARTED + 8058, reason="was killed by SIGKILL"
+)
+EVENTS = (
+    "2025-11-22T14:20:00.112Z INFO  supervisor instance.up instance=default workers=4",
+    "2025-11-22T15:58:11.030Z INFO  supervisor port.link port=3 device=0000:03:00.1 up=no",
+    "2025-11-22T15:58:41.907Z INFO  supervisor port.link port=3 device=0000:03:00.1 up=yes",
+    '2025-11-22T16:14:18.001Z WARN  supervisor worker.died slot=2 pid=4219 reason="was killed by SIGKILL"',
+    "2025-11-22T16:14:18.044Z INFO  supervisor worker.ready slot=2 pid=4220",
+)
 ASKED = Asked(
     neighbors=tuple(
         NeighborInfo(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -10,10 +11,12 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from tests.interop.conftest import Tap
+from tests.support.namespace import wait_until
 
 COMMAND = (sys.executable, "-m", "halo_mp.dashboard")
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,3 +107,42 @@ def test_browser_shows_it_and_hears_keys(tap: Tap, tmp_path: Path) -> None:
     assert "worker 0" in seen["after"]
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert picture.stat().st_size > 10_000, "a picture of nothing is small"
+
+
+OPEN = """
+import asyncio, sys, aiohttp
+async def main():
+    async with aiohttp.ClientSession() as session:
+        async with session.ws_connect(sys.argv[1] + "/ws?width=80&height=24") as page:
+            async for _ in page:
+                print(flush=True)
+asyncio.run(main())
+"""
+
+
+def test_pages_of_a_server_that_was_killed_end(tap: Tap) -> None:
+    address = f"127.0.0.1:{PORT}"
+    server = tap.namespace.popen(
+        *COMMAND, "--name", tap.instance.name, "--web", address, stdout=subprocess.PIPE
+    )
+    browser = None
+    pages: list[psutil.Process] = []
+    try:
+        assert server.stdout is not None
+        assert server.stdout.readline() == f"http://{address}\n".encode()
+        browser = tap.namespace.popen(sys.executable, "-c", OPEN, f"http://{address}", stdout=subprocess.PIPE)
+        assert browser.stdout is not None
+        assert browser.stdout.readline() == b"\n", "a page shows something"
+        pages = psutil.Process(server.pid).children(recursive=True)
+        assert pages
+        server.kill()
+        browser.wait(30)
+        server.wait(30)
+        wait_until(lambda: not any(page.is_running() for page in pages), what="the end of its page")
+    finally:
+        for process in filter(None, (server, browser)):
+            process.kill()
+            process.wait()
+        for page in pages:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                page.kill()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import stat
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from halo_mp import blackbox
 from halo_mp.capture.session import Session
 from halo_mp.control.capture_client import CaptureClient
 from halo_mp.shm.layout import RegionKind
@@ -109,6 +111,29 @@ def test_capture_of_the_one_before_is_ended_with_a_sentence_and_leaves_nothing(
             stack.enter_context(client)
             assert captured(client, successor.namespace)
         assert not successor.events("capture.failed")
+
+
+@pytest.mark.parametrize("adopts", [True, False])
+def test_what_the_dead_supervisor_logged_stands_before_what_the_next_one_logs(
+    pair: Instance, adopts: bool
+) -> None:
+    children, box = everybody(pair), str(pair.runtime / "supervisor")
+    wait_until(
+        lambda: any("instance.up" in line for line in blackbox.read_lines(box, 1000)), what="its lines"
+    )
+    assert stat.S_IMODE(blackbox.lines_path(box).stat().st_mode) == 0o600
+    kill_supervisor(pair)
+    before = blackbox.read_lines(box, 1000)
+    for child in () if adopts else children:
+        os.kill(child, signal.SIGKILL)
+    with start_again(pair) as successor:
+        lines = blackbox.read_lines(box, 1000)
+        assert lines[: len(before)] == before
+        assert any("instance.adopted" in line for line in lines[len(before) :]) == adopts
+        assert len(lines) > len(before)
+        assert successor.stop() == 0
+    wait_for_end(*children)
+    assert not pair.runtime.exists()
 
 
 def test_what_was_adopted_is_kept_alive_like_children(pair: Instance) -> None:

@@ -204,6 +204,4 @@ def _port(number: int) -> PortStatus:
         mtu=1500,
         state="started",
         link_up=True,
-        frames_in_before=0,
-        frames_out_before=0,
     )

@@ -15,6 +15,7 @@ from textual.widgets import DataTable, Static
 from halo_mp.control.public import NeighborInfo, RouteInfo
 from halo_mp.dashboard.app import MAKERS, Dashboard
 from halo_mp.dashboard.feed import KEPT, Asked, Feed
+from halo_mp.shm.layout import lib
 from tests.support.regions import Regions
 
 SMALL, LARGE = (80, 24), (200, 50)
@@ -68,10 +69,16 @@ def top(app: Dashboard) -> str:
     return str(app.query_one("#top", Static).content)
 
 
+def said(app: Dashboard) -> str:
+    """Return what stands above the tabs."""
+    return str(app.query_one("#problems", Static).content)
+
+
 def test_each_tab_has_its_rows(feed: Feed, regions: Regions) -> None:
     regions.forward(64000)
     regions.add_hook(1, "filter", packets=5)
     expected = {
+        "now": 5,
         "ports": 2,
         "workers": 2,
         "drops": 2,
@@ -83,7 +90,7 @@ def test_each_tab_has_its_rows(feed: Feed, regions: Regions) -> None:
     }
 
     async def scene(app: Dashboard, pilot: Pilot[None]) -> None:
-        for at, name in enumerate(MAKERS, 1):
+        for at, name in enumerate(MAKERS):
             await pilot.press(str(at))
             await pilot.pause()
             assert app.tab == name
@@ -118,7 +125,7 @@ def test_frames_are_shown_as_they_come(feed: Feed, regions: Regions) -> None:
 def test_columns_are_those_that_there_is_room_for(feed: Feed, size: tuple[int, int], wide: bool) -> None:
     async def scene(app: Dashboard, pilot: Pilot[None]) -> None:
         assert ("MAC" in titles(app)) == wide
-        for at, name in enumerate(MAKERS, 1):
+        for at, name in enumerate(MAKERS):
             await pilot.press(str(at))
             await pilot.pause()
             table = app.query_one(f"#table-{name}", DataTable)
@@ -244,32 +251,113 @@ def test_cursor_stays_where_it_is(feed: Feed) -> None:
     play(feed, scene)
 
 
-def test_instance_that_is_started_anew_begins_anew(feed: Feed, regions: Regions) -> None:
+def test_instance_that_is_started_anew_counts_anew_and_what_was_before_can_be_seen(
+    feed: Feed, regions: Regions
+) -> None:
     async def scene(app: Dashboard, pilot: Pilot[None]) -> None:
         regions.forward(64000)
         app.take()
+        before = top(app)
         regions.stop()
         regions.start()
         app.take()
         await pilot.pause()
         assert "in 0 pps" in top(app)
-        assert len(feed.frames) == 1
+        await pilot.press("comma")
+        assert top(app) == f"FROZEN, 1 s ago · {before}"
 
     play(feed, scene)
 
 
-def test_instance_that_ends_ends_the_dashboard_with_a_sentence(feed: Feed, regions: Regions) -> None:
-    async def run() -> Dashboard:
-        app = Dashboard(feed, lambda: ASKED, ticking=False)
-        async with app.run_test(size=SMALL) as pilot:
-            regions.stop()
-            app.take()
-            await pilot.pause()
-        return app
+def test_instance_that_ends_is_waited_for_and_its_last_is_shown(feed: Feed, regions: Regions) -> None:
+    async def scene(app: Dashboard, pilot: Pilot[None]) -> None:
+        regions.forward(64000)
+        app.take()
+        before = top(app)
+        regions.stop()
+        app.take()
+        app.take()
+        await pilot.pause()
+        assert top(app).startswith("GONE 0 s ago; this was its last: ")
+        assert top(app).endswith(before)
+        assert "is not running" in said(app)
+        assert app.query_one("#top").has_class("unwell")
+        assert len(cells(app)) == 2
+        await pilot.press("comma")
+        assert "FROZEN, 1 s ago" in top(app)
+        await pilot.press("escape")
+        regions.start()
+        app.take()
+        await pilot.pause()
+        assert top(app).startswith(f"{regions.instance} up")
+        assert "is not running" not in said(app)
 
-    app = asyncio.run(run())
-    assert app.return_code == 3
-    regions.start()
+    play(feed, scene)
+
+
+def test_instance_of_another_layout_is_a_sentence_and_waited_for(feed: Feed, regions: Regions) -> None:
+    async def scene(app: Dashboard, pilot: Pilot[None]) -> None:
+        regions.stop()
+        regions.start()
+        regions.ports.pointer.header.layout_version += 1
+        app.take()
+        await pilot.pause()
+        assert "layout" in said(app)
+        regions.ports.pointer.header.layout_version -= 1
+        app.take()
+        assert top(app).startswith(f"{regions.instance} up")
+
+    play(feed, scene)
+
+
+def test_what_is_wrong_is_seen_from_each_tab(feed: Feed, regions: Regions) -> None:
+    regions.say(reports=())
+
+    async def scene(app: Dashboard, pilot: Pilot[None]) -> None:
+        app.take()
+        assert said(app) == ""
+        assert not app.query_one("#problems").display
+        regions.forward(64000)  # no route is no fault of ours, a ring that was full is
+        regions.ports.pointer.port[1].link_up = 0
+        regions.say_of_worker(0, pid=None, state="failed", failed_because="its application has no main")
+        app.take()
+        await pilot.pause()
+        lines = said(app).splitlines()
+        assert [line.split(":")[0] for line in lines] == ["worker 0", "port 1", "worker 0"]
+        assert all(len(line) <= SMALL[0] for line in lines)
+        regions.add_hook(1, "filter", errors=3, state=lib.HALO_HOOK_QUARANTINED)
+        regions.forward(64000)
+        app.take()
+        assert said(app).splitlines()[-1] == "and 2 problems more: 0 shows all"
+        await pilot.press("0")
+        await pilot.pause()
+        assert said(app) == ""
+        shown = [row[0] for row in cells(app)]
+        assert [where for where in shown if where] == [
+            "worker 0",
+            "port 1",
+            "worker 1",
+            "worker 0",
+            "worker 0",
+        ]
+        assert app.query_one("#table-now", DataTable).virtual_size.width <= SMALL[0]
+        await pilot.press("slash", *"its application")
+        await pilot.pause()
+        assert [row[0] for row in cells(app)] == ["worker 0"]
+
+    play(feed, scene)
+
+
+def test_supervisor_that_is_gone_is_said_in_red(feed: Feed, regions: Regions) -> None:
+    async def scene(app: Dashboard, pilot: Pilot[None]) -> None:
+        regions.say(supervisor_start_ticks=1)
+        app.take()
+        await pilot.pause()
+        assert "without a supervisor" in top(app)
+        assert app.query_one("#top").has_class("unwell")
+        assert said(app).startswith("supervisor: It is dead.")
+
+    play(feed, scene)
 
 
 def test_supervisor_is_asked_while_its_answer_is_shown(feed: Feed) -> None:

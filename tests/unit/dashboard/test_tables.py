@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,10 @@ from halo_mp import blackbox
 from halo_mp.control.public import RouteInfo
 from halo_mp.dashboard import figures, plain, tables
 from halo_mp.dashboard.feed import KEPT, Asked, Feed, Frame, first
+from halo_mp.dashboard.problems import OURS, problems
+from halo_mp.shm.layout import DROP_NAMES, PortState
 from halo_mp.stats.reader import Reader
+from halo_mp.supervisor.boxes import OWN
 from tests.support.regions import Regions
 
 
@@ -154,6 +159,61 @@ def test_logs_are_those_of_all_boxes_in_order_of_time(feed: Feed, regions: Regio
     assert "was killed by SIGKILL" in rows[2][0]
 
 
+def test_now_has_what_the_supervisor_logged_newest_first_without_its_rates(
+    feed: Feed, regions: Regions
+) -> None:
+    regions.say(reports=())
+    assert texts(tables.now(feed.frame())) == []
+    logged = (
+        "2026-11-22T15:01:00.123Z INFO  supervisor instance.up instance=default",
+        "2026-11-22T15:02:00.123Z WARN  supervisor worker.died slot=0",
+        "2026-11-22T15:03:00.123Z INFO  supervisor stats port=0 rx_pps=0",
+        '{"time":"2026-11-22T15:04:00.123Z","level":"info","event":"slot.reset"}',
+    )
+    with blackbox.lines_path(str(regions.base / regions.instance / OWN)).open("wb") as file:
+        box = blackbox.LineBox(file.fileno())
+        for line in logged:
+            box.write(f"{line}\n".encode())
+    frame = feed.frame()
+    assert list(frame.events) == list(logged)
+    rows = texts(tables.now(frame))
+    assert "".join(row[1] for row in rows[:2]) == logged[3].replace(" ", "")
+    assert rows[2:] == [
+        ["15:02:00", "WARN worker.died slot=0"],
+        ["15:01:00", "instance.up instance=default"],
+    ]
+    assert tables.now(frame).note == "Nothing is wrong."
+    assert texts(tables.logs(frame)) == [[line] for line in logged]
+
+
+def test_problems_say_where_and_what(feed: Feed, regions: Regions) -> None:
+    regions.say(
+        reports=tuple(
+            replace(regions.status.reports[0], ended_at=at) for at in (5.0, time.time(), time.time())
+        )
+    )
+    found = {problem.where: problem.what for problem in problems(feed.frame())}
+    assert list(found) == ["worker 0"]
+    assert re.fullmatch(
+        r"It was killed by SIGKILL \d+ s ago; it ended 2 times in five minutes\.", found["worker 0"]
+    )
+    regions.say(reports=())
+    regions.say_of_port(1, state="failed", failed_because="its interface is gone")
+    regions.ports.pointer.port[0].rx_no_mbuf += 5
+    regions.ports.pointer.port[1].state = PortState.FAILED
+    regions.slots[0].pointer.rx.producer = 1000
+    regions.ports.pointer.pool_free = 0
+    regions.say_of_worker(1, state="starting")
+    frame = feed.frame()
+    found = {problem.where: problem.what for problem in problems(frame)}
+    assert list(found) == ["worker 1", "port 0", "port 1", "pool", "worker 0"]
+    assert found["port 0"].endswith("/s times no buffer was free to receive into: see --pool-size.")
+    assert found["port 1"] == "its interface is gone; it is looked for."
+    assert found["worker 0"].startswith("Its rx ring was 97.7% full")
+    assert [each["where"] for each in plain.as_json(frame)["problems"]] == list(found)
+    assert "\nworker 1  It is starting, for " in plain.as_text([frame])
+
+
 def test_feed_keeps_the_last_minutes_and_no_more(feed: Feed) -> None:
     for _ in range(KEPT + 3):
         feed.frame()
@@ -169,6 +229,7 @@ def test_plain_text_fits_and_says_all(feed: Feed, regions: Regions) -> None:
     wide = plain.as_text([frame_after(feed, regions)], 200)
     assert "what it means" in wide
     assert "what it means" not in shown
+    assert set(DROP_NAMES) > OURS
 
 
 def test_json_has_rates_and_processes(feed: Feed, regions: Regions) -> None:

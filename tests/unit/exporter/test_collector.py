@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import prometheus_client
+import psutil
 import pytest
 from prometheus_client.core import Metric
 from prometheus_client.openmetrics import exposition
@@ -15,8 +18,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from halo_mp.exporter.collector import InstanceCollector
+from halo_mp.shm.identity import start_ticks
 from halo_mp.shm.layout import DROP_NAMES
 from halo_mp.shm.ports import forget_driver
+from tests.support.namespace import wait_until
 from tests.support.regions import Regions
 
 
@@ -136,3 +141,57 @@ def test_driver_and_worker_that_died_take_nothing_away(
     after = sample(registry, "process_cpu_seconds_total", process="worker 0")
     assert after is not None
     assert after >= cpu
+
+
+SETTLED = "import sys, time; data = bytearray(int(sys.argv[1])); print(flush=True); time.sleep(600)"
+
+
+@contextmanager
+def settled(octets: int) -> Iterator[tuple[int, int]]:
+    """Have a process that waits; yield its pid and the page faults that it has had."""
+    command = [sys.executable, "-c", SETTLED, str(octets)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            wait_until(lambda: psutil.Process(process.pid).status() == "sleeping", what="its sleep")
+            yield (
+                process.pid,
+                int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[7]),
+            )
+        finally:
+            process.kill()
+
+
+def test_process_that_has_another_pid_adds_all_that_it_took(
+    registry: prometheus_client.CollectorRegistry, regions: Regions
+) -> None:
+    def faults() -> float | None:
+        return sample(registry, "process_page_faults_total", process="worker 0", kind="minor")
+
+    with settled(0) as (first, few), settled(64 << 20) as (second, many):
+        assert few < many  # so the figure does not fall
+        regions.say_of_worker(0, pid=first, start_ticks=start_ticks(first), restarts=3)
+        assert faults() == few
+        regions.say_of_worker(0, pid=second, start_ticks=start_ticks(second), restarts=0)
+        assert faults() == few + many
+        assert faults() == few + many
+    assert faults() == few + many
+    assert sample(registry, "process_restarts_total", process="worker 0") == 3
+
+
+def test_xstats_are_there_once_they_count_and_go_on(
+    registry: prometheus_client.CollectorRegistry, regions: Regions
+) -> None:
+    name = "some_counter_7"
+    value = regions.ports.pointer.port[1].xstat[7]
+    assert sample(registry, "port_xstat_total", port="1", xstat=name) is None
+    value.value = 40
+    assert sample(registry, "port_xstat_total", port="1", xstat=name) == 40
+    value.value = 2  # the device was opened again
+    assert sample(registry, "port_xstat_total", port="1", xstat=name) == 42
+    forget_driver(regions.ports)
+    assert sample(registry, "port_xstat_total", port="1", xstat=name) == 42
+    regions.stop()
+    regions.start()
+    assert sample(registry, "port_xstat_total", port="1", xstat=name) is None

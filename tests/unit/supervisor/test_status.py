@@ -59,8 +59,6 @@ def port(number: int = 0, **fields: object) -> PortStatus:
         mtu=1500,
         state="started",
         link_up=True,
-        frames_in_before=0,
-        frames_out_before=0,
     )
     return dataclasses.replace(made, **fields)  # type: ignore[arg-type]
 
