@@ -3,9 +3,9 @@
 
 One of them never reads. The same instance is measured with them and without, in many short pairs of which each has the
 other order than the one before. What is compared is frames in a second of the time that the two forwarding cores had:
-where there are no other cores, clients and supervisor take theirs from them, whatever they do with it, and
-`wall_percent` says how much that was. Once while nothing happens, and once with a thousand changes of routes a second,
-which all of them are told of.
+where there are no other cores, clients and supervisor take theirs from them, whatever they do with it.
+`wall_percent` says how much that was, and `cycles_percent` what became of the worker's cycles for a frame. Once while
+nothing happens, and once with a thousand changes of routes a second, which all of them are told of.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ def main(name, count, topics):
                     client.close()
                 clients = []
             print(word, flush=True)
+            break  # what else was ready may be closed now
 
 main(sys.argv[1], int(sys.argv[2]), sys.argv[3:])
 """
@@ -103,6 +104,7 @@ def _rows(name: str, pairs: list[Pair]) -> Iterator[Row]:
     told = low > MOST_PERCENT or high <= MOST_PERCENT  # else the rounds differ by more than what is asked
     yield row if told else replace(row, met=None)
     for metric, unit, values in (
+        ("cycles_percent", "% more of the worker's per frame", [pair.cycles_percent for pair in pairs]),
         ("wall_percent", "% of a core's frames", [pair.wall_percent for pair in pairs]),
         ("supervisor_percent", "% of a core more", [pair.supervisor_percent for pair in pairs]),
     ):
@@ -127,6 +129,8 @@ class Pair:
     """Frames in a second that worker and driver ran."""
     wall_percent: float
     """Frames in a second."""
+    cycles_percent: float
+    """More, by the time stamp counter, in the stages of the worker for a frame, as it samples bursts."""
     supervisor_percent: float
     """Of a core, more than without them."""
 
@@ -139,6 +143,20 @@ class Sample:
     wall_ns: int
     running_ns: tuple[int, ...]
     """Of the threads that forward."""
+    timed_frames: int
+    cycles: int
+    supervisor_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What happened in a while."""
+
+    per_running_s: float
+    """Frames, in a second of the forwarding threads."""
+    per_s: float
+    cycles: float
+    """For a frame."""
     supervisor_s: float
 
 
@@ -160,7 +178,7 @@ def _pairs(instance: Instance, count: int, *topics: str) -> list[Pair]:
 
 def _pair(instance: Instance, threads: Sequence[Path], subscribers: _Subscribers, *, first: bool) -> Pair:
     """Measure with subscribers and without, `first` with them."""
-    found: dict[bool, tuple[float, float, float]] = {}
+    found: dict[bool, Measured] = {}
     for told in (first, not first):
         subscribers.say("+" if told else "-")
         time.sleep(SETTLE_S)
@@ -168,28 +186,35 @@ def _pair(instance: Instance, threads: Sequence[Path], subscribers: _Subscribers
     subscribers.say("-")
     with_them, without = found[True], found[False]
     return Pair(
-        100 * (1 - with_them[0] / without[0]),
-        100 * (1 - with_them[1] / without[1]),
-        100 * (with_them[2] - without[2]) / MEASURE_S,
+        100 * (1 - with_them.per_running_s / without.per_running_s),
+        100 * (1 - with_them.per_s / without.per_s),
+        100 * (with_them.cycles / without.cycles - 1),
+        100 * (with_them.supervisor_s - without.supervisor_s) / MEASURE_S,
     )
 
 
-def _measure(instance: Instance, threads: Sequence[Path]) -> tuple[float, float, float]:
-    """Return frames in a second of the forwarding threads, frames in a second, and the supervisor's seconds."""
+def _measure(instance: Instance, threads: Sequence[Path]) -> Measured:
     before = _sample(instance, threads)
     time.sleep(MEASURE_S)
     after = _sample(instance, threads)
     frames = after.frames - before.frames
     # A frame waits for whichever of them had less time.
     running_ns = min(late - early for early, late in zip(before.running_ns, after.running_ns, strict=True))
-    taken_s = after.supervisor_s - before.supervisor_s
-    return frames / running_ns * 1e9, frames / (after.wall_ns - before.wall_ns) * 1e9, taken_s
+    return Measured(
+        frames / running_ns * 1e9,
+        frames / (after.wall_ns - before.wall_ns) * 1e9,
+        (after.cycles - before.cycles) / max(1, after.timed_frames - before.timed_frames),
+        after.supervisor_s - before.supervisor_s,
+    )
 
 
 def _sample(instance: Instance, threads: Sequence[Path]) -> Sample:
     assert instance.process is not None
+    slot = instance.slot()
     return Sample(
-        frames=int(instance.slot().driver.tx_sent),
+        frames=int(slot.driver.tx_sent),
+        timed_frames=int(slot.load.timed_frames),
+        cycles=sum(slot.load.cycles),
         wall_ns=time.monotonic_ns(),
         running_ns=tuple(_running_ns(thread) for thread in threads),
         supervisor_s=sum(psutil.Process(instance.process.pid).cpu_times()[:2]),

@@ -87,7 +87,12 @@ def not_reachable(path: Path, error: OSError) -> NotReachableError:
         return NotReachableError(f"{path}: the instance closed the connection.")
     if isinstance(error, PermissionError):
         hint = "ask as root, or as a member of the instance's --control-group"
-    elif isinstance(error, FileNotFoundError | ConnectionRefusedError):
+    elif isinstance(error, ConnectionRefusedError):
+        return NotReachableError(
+            f"nobody answers at {path}: the supervisor has died. halo-mp status says what goes on without it; start it "
+            "again under the same name, and it takes over."
+        )
+    elif isinstance(error, FileNotFoundError):
         hint = "is the instance running, and is that its name?"
         return NotReachableError(f"nobody answers at {path}: {hint}")
     else:

@@ -176,6 +176,15 @@ def test_nobody_there_is_a_sentence(path: Path) -> None:
         Client(path=path)
 
 
+def test_supervisor_that_died_and_left_its_socket_is_a_sentence(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+    with pytest.raises(
+        NotReachableError, match=r"has died\. halo-mp status says what goes on without it; start it"
+    ):
+        Client(path=path)
+
+
 def test_who_does_not_answer_in_time_is_given_up(path: Path) -> None:
     listener = socket.socket(socket.AF_UNIX)
     with listener:
