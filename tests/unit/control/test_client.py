@@ -262,6 +262,25 @@ def test_goodbye_that_came_before_anything_was_sent_is_told(path: Path) -> None:
         thread.join()
 
 
+@pytest.mark.parametrize("last", [b"", GOODBYE])
+def test_end_is_seen_behind_what_nobody_has_read(path: Path, last: bytes) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    with listener:
+        listener.bind(str(path))
+        listener.listen()
+        client = threading.Thread(target=lambda: asked.append(capture_client.CaptureClient(path=path)))
+        asked: list[capture_client.CaptureClient] = []
+        client.start()
+        with listener.accept()[0] as connection:
+            connection.sendall(frame.emit(HELLO))
+            client.join()
+            assert asked[0].is_open
+            connection.sendall(last)
+        assert not asked[0].is_open
+        asked[0].close()
+        assert not asked[0].is_open
+
+
 def test_messages_that_are_not_known_are_ignored(path: Path) -> None:
     strange = frame.emit({"type": "from_next_year", "error": "x"})
     reply = frame.emit({"type": "reply", "id": 0, "ok": True, "version": "9", "protocol": 1})
