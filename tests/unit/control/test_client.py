@@ -56,10 +56,12 @@ def drive(call: Any, answer: Callable[[Message], Message]) -> tuple[Any, list[Me
 )
 def test_both_clients_have_the_same_methods(name: str) -> None:
     def methods(kind: type) -> dict[str, list[str]]:
+        found = {name: getattr(kind, name) for name in vars(kind) if not name.startswith("_")}
+        assert all(method.__doc__ for method in found.values())
         return {
             name: list(inspect.signature(method).parameters)
-            for name, method in vars(kind).items()
-            if inspect.isfunction(method) and not name.startswith("_")
+            for name, method in found.items()
+            if inspect.isfunction(method)
         }
 
     blocking = methods(getattr(client, name))
