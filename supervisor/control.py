@@ -141,6 +141,8 @@ class ControlServer:
         """Stop listening and drop every client. May be called twice."""
         self._listener.close()
         tasks = list(self._clients.values())
+        for channel in self._clients:
+            channel.part("the instance ends.")
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -41,14 +41,15 @@ class Outbox:
         """Have whole frames sent. With `is_state` they take the place of those that wait of that kind."""
         if self._channel.closed:
             return
+        if self._sending is None:
+            self._begin(octets)
+            return
         if is_state:
             self._forget_state()
         self._waiting.append((octets, is_state))
         self._octets += len(octets)
         if self._octets > MAX_WAITING_OCTETS:
             self._drop(f"does not read what it subscribed to, of which {self._octets} octets wait")
-        elif self._sending is None:
-            self._sending = asyncio.create_task(self._send())
 
     def close(self) -> None:
         """Send nothing more. May be called twice."""
@@ -62,8 +63,20 @@ class Outbox:
             self._waiting.remove(entry)
             self._octets -= len(entry[0])
 
-    async def _send(self) -> None:
+    def _begin(self, octets: bytes) -> None:
+        """Send what nothing waits before: mostly the kernel takes it at once."""
         try:
+            rest = self._channel.send_now(octets)
+        except ChannelError:
+            self._on_dropped(self)  # who reads from it finds it closed, too
+            return
+        if rest is not None:
+            self._sending = asyncio.create_task(self._send(rest))
+
+    async def _send(self, rest: asyncio.Future[None]) -> None:
+        try:
+            async with asyncio.timeout(STALL_TIMEOUT_S):
+                await rest
             while self._waiting:
                 async with asyncio.timeout(STALL_TIMEOUT_S):
                     await self._channel.send_frames(self._take())

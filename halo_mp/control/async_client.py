@@ -5,21 +5,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Self, TypeVar
 
 from halo_mp.control import calls, config_calls, frame
-from halo_mp.control.calls import Call, ControlError, Hops, NotReachableError, Results
+from halo_mp.control.calls import Call, ControlError, NotReachableError
 from halo_mp.control.frame import LENGTH_OCTETS, FrameError, Message
+from halo_mp.control.method import AsyncGroup, waiting
 from halo_mp.control.notices import Notice, Notices
 from halo_mp.control.public import (
-    DiffInfo,
     InstanceInfo,
-    InterfaceInfo,
-    KeptInfo,
-    LookupInfo,
-    NeighborInfo,
     PingInfo,
     RouteInfo,
     socket_path,
@@ -219,141 +215,57 @@ class AsyncClient:
             raise NotReachableError(f"{self._path}: the instance closed the connection.") from None
 
 
-class AsyncInterfaces:
+class AsyncInterfaces(AsyncGroup):
     """See `Interfaces`."""
 
-    def __init__(self, client: AsyncClient) -> None:
-        self._run = client.run
-
-    async def list(self) -> list[InterfaceInfo]:
-        return await self._run(calls.interfaces())
-
-    async def set(
-        self,
-        interface: str,
-        *,
-        up: bool | None = None,
-        mtu: int | None = None,
-        forward: bool | None = None,
-        proxy_arp: bool | None = None,
-        directed_broadcast: bool | None = None,
-        redirects: bool | None = None,
-    ) -> None:
-        settings = {"up": up, "mtu": mtu, "forward": forward, "proxy_arp": proxy_arp}
-        more = {"directed_broadcast": directed_broadcast, "redirects": redirects}
-        await self._run(calls.done("interfaces.set", interface=interface, **settings, **more))
+    list = waiting(calls.interfaces)
+    set = waiting(calls.set_interface)
 
 
-class AsyncAddresses:
+class AsyncAddresses(AsyncGroup):
     """See `Addresses`."""
 
-    def __init__(self, client: AsyncClient) -> None:
-        self._run = client.run
-
-    async def add(self, interface: str, address: str, *, primary: bool = False) -> None:
-        await self._run(calls.done("addresses.add", interface=interface, address=address, primary=primary))
-
-    async def delete(self, interface: str, address: str) -> None:
-        await self._run(calls.done("addresses.delete", interface=interface, address=address))
+    add = waiting(calls.add_address)
+    delete = waiting(calls.delete_address)
 
 
-class AsyncNeighbors:
+class AsyncNeighbors(AsyncGroup):
     """See `Neighbors`."""
 
-    def __init__(self, client: AsyncClient) -> None:
-        self._run = client.run
-
-    async def list(self, interface: str | None = None) -> list[NeighborInfo]:
-        return await self._run(calls.neighbors(interface))
-
-    async def add(self, interface: str, address: str, mac: str) -> None:
-        await self._run(calls.done("neighbors.add", interface=interface, address=address, mac=mac))
-
-    async def delete(self, interface: str, address: str) -> None:
-        await self._run(calls.done("neighbors.delete", interface=interface, address=address))
-
-    async def flush(self, interface: str | None = None) -> int:
-        return await self._run(calls.flush(interface))
+    list = waiting(calls.neighbors)
+    add = waiting(calls.add_neighbor)
+    delete = waiting(calls.delete_neighbor)
+    flush = waiting(calls.flush)
 
 
-class AsyncRoutes:
+class AsyncRoutes(AsyncGroup):
     """See `Routes`."""
 
-    def __init__(self, client: AsyncClient) -> None:
-        self._run = client.run
-
     async def iterate(self, within: str | None = None) -> AsyncIterator[RouteInfo]:
+        """See `Routes`."""
         start: int | None = 0
         while start is not None:
-            page, start = await self._run(calls.routes_page(within, start))
+            page, start = await self.client.run(calls.routes_page(within, start))
             for each in page:
                 yield each
 
-    async def list(self, within: str | None = None) -> list[RouteInfo]:
-        return [each async for each in self.iterate(within)]
-
-    async def add(self, prefix: str, via: Hops) -> None:
-        await self._run(calls.change_route("routes.add", calls.route(prefix, via)))
-
-    async def replace(self, prefix: str, via: Hops) -> None:
-        await self._run(calls.change_route("routes.replace", calls.route(prefix, via)))
-
-    async def delete(self, prefix: str) -> None:
-        await self._run(calls.change_route("routes.delete", prefix))
-
-    async def add_all(self, routes: Iterable[tuple[str, Hops]]) -> Results:
-        return await self._run(calls.change_routes("routes.add", (calls.route(*each) for each in routes)))
-
-    async def replace_all(self, routes: Iterable[tuple[str, Hops]]) -> Results:
-        return await self._run(calls.change_routes("routes.replace", (calls.route(*each) for each in routes)))
-
-    async def delete_all(self, prefixes: Iterable[str]) -> Results:
-        return await self._run(calls.change_routes("routes.delete", prefixes))
-
-    async def lookup(
-        self,
-        address: str,
-        *,
-        src: str | None = None,
-        protocol: int | None = None,
-        src_port: int | None = None,
-        dst_port: int | None = None,
-    ) -> LookupInfo | None:
-        return await self._run(calls.lookup(address, src, protocol, src_port, dst_port))
+    list = waiting(calls.routes)
+    add = waiting(calls.add_route)
+    replace = waiting(calls.replace_route)
+    delete = waiting(calls.delete_route)
+    add_all = waiting(calls.add_routes)
+    replace_all = waiting(calls.replace_routes)
+    delete_all = waiting(calls.delete_routes)
+    lookup = waiting(calls.lookup)
 
 
-class AsyncConfiguration:
+class AsyncConfiguration(AsyncGroup):
     """See `Configuration`."""
 
-    def __init__(self, client: AsyncClient) -> None:
-        self._client = client
-
-    async def show(self, part: config_calls.Part = "all") -> str:
-        return await self._run(config_calls.show(part))
-
-    async def stage(
-        self,
-        text: str,
-        *,
-        file: str = "the candidate",
-        routes: Iterable[tuple[str, Sequence[str]]] | None = None,
-    ) -> int:
-        return await self._run(config_calls.stage(text, file, routes))
-
-    async def diff(self, candidate: int) -> DiffInfo:
-        return await self._run(config_calls.diff(candidate))
-
-    async def apply(self, candidate: int) -> DiffInfo:
-        return await self._run(config_calls.apply(candidate))
-
-    async def rollback(self, steps: int = 1) -> DiffInfo:
-        return await self._run(config_calls.rollback(steps))
-
-    async def reload(self) -> DiffInfo:
-        return await self._run(config_calls.reload())
-
-    async def history(self) -> list[KeptInfo]:
-        return await self._run(config_calls.history())
-
-    async def _run(self, call: calls.Call[T]) -> T:
-        return await self._client.run(call, extra_s=config_calls.PATIENCE_S)
+    show = waiting(config_calls.show, extra_s=config_calls.PATIENCE_S)
+    stage = waiting(config_calls.stage, extra_s=config_calls.PATIENCE_S)
+    diff = waiting(config_calls.diff, extra_s=config_calls.PATIENCE_S)
+    apply = waiting(config_calls.apply, extra_s=config_calls.PATIENCE_S)
+    rollback = waiting(config_calls.rollback, extra_s=config_calls.PATIENCE_S)
+    reload = waiting(config_calls.reload, extra_s=config_calls.PATIENCE_S)
+    history = waiting(config_calls.history, extra_s=config_calls.PATIENCE_S)

@@ -87,7 +87,12 @@ def not_reachable(path: Path, error: OSError) -> NotReachableError:
         return NotReachableError(f"{path}: the instance closed the connection.")
     if isinstance(error, PermissionError):
         hint = "ask as root, or as a member of the instance's --control-group"
-    elif isinstance(error, FileNotFoundError | ConnectionRefusedError):
+    elif isinstance(error, ConnectionRefusedError):
+        return NotReachableError(
+            f"nobody answers at {path}: the supervisor has died. halo-mp status says what goes on without it; start it "
+            "again under the same name, and it takes over."
+        )
+    elif isinstance(error, FileNotFoundError):
         hint = "is the instance running, and is that its name?"
         return NotReachableError(f"nobody answers at {path}: {hint}")
     else:
@@ -106,11 +111,39 @@ def show() -> Call[InstanceInfo]:
 
 
 def interfaces() -> Call[list[InterfaceInfo]]:
+    """Return all of them."""
     found = yield from _all("interfaces")
     return [read_interface(entry) for entry in found]
 
 
-def neighbors(interface: str | None) -> Call[list[NeighborInfo]]:
+def set_interface(
+    interface: str,
+    *,
+    up: bool | None = None,
+    mtu: int | None = None,
+    forward: bool | None = None,
+    proxy_arp: bool | None = None,
+    directed_broadcast: bool | None = None,
+    redirects: bool | None = None,
+) -> Call[None]:
+    """Change what is given, and leave the rest."""
+    settings = {"up": up, "mtu": mtu, "forward": forward, "proxy_arp": proxy_arp}
+    more = {"directed_broadcast": directed_broadcast, "redirects": redirects}
+    return done("interfaces.set", interface=interface, **settings, **more)
+
+
+def add_address(interface: str, address: str, *, primary: bool = False) -> Call[None]:
+    """Add `ADDRESS/LENGTH` to an interface; a VLAN that has none yet becomes an interface."""
+    return done("addresses.add", interface=interface, address=address, primary=primary)
+
+
+def delete_address(interface: str, address: str) -> Call[None]:
+    """Take `ADDRESS/LENGTH` away."""
+    return done("addresses.delete", interface=interface, address=address)
+
+
+def neighbors(interface: str | None = None) -> Call[list[NeighborInfo]]:
+    """Return those of an interface, or all."""
     found = yield from _all("neighbors", **_given(interface=interface))
     return [read(NeighborInfo, entry) for entry in found]
 
@@ -120,9 +153,50 @@ def done(kind: str, **fields: object) -> Call[None]:
     yield {"type": kind, **_given(**fields)}
 
 
-def flush(interface: str | None) -> Call[int]:
+def add_neighbor(interface: str, address: str, mac: str) -> Call[None]:
+    """Add a static one, or change its MAC address."""
+    return done("neighbors.add", interface=interface, address=address, mac=mac)
+
+
+def delete_neighbor(interface: str, address: str) -> Call[None]:
+    """Forget one, static or learned."""
+    return done("neighbors.delete", interface=interface, address=address)
+
+
+def flush(interface: str | None = None) -> Call[int]:
+    """Forget what was learned, on an interface or on all; return how many neighbors that were."""
     reply = yield {"type": "neighbors.flush", **_given(interface=interface)}
     return int(reply["count"])
+
+
+def add_route(prefix: str, via: Hops) -> Call[None]:
+    """Add a route that is not there yet."""
+    return change_route("routes.add", route(prefix, via))
+
+
+def replace_route(prefix: str, via: Hops) -> Call[None]:
+    """Add a route, or put it in the place of the one that is there."""
+    return change_route("routes.replace", route(prefix, via))
+
+
+def delete_route(prefix: str) -> Call[None]:
+    """Take a route away."""
+    return change_route("routes.delete", prefix)
+
+
+def add_routes(routes: Iterable[tuple[str, Hops]]) -> Call[Results]:
+    """Add routes; return for each None, or the sentence that says why it was refused."""
+    return change_routes("routes.add", (route(*each) for each in routes))
+
+
+def replace_routes(routes: Iterable[tuple[str, Hops]]) -> Call[Results]:
+    """Add or replace routes, likewise."""
+    return change_routes("routes.replace", (route(*each) for each in routes))
+
+
+def delete_routes(prefixes: Iterable[str]) -> Call[Results]:
+    """Take routes away, likewise."""
+    return change_routes("routes.delete", prefixes)
 
 
 def change_routes(kind: str, changes: Iterable[Any]) -> Call[list[str | None]]:
@@ -141,14 +215,30 @@ def change_route(kind: str, change: Any) -> Call[None]:
         raise RefusedError(refusal)
 
 
+def routes(within: str | None = None) -> Call[list[RouteInfo]]:
+    """Return the routes, or those within a prefix, as `iterate` does."""
+    found: list[RouteInfo] = []
+    start: int | None = 0
+    while start is not None:
+        page, start = yield from routes_page(within, start)
+        found += page
+    return found
+
+
 def routes_page(within: str | None, start: int) -> Call[tuple[list[RouteInfo], int | None]]:
     reply = yield {"type": "routes.list", "start": start, **_given(within=within)}
     return [read_route(entry) for entry in reply["routes"]], reply["next"]
 
 
 def lookup(
-    address: str, src: str | None, protocol: int | None, src_port: int | None, dst_port: int | None
+    address: str,
+    *,
+    src: str | None = None,
+    protocol: int | None = None,
+    src_port: int | None = None,
+    dst_port: int | None = None,
 ) -> Call[LookupInfo | None]:
+    """Return where a flow to this address goes, None where no route leads there."""
     flow = _given(src=src, protocol=protocol, src_port=src_port, dst_port=dst_port)
     reply = yield {"type": "routes.lookup", "address": address, **flow}
     found = reply["found"]

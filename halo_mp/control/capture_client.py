@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import socket
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -63,13 +64,13 @@ class CaptureClient(Client):
     @property
     def is_open(self) -> bool:
         """Whether the instance is still there, as far as can be told without asking."""
-        try:
-            self._socket.setblocking(False)  # until the next request
-            return self._socket.recv(1, socket.MSG_PEEK) != b""
-        except BlockingIOError:
-            return True
-        except OSError:
+        if self._socket.fileno() < 0:
             return False
+        looking = select.poll()
+        looking.register(
+            self._socket, 0
+        )  # for the end alone: notices, and a goodbye, may wait to be read before it
+        return not looking.poll(0)
 
     def _take_fds(self) -> tuple[int, ...]:
         found, self._fds = self._fds, ()

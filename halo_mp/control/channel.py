@@ -121,11 +121,22 @@ class Channel:
         """Send frames that were emitted before, perhaps for several channels; otherwise as `send`."""
         await self._send(octets, ())
 
+    def send_now(self, frames: bytes) -> asyncio.Future[None] | None:
+        """Send frames that were emitted before. None: the kernel has them; else what tells when it has the rest.
+
+        Raises ChannelClosed as `send`.
+        """
+        self._raise_if_closed()
+        octets = memoryview(frames)
+        written = 0 if self._outgoing else self._write(octets, ())
+        return self._enqueue(octets[written:], ()) if written < len(octets) else None
+
     async def _send(self, frames: bytes, fds: Sequence[int]) -> None:
         self._raise_if_closed()
         octets = memoryview(frames)
         written = 0 if self._outgoing else self._write(octets, fds)
         if written < len(octets):
+            # Cancelling who waits leaves it queued: frames stay whole.
             await self._enqueue(octets[written:], () if written else fds)
 
     async def request(
@@ -161,8 +172,8 @@ class Channel:
         if "id" in request:
             await self.send({"type": "reply", "id": request["id"], "ok": False, "error": sentence})
 
-    async def _enqueue(self, octets: memoryview, fds: Sequence[int]) -> None:
-        """Queue what the kernel did not take. Cancelling the caller leaves it queued: frames stay whole."""
+    def _enqueue(self, octets: memoryview, fds: Sequence[int]) -> asyncio.Future[None]:
+        """Queue what the kernel did not take; return what tells when it has."""
         if self._queued_octets + len(octets) > MAX_QUEUED_OCTETS:
             raise self._shut(ChannelClosed("the peer does not read what it is sent"))
         # The caller may close its descriptors once it is cancelled, so the queue has its own.
@@ -171,7 +182,7 @@ class Channel:
             self._loop.add_writer(self._socket, self._on_writable)
         self._outgoing.append(entry)
         self._queued_octets += len(octets)
-        await entry.sent
+        return entry.sent
 
     def _on_writable(self) -> None:
         while self._outgoing:

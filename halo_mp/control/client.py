@@ -16,22 +16,18 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self, TypeVar
 
 from halo_mp.control import calls, config_calls, frame
 from halo_mp.control.async_client import AsyncClient
-from halo_mp.control.calls import Call, ControlError, Hops, NotReachableError, RefusedError, Results
+from halo_mp.control.calls import Call, ControlError, NotReachableError, RefusedError
 from halo_mp.control.frame import LENGTH_OCTETS, FrameError, Message
+from halo_mp.control.method import Group, blocking
 from halo_mp.control.notices import EventInfo, Notice, Notices, StatisticsInfo
 from halo_mp.control.public import (
-    DiffInfo,
     InstanceInfo,
-    InterfaceInfo,
-    KeptInfo,
-    LookupInfo,
-    NeighborInfo,
     PingInfo,
     RouteInfo,
     socket_path,
@@ -223,167 +219,56 @@ class Client:
             self._unread += more
 
 
-class Interfaces:
+class Interfaces(Group):
     """`client.interfaces`."""
 
-    def __init__(self, client: Client) -> None:
-        self._run = client.run
-
-    def list(self) -> list[InterfaceInfo]:
-        """Return all of them."""
-        return self._run(calls.interfaces())
-
-    def set(
-        self,
-        interface: str,
-        *,
-        up: bool | None = None,
-        mtu: int | None = None,
-        forward: bool | None = None,
-        proxy_arp: bool | None = None,
-        directed_broadcast: bool | None = None,
-        redirects: bool | None = None,
-    ) -> None:
-        """Change what is given, and leave the rest."""
-        settings = {"up": up, "mtu": mtu, "forward": forward, "proxy_arp": proxy_arp}
-        more = {"directed_broadcast": directed_broadcast, "redirects": redirects}
-        self._run(calls.done("interfaces.set", interface=interface, **settings, **more))
+    list = blocking(calls.interfaces)
+    set = blocking(calls.set_interface)
 
 
-class Addresses:
+class Addresses(Group):
     """`client.addresses`."""
 
-    def __init__(self, client: Client) -> None:
-        self._run = client.run
-
-    def add(self, interface: str, address: str, *, primary: bool = False) -> None:
-        """Add `ADDRESS/LENGTH` to an interface; a VLAN that has none yet becomes an interface."""
-        self._run(calls.done("addresses.add", interface=interface, address=address, primary=primary))
-
-    def delete(self, interface: str, address: str) -> None:
-        """Take `ADDRESS/LENGTH` away."""
-        self._run(calls.done("addresses.delete", interface=interface, address=address))
+    add = blocking(calls.add_address)
+    delete = blocking(calls.delete_address)
 
 
-class Neighbors:
+class Neighbors(Group):
     """`client.neighbors`."""
 
-    def __init__(self, client: Client) -> None:
-        self._run = client.run
-
-    def list(self, interface: str | None = None) -> list[NeighborInfo]:
-        """Return those of an interface, or all."""
-        return self._run(calls.neighbors(interface))
-
-    def add(self, interface: str, address: str, mac: str) -> None:
-        """Add a static one, or change its MAC address."""
-        self._run(calls.done("neighbors.add", interface=interface, address=address, mac=mac))
-
-    def delete(self, interface: str, address: str) -> None:
-        """Forget one, static or learned."""
-        self._run(calls.done("neighbors.delete", interface=interface, address=address))
-
-    def flush(self, interface: str | None = None) -> int:
-        """Forget what was learned, on an interface or on all; return how many neighbors that were."""
-        return self._run(calls.flush(interface))
+    list = blocking(calls.neighbors)
+    add = blocking(calls.add_neighbor)
+    delete = blocking(calls.delete_neighbor)
+    flush = blocking(calls.flush)
 
 
-class Routes:
+class Routes(Group):
     """`client.routes`. The methods in the plural make very many changes, in large requests."""
-
-    def __init__(self, client: Client) -> None:
-        self._run = client.run
 
     def iterate(self, within: str | None = None) -> Iterator[RouteInfo]:
         """Yield the routes, or those within a prefix, as they come. What changes meanwhile may be there or not."""
         start: int | None = 0
         while start is not None:
-            page, start = self._run(calls.routes_page(within, start))
+            page, start = self.client.run(calls.routes_page(within, start))
             yield from page
 
-    def list(self, within: str | None = None) -> list[RouteInfo]:
-        """Return the same as a list."""
-        return [*self.iterate(within)]
-
-    def add(self, prefix: str, via: Hops) -> None:
-        """Add a route that is not there yet."""
-        self._run(calls.change_route("routes.add", calls.route(prefix, via)))
-
-    def replace(self, prefix: str, via: Hops) -> None:
-        """Add a route, or put it in the place of the one that is there."""
-        self._run(calls.change_route("routes.replace", calls.route(prefix, via)))
-
-    def delete(self, prefix: str) -> None:
-        """Take a route away."""
-        self._run(calls.change_route("routes.delete", prefix))
-
-    def add_all(self, routes: Iterable[tuple[str, Hops]]) -> Results:
-        """Add routes; return for each None, or the sentence that says why it was refused."""
-        return self._run(calls.change_routes("routes.add", (calls.route(*each) for each in routes)))
-
-    def replace_all(self, routes: Iterable[tuple[str, Hops]]) -> Results:
-        """Add or replace routes, likewise."""
-        return self._run(calls.change_routes("routes.replace", (calls.route(*each) for each in routes)))
-
-    def delete_all(self, prefixes: Iterable[str]) -> Results:
-        """Take routes away, likewise."""
-        return self._run(calls.change_routes("routes.delete", prefixes))
-
-    def lookup(
-        self,
-        address: str,
-        *,
-        src: str | None = None,
-        protocol: int | None = None,
-        src_port: int | None = None,
-        dst_port: int | None = None,
-    ) -> LookupInfo | None:
-        """Return where a flow to this address goes, None where no route leads there."""
-        return self._run(calls.lookup(address, src, protocol, src_port, dst_port))
+    list = blocking(calls.routes)
+    add = blocking(calls.add_route)
+    replace = blocking(calls.replace_route)
+    delete = blocking(calls.delete_route)
+    add_all = blocking(calls.add_routes)
+    replace_all = blocking(calls.replace_routes)
+    delete_all = blocking(calls.delete_routes)
+    lookup = blocking(calls.lookup)
 
 
-class Configuration:
+class Configuration(Group):
     """`client.config`. A candidate is a file that was sent and not applied yet; the instance keeps the latest few."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    def show(self, part: config_calls.Part = "all") -> str:
-        """Return the configuration as a file that leads to the same state; routes by themselves as a routes file."""
-        return self._run(config_calls.show(part))
-
-    def stage(
-        self,
-        text: str,
-        *,
-        file: str = "the candidate",
-        routes: Iterable[tuple[str, Sequence[str]]] | None = None,
-    ) -> int:
-        """Send a file, and return the number of the candidate; `file` is what sentences call it.
-
-        `routes` are those of the routes file that it names: the instance opens no file for us.
-        """
-        return self._run(config_calls.stage(text, file, routes))
-
-    def diff(self, candidate: int) -> DiffInfo:
-        """Return what a candidate would change."""
-        return self._run(config_calls.diff(candidate))
-
-    def apply(self, candidate: int) -> DiffInfo:
-        """Bring a candidate about, whole or not at all, while packets flow; return what was changed."""
-        return self._run(config_calls.apply(candidate))
-
-    def rollback(self, steps: int = 1) -> DiffInfo:
-        """Bring back what was there before the last application, or before so many of them."""
-        return self._run(config_calls.rollback(steps))
-
-    def reload(self) -> DiffInfo:
-        """Have the flags and the file that the instance was started with read anew, and brought about."""
-        return self._run(config_calls.reload())
-
-    def history(self) -> list[KeptInfo]:
-        """Return what can be gone back to, the latest first."""
-        return self._run(config_calls.history())
-
-    def _run(self, call: calls.Call[T]) -> T:
-        return self._client.run(call, extra_s=config_calls.PATIENCE_S)
+    show = blocking(config_calls.show, extra_s=config_calls.PATIENCE_S)
+    stage = blocking(config_calls.stage, extra_s=config_calls.PATIENCE_S)
+    diff = blocking(config_calls.diff, extra_s=config_calls.PATIENCE_S)
+    apply = blocking(config_calls.apply, extra_s=config_calls.PATIENCE_S)
+    rollback = blocking(config_calls.rollback, extra_s=config_calls.PATIENCE_S)
+    reload = blocking(config_calls.reload, extra_s=config_calls.PATIENCE_S)
+    history = blocking(config_calls.history, extra_s=config_calls.PATIENCE_S)

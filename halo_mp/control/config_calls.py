@@ -18,8 +18,11 @@ PATIENCE_S = 300.0
 """For what may have a million routes."""
 
 
-def show(part: Part) -> Call[str]:
-    """Return the text, from one moment: it is asked for again when something but a route changed meanwhile."""
+def show(part: Part = "all") -> Call[str]:
+    """Return the configuration as a file that leads to the same state; routes by themselves as a routes file.
+
+    The text is from one moment: it is asked for again when something but a route changed meanwhile.
+    """
     for _ in range(TRIES):
         texts: list[str] = []
         versions: set[int] = set()
@@ -34,8 +37,16 @@ def show(part: Part) -> Call[str]:
     raise ControlError("the configuration changes all the time; try again when it does not.")
 
 
-def stage(text: str, file: str, routes: Iterable[tuple[str, Sequence[str]]] | None) -> Call[int]:
-    """Send a file, and the routes of its routes file if it names one; return the number of the candidate."""
+def stage(
+    text: str,
+    *,
+    file: str = "the candidate",
+    routes: Iterable[tuple[str, Sequence[str]]] | None = None,
+) -> Call[int]:
+    """Send a file, and return the number of the candidate; `file` is what sentences call it.
+
+    `routes` are those of the routes file that it names: the instance opens no file for us.
+    """
     reply = yield {"type": "config.stage", "file": file, "text": ""}
     number = int(reply["candidate"])
     for part in _parts(text):
@@ -53,27 +64,32 @@ def stage(text: str, file: str, routes: Iterable[tuple[str, Sequence[str]]] | No
     return number
 
 
-def diff(number: int) -> Call[DiffInfo]:
-    reply = yield {"type": "config.diff", "candidate": number}
+def diff(candidate: int) -> Call[DiffInfo]:
+    """Return what a candidate would change."""
+    reply = yield {"type": "config.diff", "candidate": candidate}
     return _diff(reply)
 
 
-def apply(number: int) -> Call[DiffInfo]:
-    reply = yield {"type": "config.apply", "candidate": number}
+def apply(candidate: int) -> Call[DiffInfo]:
+    """Bring a candidate about, whole or not at all, while packets flow; return what was changed."""
+    reply = yield {"type": "config.apply", "candidate": candidate}
     return _diff(reply)
 
 
-def rollback(steps: int) -> Call[DiffInfo]:
+def rollback(steps: int = 1) -> Call[DiffInfo]:
+    """Bring back what was there before the last application, or before so many of them."""
     reply = yield {"type": "config.rollback", "steps": steps}
     return _diff(reply)
 
 
 def reload() -> Call[DiffInfo]:
+    """Have the flags and the file that the instance was started with read anew, and brought about."""
     reply = yield {"type": "config.reload"}
     return _diff(reply)
 
 
 def history() -> Call[list[KeptInfo]]:
+    """Return what can be gone back to, the latest first."""
     reply = yield {"type": "config.history"}
     return [read(KeptInfo, entry) for entry in reply["kept"]]
 

@@ -20,8 +20,8 @@ MIN_PERIOD_S = 0.1
 MAX_PERIOD_S = 3600.0
 MAX_WAITING_OCTETS = 512 << 10
 """Of notices, for one client: who lets more come together is dropped."""
-MAX_HELD = 10_000
-"""Notices that a client of ours keeps for its program; of more than that the oldest are forgotten."""
+MAX_HELD = 100_000
+"""Things that the notices tell of which a client of ours keeps for its program; with more the oldest are forgotten."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +113,7 @@ class Notices:
 
     def __init__(self) -> None:
         self._held: deque[Notice] = deque()
+        self._things = 0  # that these tell of
         self._parts: list[Message] = []  # of statistics, which may come in several
         self._forgot: set[str] = set()  # topics of which something was
 
@@ -131,6 +132,7 @@ class Notices:
         if not self._held:
             return None
         notice = self._held.popleft()
+        self._things -= _things(notice)
         if notice.topic in self._forgot:
             self._forgot.discard(notice.topic)
             notice = replace(notice, missed=True)
@@ -145,9 +147,18 @@ class Notices:
             notice = _statistics(parts)
         else:
             notice = _notice(message)
-        if len(self._held) == MAX_HELD:
-            self._forgot.add(self._held.popleft().topic)
         self._held.append(notice)
+        self._things += _things(notice)
+        while self._things > MAX_HELD and len(self._held) > 1:
+            oldest = self._held.popleft()
+            self._things -= _things(oldest)
+            self._forgot.add(oldest.topic)
+
+
+def _things(notice: Notice) -> int:
+    told = notice.statistics
+    counted = 0 if told is None else len(told.ports) + len(told.slots) + len(told.interfaces)
+    return 1 + len(notice.events) + len(notice.changed) + len(notice.gone) + counted
 
 
 def _notice(message: Message) -> Notice:

@@ -6,11 +6,13 @@ from __future__ import annotations
 import ast
 import dataclasses
 import re
+from enum import IntEnum
 
 import pytest
 
 from halo_mp.control import channel, frame, notices, public
 from halo_mp.control.public import REQUESTS
+from halo_mp.shm.layout import PortState, SlotState, WorkerState
 from halo_mp.supervisor import control, echo, feed_state, outbox
 from tests.docs import markdown
 from tests.docs.markdown import ROOT, rows, section, spans
@@ -38,6 +40,7 @@ def test_request_has_its_fields(name: str) -> None:
         ("instance", public.InstanceInfo),
         ("interface", public.InterfaceInfo),
         ("neighbor", public.NeighborInfo),
+        ("kept", public.KeptInfo),
         ("outcome", public.PingInfo),
         ("route", public.RouteInfo),
     ],
@@ -61,6 +64,19 @@ def test_value_of_a_notice_has_its_fields(value: str, kind: type) -> None:
     [(_, told)] = [cells for cells in rows(section(PAGE, "## Notices")) if cells[0] == value]
     fields = [field.name for field in dataclasses.fields(kind)]
     assert [span for span in spans(told) if span in fields] == fields
+
+
+@pytest.mark.parametrize(
+    ("value", "name", "kind"),
+    [
+        ("port", "state", PortState),
+        ("slot", "state", SlotState),
+        ("slot", "worker_state", WorkerState),
+    ],
+)
+def test_state_has_its_values(value: str, name: str, kind: type[IntEnum]) -> None:
+    [(_, told)] = [cells for cells in rows(section(PAGE, "## Notices")) if cells[0] == value]
+    assert f"`{name}` ({', '.join(f'`{state.name.lower()}`' for state in kind)})" in told
 
 
 def test_every_topic_has_a_row_and_no_other() -> None:

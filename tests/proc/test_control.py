@@ -267,7 +267,7 @@ def test_socket_is_for_its_group_and_goes_with_the_instance(namespace: Namespace
         asyncio.run(ask())
         with client_of(instance) as client:
             assert instance.stop() == 0
-            with pytest.raises(NotReachableError, match="closed the connection"):
+            with pytest.raises(NotReachableError, match="the instance ends"):
                 client.show()
         with pytest.raises(NotReachableError, match="is the instance running"):
             client_of(instance)

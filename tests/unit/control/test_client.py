@@ -56,10 +56,12 @@ def drive(call: Any, answer: Callable[[Message], Message]) -> tuple[Any, list[Me
 )
 def test_both_clients_have_the_same_methods(name: str) -> None:
     def methods(kind: type) -> dict[str, list[str]]:
+        found = {name: getattr(kind, name) for name in vars(kind) if not name.startswith("_")}
+        assert all(method.__doc__ for method in found.values())
         return {
             name: list(inspect.signature(method).parameters)
-            for name, method in vars(kind).items()
-            if inspect.isfunction(method) and not name.startswith("_")
+            for name, method in found.items()
+            if inspect.isfunction(method)
         }
 
     blocking = methods(getattr(client, name))
@@ -176,6 +178,15 @@ def test_nobody_there_is_a_sentence(path: Path) -> None:
         Client(path=path)
 
 
+def test_supervisor_that_died_and_left_its_socket_is_a_sentence(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+    with pytest.raises(
+        NotReachableError, match=r"has died\. halo-mp status says what goes on without it; start it"
+    ):
+        Client(path=path)
+
+
 def test_who_does_not_answer_in_time_is_given_up(path: Path) -> None:
     listener = socket.socket(socket.AF_UNIX)
     with listener:
@@ -251,6 +262,25 @@ def test_goodbye_that_came_before_anything_was_sent_is_told(path: Path) -> None:
         with pytest.raises(NotReachableError, match=r"64 clients are here\.$"):
             Late(path=path)
         thread.join()
+
+
+@pytest.mark.parametrize("last", [b"", GOODBYE])
+def test_end_is_seen_behind_what_nobody_has_read(path: Path, last: bytes) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    with listener:
+        listener.bind(str(path))
+        listener.listen()
+        client = threading.Thread(target=lambda: asked.append(capture_client.CaptureClient(path=path)))
+        asked: list[capture_client.CaptureClient] = []
+        client.start()
+        with listener.accept()[0] as connection:
+            connection.sendall(frame.emit(HELLO))
+            client.join()
+            assert asked[0].is_open
+            connection.sendall(last)
+        assert not asked[0].is_open
+        asked[0].close()
+        assert not asked[0].is_open
 
 
 def test_messages_that_are_not_known_are_ignored(path: Path) -> None:

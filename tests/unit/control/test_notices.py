@@ -29,7 +29,7 @@ def statistics(number: int, *, more: bool) -> dict[str, Any]:
 
 
 def test_of_too_many_the_oldest_are_forgotten_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notices, "MAX_HELD", 3)
+    monkeypatch.setattr(notices, "MAX_HELD", 6)  # two for each: the notice, and what it tells of
     held = Notices()
     for number in range(5):
         assert held.put(gone(str(number)))
@@ -40,6 +40,22 @@ def test_of_too_many_the_oldest_are_forgotten_and_that_is_said(monkeypatch: pyte
         (("4",), False),
     ]
     assert found[-1] is None
+
+
+@pytest.mark.parametrize("topic", ["routes", "events"])
+def test_what_long_notices_tell_of_is_bounded_too(monkeypatch: pytest.MonkeyPatch, topic: str) -> None:
+    monkeypatch.setattr(notices, "MAX_HELD", 100)
+    event = {"at": 1.0, "level": "info", "event": "x", "fields": {}}
+    held = Notices()
+    for number in range(20):
+        long = gone(str(number)) if topic == "routes" else {**gone("", topic), "events": [event] * 30}
+        held.put({**long, "gone": [str(number)] * 30})
+    found = []
+    while (notice := held.take()) is not None:
+        found.append(notice)
+    assert [notice.missed for notice in found] == [True, False, False]
+    assert held.put(gone("x"))
+    assert held.take() is not None
 
 
 def test_parts_of_statistics_are_one() -> None:

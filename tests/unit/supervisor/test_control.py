@@ -464,6 +464,18 @@ def test_frame_that_is_wrong_closes_its_client_and_no_other(tmp_path: Path, octe
     serve(tmp_path, play)
 
 
+def test_end_of_the_instance_is_told_to_everybody(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        path = tmp_path / "control.sock"
+        server = ControlServer(path, Recorder(), instance="x", group=os.getegid())
+        first, second = await greeted(path), await greeted(path)
+        await first.send({"type": "ping", "address": "for ever", "id": 1})
+        await server.close()
+        assert await is_closed(first) == await is_closed(second) == "the instance ends."
+
+    asyncio.run(asyncio.wait_for(scenario(), 20))
+
+
 def test_client_that_does_not_read_is_dropped_and_nobody_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
