@@ -8,6 +8,7 @@
 #include <halo/fastpath.h>
 
 #include "filter_code.h"
+#include "sift.h"
 
 struct halo_capture {
 	bool used;
@@ -17,6 +18,7 @@ struct halo_capture {
 	uint32_t count; /* of steps */
 	struct halo_filter_step *step;
 	struct halo_filter_code code; /* of them, where there can be some */
+	struct halo_sift sift;        /* asked first */
 	struct halo_capture_ring *ring;
 	uint8_t *records;
 	uint64_t size_octets; /* of the records; read once, nobody looks at the ring's own again */
@@ -43,7 +45,8 @@ struct halo_captures {
 struct halo_worker;
 
 /* capture.c */
-void halo_capture_received(struct halo_worker *worker, uint32_t count);
+/* The burst is parsed. True: some of it is traced, and it is to go on by way of chain.c. */
+bool halo_capture_received(struct halo_worker *worker, uint32_t count);
 void halo_capture_leaving(struct halo_worker *worker, uint32_t count);
 /* A packet that none of the stages has dropped, but its end. */
 void halo_capture_dropped(struct halo_worker *worker, const struct halo_packet *packet, uint32_t reason);

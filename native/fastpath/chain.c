@@ -450,6 +450,16 @@ static void start(struct halo_worker *worker)
 	enter(worker, chain->source == HALO_SOURCE_RX ? HALO_STAGE_INGRESS : chain->source - 1);
 }
 
+void halo_chain_follow(struct halo_worker *worker, uint32_t frames)
+{
+	struct halo_chain *chain = &worker->chain;
+
+	chain->source = HALO_SOURCE_RX;
+	chain->frames = frames;
+	enter(worker, HALO_STAGE_INGRESS);
+	advance(worker);
+}
+
 uint32_t halo_chain_run(struct halo_worker *worker)
 {
 	struct halo_chain *chain = &worker->chain;

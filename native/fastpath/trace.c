@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Traces: for each packet that a filter chose when it came in, what it was behind each stage. While there is a trace, bursts go by way
- * of chain.c, which asks here behind each stage; no stage knows of it. A packet's record is written when its way has ended, which
+ * Traces: for each packet that a filter chose when it came in, what it was behind each stage. A burst with such packets goes by way of
+ * chain.c, which asks here behind each stage; no stage knows of it. A packet's record is written when its way has ended, which
  * for a punt is when Python has decided.
  */
 #include "worker.h"

@@ -103,6 +103,12 @@ uint32_t halo_filter_run(const struct halo_filter_step *step, uint32_t count, co
 /* The same as machine code, for tests. 0: that was not possible, of this filter, this frame, or here. */
 int halo_filter_run_translated(const struct halo_filter_step *step, uint32_t count, const uint8_t *frame,
 			       uint32_t length, uint32_t *said);
+/*
+ * What a worker asks of a whole burst first, for tests: `found` of a packet is 1 when the filter may let it through, as it was parsed,
+ * plus 2 when it may as it is now. Never 0 for one that it does let through. -ENOTSUP: there is no such thing, of this filter or here.
+ */
+int halo_filter_sift(const struct halo_filter_step *step, uint32_t count, const struct halo_packet *packets,
+		     uint32_t packet_count, const uint8_t *pool, uint32_t pool_octets, uint8_t *found);
 
 /*
  * From now on copy frames into a ring of `size_octets`, header included, that stays mapped until the capture is removed. A filter of
