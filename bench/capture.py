@@ -56,7 +56,7 @@ def run(rounds: int) -> list[Row]:
 def _pair(rig: Rig, steps: bytes, points: int) -> tuple[float, float]:
     """Return nanoseconds per frame without and with a filter, which take turns after a few polls.
 
-    The first poll of a turn has code and tables that are not in the cache, and the slower ones somebody else on the core.
+    The first poll of a turn has code and tables that are not in the cache, and slow ones somebody else on the core.
     """
     without: list[float] = []
     with_it: list[float] = []

@@ -157,13 +157,12 @@ static void receive(struct halo_worker *worker, struct halo_capture *capture, ui
 
 		if (!matches(worker, capture, packet))
 			continue;
-		/* What another worker has handed over was received there. */
-		if ((packet->flags & HALO_DESCRIPTOR_HANDED) || !is_for(capture, wanted, packet->port))
+		if (!is_for(capture, wanted, packet->port))
 			continue;
-		if (wanted & HALO_POINT_RX)
-			keep(worker, capture, HALO_POINT_RX, packet, NULL);
-		else
+		if (wanted & HALO_POINT_TRACE)
 			halo_trace_begin(worker, capture, packet);
+		else if (!(packet->flags & HALO_DESCRIPTOR_HANDED)) /* else it was received by another worker */
+			keep(worker, capture, HALO_POINT_RX, packet, NULL);
 	}
 }
 

@@ -94,7 +94,7 @@ void halo_trace_begin(struct halo_worker *worker, struct halo_capture *capture, 
 		traced->record.captured = 0;
 	memcpy(traced->octets, worker->pool + packet->offset, traced->record.captured);
 	worker->captures.traced_count++;
-	note(worker, traced, HALO_TRACE_PARSE);
+	note(worker, traced, HALO_TRACE_PARSE)->detail = (packet->flags & HALO_DESCRIPTOR_HANDED) != 0;
 }
 
 void halo_trace_stage(struct halo_worker *worker, enum halo_trace_stage stage)

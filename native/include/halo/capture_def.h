@@ -81,7 +81,7 @@ struct halo_trace_event {
 	uint8_t stage; /* enum halo_trace_stage */
 	uint8_t verdict;
 	uint8_t reason;
-	uint8_t detail; /* hook: its number; route: enum halo_neighbor_state, 0: not known */
+	uint8_t detail; /* parse: 1, another worker handed it over; hook: its number; route: enum halo_neighbor_state, or 0 */
 	uint16_t interface;
 	uint16_t tx_interface;
 	uint16_t tx_port;
