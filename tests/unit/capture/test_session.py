@@ -62,8 +62,12 @@ def test_end_comes_behind_all_that_was_there(two: Session) -> None:
 
 
 def test_instance_is_gone_and_all_that_it_had_written_comes_first(two: Session) -> None:
-    found = []
-    with two, pytest.raises(RuntimeFailure, match="what came until then is here"):
+    found: list[int] = []
+
+    def take() -> None:
         for batch in two.batches(lambda: False):
-            found += times(batch)
+            found.extend(times(batch))
+
+    with two, pytest.raises(RuntimeFailure, match="what came until then is here"):
+        take()
     assert found == [1, 2, 3, 4, 5, 6]
