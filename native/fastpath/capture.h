@@ -30,6 +30,7 @@ struct halo_traced {
 	struct halo_capture *capture;     /* NULL: this place is free */
 	const struct halo_packet *packet; /* in the burst; NULL: it is with Python, as punt `punt` */
 	uint32_t punt;
+	uint64_t shown; /* a sum of the frame, as the hook gets it that is asked now */
 	struct halo_capture_record record;
 	struct halo_trace_event event[HALO_MAX_TRACE_EVENTS];
 	uint8_t octets[HALO_TRACE_SNAP_OCTETS]; /* as they came in */
@@ -64,6 +65,8 @@ struct halo_capture_record halo_capture_describe(const struct halo_worker *worke
 void halo_trace_begin(struct halo_worker *worker, struct halo_capture *capture, const struct halo_packet *packet);
 /* A stage is done with the burst: packets that were not decided before it are now what it made of them. */
 void halo_trace_stage(struct halo_worker *worker, enum halo_trace_stage stage);
+/* Before a hook is asked of the chain's selection, and after what it did became true. */
+void halo_trace_show(struct halo_worker *worker);
 void halo_trace_hook(struct halo_worker *worker, uint32_t number);
 void halo_trace_punted(struct halo_worker *worker, const struct halo_packet *packet, uint32_t punt);
 void halo_trace_punt_ended(struct halo_worker *worker, uint32_t punt, enum halo_verdict verdict, uint32_t reason,

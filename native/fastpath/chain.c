@@ -165,6 +165,7 @@ static bool run_hooks(struct halo_worker *worker)
 		choose(chain, hook);
 		if (chain->selected == 0)
 			continue;
+		halo_trace_show(worker);
 		if (hook->state == HALO_HOOK_QUARANTINED)
 			quarantine(worker, number);
 		else if (hook->function)

@@ -91,7 +91,7 @@ struct halo_trace_event {
 	uint32_t next_hop; /* 0: none yet */
 	uint32_t socket;
 	uint8_t ttl;
-	uint8_t rewritten; /* 1: a hook has changed the frame */
+	uint8_t rewritten; /* hook: 1, it has changed the frame */
 	uint8_t reserved[2];
 	char note[HALO_TRACE_NOTE_OCTETS];
 };
