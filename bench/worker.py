@@ -126,10 +126,10 @@ def build_plain() -> Rig:
     return build(SCENARIOS[0])
 
 
-def measure(rig: Rig, poll: Callable[[Rig], None] | None = None) -> list[float]:
+def measure(rig: Rig, poll: Callable[[Rig], None] | None = None, *, repeats: int = REPEATS) -> list[float]:
     """Return nanoseconds per frame, of each poll; `poll` takes its place where more than one call is needed."""
     costs = []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         _fill(rig)
         before, begin = rig.slot.worker.rx_frames, time.perf_counter_ns()
         poll(rig) if poll else rig.fastpath.poll(POLL_NS)

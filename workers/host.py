@@ -337,7 +337,10 @@ class StackHost:
             return
         if self._fastpath.tracing:
             for output in outputs:
-                self._fastpath.trace(punt.index, trace_note(output))
+                if not (
+                    isinstance(output, Drop) and output.octets is octets
+                ):  # which is its end, and told as that
+                    self._fastpath.trace(punt.index, trace_note(output))
         if outputs and isinstance(outputs[0], Hand):
             self._fastpath.hand(punt.index, outputs[0].slot)
             return

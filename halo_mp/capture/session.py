@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Iterator
 from operator import attrgetter
 from typing import Protocol, Self
@@ -13,6 +14,8 @@ from halo_mp.control.public import CaptureInfo
 from halo_mp.errors import RuntimeFailure
 from halo_mp.shm.capture_ring import Record, RingReader
 
+MOST = 4096
+"""Records of a ring that are taken at a time."""
 PAUSE_S = 0.01
 """Between two looks at rings that were empty."""
 LOOK_S = 0.5
@@ -45,6 +48,8 @@ class Session:
             self._readers[slot] = RingReader(fd)
         self._offset_ns = time.time_ns() - time.monotonic_ns()
         self._looked = 0.0
+        self._held: list[tuple[int, Record]] = []
+        """Later than what a ring that is behind has still to give."""
 
     def __enter__(self) -> Self:
         return self
@@ -63,38 +68,61 @@ class Session:
         return record.time_ns + self._offset_ns
 
     def read(self) -> list[tuple[int, Record]]:
-        """Return what has come, with its slot: of the workers together in the order of time."""
-        found = [(slot, record) for slot, reader in self._readers.items() for record in reader.read()]
+        """Return what has come, with its slot: of the workers together in the order of time.
+
+        What is later than all that a ring with more to come has given is kept for the next time.
+        """
+        until = None
+        found = self._held
+        for slot, reader in self._readers.items():
+            records = list(reader.read(MOST))
+            found += [(slot, record) for record in records]
+            if len(records) == MOST:
+                last = records[-1].time_ns
+                until = last if until is None else min(until, last)
         found.sort(key=lambda entry: _by_time(entry[1]))
-        return found
+        end = len(found) if until is None else bisect_right(found, until, key=lambda entry: entry[1].time_ns)
+        self._held = found[end:]
+        return found[:end]
 
     def batches(self, stopped: Callable[[], bool]) -> Iterator[list[tuple[int, Record]]]:
-        """Yield what has come, time and again, empty when there was nothing for a moment, until `stopped` says so.
+        """Yield what has come, time and again, empty when there was nothing for a moment, until `stopped` says so; then
+        what has come up to there.
 
         Raises RuntimeFailure when the instance is gone, after what it has still written.
         """
-        while not stopped():
-            is_over = self._is_over()
+        is_over = False
+        while not is_over and not stopped():
             batch = self.read()
             yield batch
-            if is_over:
-                raise RuntimeFailure(OVER)
             if not batch:
                 time.sleep(PAUSE_S)
-        yield self.read()
+            is_over = self._is_over()
+        yield from self._rest()
+        if is_over:
+            raise RuntimeFailure(OVER)
 
     async def follow(self) -> AsyncIterator[list[tuple[int, Record]]]:
         """Yield what has come, time and again, for asyncio; never nothing. Who has enough leaves the loop.
 
         Raises RuntimeFailure as `batches` does.
         """
-        while True:
-            is_over = self._is_over()
+        while not self._is_over():
             if batch := self.read():
                 yield batch
-            if is_over:
-                raise RuntimeFailure(OVER)
             await asyncio.sleep(0 if batch else PAUSE_S)
+        for batch in self._rest():
+            if batch:
+                yield batch
+        raise RuntimeFailure(OVER)
+
+    def _rest(self) -> Iterator[list[tuple[int, Record]]]:
+        """Yield what there is now."""
+        ends = [(reader, reader.produced) for reader in self._readers.values()]
+        while any(reader.position < end for reader, end in ends):
+            yield self.read()
+        held, self._held = self._held, []
+        yield held
 
     def _is_over(self) -> bool:
         now = time.monotonic()

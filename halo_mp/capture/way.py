@@ -60,6 +60,8 @@ def _step(event: Any, slot: int, names: Names) -> Step:
         step["port" if verdict == "transmit" else "slot"] = event.tx_port
     if event.src or event.dst:
         step |= {"src": str(IPv4Address(event.src)), "dst": str(IPv4Address(event.dst)), "ttl": event.ttl}
+    if step["stage"] == "parse":
+        step["handed"] = bool(event.detail)
     if step["stage"] == "hook":
         step["hook"] = names.hooks.get((slot, event.detail), f"number {event.detail}")
         step["rewritten"] = bool(event.rewritten)
@@ -82,6 +84,8 @@ def tell(record: Record, slot: int, found: list[Step], when: str, route: Route) 
 def _sentence(step: Step, found: list[Step], route: Route) -> str:
     parts: list[str] = []
     stage = step["stage"]
+    if stage == "parse" and step["handed"]:
+        parts.append("handed over by another worker")
     if stage == "input" and "interface" in step:
         parts.append(f"interface {step['interface']}")
     if stage == "route":

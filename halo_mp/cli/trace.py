@@ -44,7 +44,7 @@ def trace(
 
     For each packet there is what it was when it came in, and behind each stage what was decided: its interface, its
     route and next hop, what is known of that neighbor, what hooks made of it, what the Python stack did, or why it was
-    dropped. A packet that goes to another worker is told of up to there. --json gives an object for each packet.
+    dropped. A packet that goes to another worker has a second story there. --json gives an object for each packet.
     """
     from halo_mp.capture.filter import compile_filter
     from halo_mp.capture.session import Session

@@ -120,6 +120,16 @@ class RingReader:
         """Frames that had no room."""
         return int(self._ring.pointer.lost)
 
+    @property
+    def position(self) -> int:
+        """How far we have read."""
+        return self._position
+
+    @property
+    def produced(self) -> int:
+        """How far the worker has written; more than `position` where something is to be read."""
+        return int(lib.halo_capture_produced(self._ring.pointer))
+
     def read(self, most: int = 4096) -> Iterator[Record]:
         """Yield what is there, at most so many. The room is the worker's again when all of it was taken.
 

@@ -124,29 +124,55 @@ static void keep(struct halo_worker *worker, struct halo_capture *capture, uint3
 	halo_capture_write(capture, &record, NULL, worker->pool + packet->offset);
 }
 
-/* Nearly all packets are none that is looked for, so the filter is asked first. */
-void halo_capture_received(struct halo_worker *worker, uint32_t count)
+/*
+ * The packets of a burst that may match: nearly all are none that is looked for, so the filter is asked first, and of all at once.
+ * `fresh`: they were parsed, and nobody has touched them since.
+ */
+static uint32_t sift(const struct halo_worker *worker, const struct halo_capture *capture, uint32_t count, bool fresh,
+		     const struct halo_packet **found)
 {
-	struct halo_capture *capture;
+	halo_sift_function function = fresh ? capture->sift.fresh : capture->sift.any;
+	uint64_t last = worker->geometry.size_octets - capture->sift.least;
 	uint32_t i;
 
-	for (capture = worker->captures.capture; capture < worker->captures.capture + HALO_MAX_CAPTURES; capture++) {
-		uint32_t wanted = capture->points & (HALO_POINT_RX | HALO_POINT_TRACE);
+	if (likely(function && count))
+		return (uint32_t)(function(worker->burst, worker->burst + count, worker->pool, found,
+					   last < UINT32_MAX ? (uint32_t)last : UINT32_MAX) -
+				  found);
+	for (i = 0; i < count; i++)
+		found[i] = &worker->burst[i];
+	return count;
+}
 
-		for (i = 0; wanted && i < count; i++) {
-			const struct halo_packet *packet = &worker->burst[i];
+static void receive(struct halo_worker *worker, struct halo_capture *capture, uint32_t count)
+{
+	uint32_t wanted = capture->points & (HALO_POINT_RX | HALO_POINT_TRACE), i;
+	const struct halo_packet *found[HALO_WIDE_BURST];
 
-			if (likely(!matches(worker, capture, packet)))
-				continue;
-			/* What another worker has handed over was received there. */
-			if ((packet->flags & HALO_DESCRIPTOR_HANDED) || !is_for(capture, wanted, packet->port))
-				continue;
-			if (wanted & HALO_POINT_RX)
-				keep(worker, capture, HALO_POINT_RX, packet, NULL);
-			else
-				halo_trace_begin(worker, capture, packet);
-		}
+	if (!wanted)
+		return;
+	count = sift(worker, capture, count, true, found);
+	for (i = 0; i < count; i++) {
+		const struct halo_packet *packet = found[i];
+
+		if (!matches(worker, capture, packet))
+			continue;
+		if (!is_for(capture, wanted, packet->port))
+			continue;
+		if (wanted & HALO_POINT_TRACE)
+			halo_trace_begin(worker, capture, packet);
+		else if (!(packet->flags & HALO_DESCRIPTOR_HANDED)) /* else it was received by another worker */
+			keep(worker, capture, HALO_POINT_RX, packet, NULL);
 	}
+}
+
+bool halo_capture_received(struct halo_worker *worker, uint32_t count)
+{
+	uint32_t traced = worker->captures.traced_count, i;
+
+	for (i = 0; i < HALO_MAX_CAPTURES; i++)
+		receive(worker, &worker->captures.capture[i], count);
+	return worker->captures.traced_count != traced;
 }
 
 static void leave(struct halo_worker *worker, struct halo_capture *capture, const struct halo_packet *packet)
@@ -157,21 +183,31 @@ static void leave(struct halo_worker *worker, struct halo_capture *capture, cons
 		keep(worker, capture, HALO_POINT_DROP, packet, NULL);
 }
 
+static void look_at_leaving(struct halo_worker *worker, struct halo_capture *capture, uint32_t count)
+{
+	const struct halo_packet *found[HALO_WIDE_BURST];
+	uint32_t dropped = 0, i;
+
+	if (capture->points & HALO_POINT_TX) {
+		count = sift(worker, capture, count, false, found);
+	} else {
+		for (i = 0; i < count; i++)
+			if (unlikely(worker->burst[i].verdict == HALO_VERDICT_DROP))
+				found[dropped++] = &worker->burst[i];
+		count = dropped;
+	}
+	for (i = 0; i < count; i++)
+		if (matches(worker, capture, found[i]))
+			leave(worker, capture, found[i]);
+}
+
 void halo_capture_leaving(struct halo_worker *worker, uint32_t count)
 {
 	struct halo_capture *capture;
-	uint32_t i;
 
-	for (capture = worker->captures.capture; capture < worker->captures.capture + HALO_MAX_CAPTURES; capture++) {
-		bool tx = capture->points & HALO_POINT_TX, drop = capture->points & HALO_POINT_DROP;
-
-		for (i = 0; (tx | drop) && i < count; i++) {
-			const struct halo_packet *packet = &worker->burst[i];
-
-			if ((tx || packet->verdict == HALO_VERDICT_DROP) && unlikely(matches(worker, capture, packet)))
-				leave(worker, capture, packet);
-		}
-	}
+	for (capture = worker->captures.capture; capture < worker->captures.capture + HALO_MAX_CAPTURES; capture++)
+		if (capture->points & (HALO_POINT_TX | HALO_POINT_DROP))
+			look_at_leaving(worker, capture, count);
 }
 
 static void keep_one(struct halo_worker *worker, uint32_t point, uint32_t port, const struct halo_packet *packet,
@@ -234,8 +270,6 @@ static void review(struct halo_worker *worker)
 	captures->points = 0;
 	for (i = 0; i < HALO_MAX_CAPTURES; i++)
 		captures->points |= captures->capture[i].points;
-	worker->chain.traced = captures->points & HALO_POINT_TRACE;
-	halo_chain_note(&worker->chain);
 }
 
 static bool is_sound(const struct halo_capture_ring *ring, uint64_t size_octets)
@@ -269,8 +303,10 @@ int halo_worker_add_capture(struct halo_worker *worker, struct halo_capture_ring
 	if (count)
 		memcpy(capture->step, step, count * sizeof(*step));
 	capture->count = count;
-	if (count)
+	if (count) {
 		halo_filter_translate(step, count, &capture->code);
+		halo_sift_translate(step, count, &capture->sift);
+	}
 	capture->ports = ports ? ports : UINT64_MAX;
 	capture->snap_octets = snap_octets;
 	capture->ring = ring;
@@ -289,6 +325,7 @@ static void remove_capture(struct halo_worker *worker, struct halo_capture *capt
 	halo_trace_forget(worker, capture);
 	free(capture->step);
 	halo_filter_discard(&capture->code);
+	halo_sift_discard(&capture->sift);
 	memset(capture, 0, sizeof(*capture));
 }
 

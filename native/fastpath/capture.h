@@ -8,6 +8,7 @@
 #include <halo/fastpath.h>
 
 #include "filter_code.h"
+#include "sift.h"
 
 struct halo_capture {
 	bool used;
@@ -17,6 +18,7 @@ struct halo_capture {
 	uint32_t count; /* of steps */
 	struct halo_filter_step *step;
 	struct halo_filter_code code; /* of them, where there can be some */
+	struct halo_sift sift;        /* asked first */
 	struct halo_capture_ring *ring;
 	uint8_t *records;
 	uint64_t size_octets; /* of the records; read once, nobody looks at the ring's own again */
@@ -28,6 +30,7 @@ struct halo_traced {
 	struct halo_capture *capture;     /* NULL: this place is free */
 	const struct halo_packet *packet; /* in the burst; NULL: it is with Python, as punt `punt` */
 	uint32_t punt;
+	uint64_t shown; /* a sum of the frame, as the hook gets it that is asked now */
 	struct halo_capture_record record;
 	struct halo_trace_event event[HALO_MAX_TRACE_EVENTS];
 	uint8_t octets[HALO_TRACE_SNAP_OCTETS]; /* as they came in */
@@ -43,7 +46,8 @@ struct halo_captures {
 struct halo_worker;
 
 /* capture.c */
-void halo_capture_received(struct halo_worker *worker, uint32_t count);
+/* The burst is parsed. True: some of it is traced, and it is to go on by way of chain.c. */
+bool halo_capture_received(struct halo_worker *worker, uint32_t count);
 void halo_capture_leaving(struct halo_worker *worker, uint32_t count);
 /* A packet that none of the stages has dropped, but its end. */
 void halo_capture_dropped(struct halo_worker *worker, const struct halo_packet *packet, uint32_t reason);
@@ -61,6 +65,8 @@ struct halo_capture_record halo_capture_describe(const struct halo_worker *worke
 void halo_trace_begin(struct halo_worker *worker, struct halo_capture *capture, const struct halo_packet *packet);
 /* A stage is done with the burst: packets that were not decided before it are now what it made of them. */
 void halo_trace_stage(struct halo_worker *worker, enum halo_trace_stage stage);
+/* Before a hook is asked of the chain's selection, and after what it did became true. */
+void halo_trace_show(struct halo_worker *worker);
 void halo_trace_hook(struct halo_worker *worker, uint32_t number);
 void halo_trace_punted(struct halo_worker *worker, const struct halo_packet *packet, uint32_t punt);
 void halo_trace_punt_ended(struct halo_worker *worker, uint32_t punt, enum halo_verdict verdict, uint32_t reason,

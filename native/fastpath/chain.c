@@ -165,6 +165,7 @@ static bool run_hooks(struct halo_worker *worker)
 		choose(chain, hook);
 		if (chain->selected == 0)
 			continue;
+		halo_trace_show(worker);
 		if (hook->state == HALO_HOOK_QUARANTINED)
 			quarantine(worker, number);
 		else if (hook->function)
@@ -448,6 +449,16 @@ static void start(struct halo_worker *worker)
 	if (unlikely(worker->captures.points) && chain->source == HALO_SOURCE_RX)
 		halo_capture_received(worker, chain->frames);
 	enter(worker, chain->source == HALO_SOURCE_RX ? HALO_STAGE_INGRESS : chain->source - 1);
+}
+
+void halo_chain_follow(struct halo_worker *worker, uint32_t frames)
+{
+	struct halo_chain *chain = &worker->chain;
+
+	chain->source = HALO_SOURCE_RX;
+	chain->frames = frames;
+	enter(worker, HALO_STAGE_INGRESS);
+	advance(worker);
 }
 
 uint32_t halo_chain_run(struct halo_worker *worker)

@@ -49,8 +49,7 @@ struct halo_waiting {
 struct halo_chain {
 	bool busy; /* there are hooks, waiting frames, or a parked burst: bursts take the long way */
 	bool parked;
-	bool traced; /* some packets are: as above */
-	bool stale;  /* hooks have changed since they were arranged */
+	bool stale; /* hooks have changed since they were arranged */
 	uint32_t ages;
 	struct halo_hook hook[HALO_MAX_HOOKS];
 	uint8_t order[HALO_STAGE_COUNT][HALO_MAX_HOOKS];

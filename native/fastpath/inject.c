@@ -22,7 +22,7 @@ void halo_chain_note(struct halo_chain *chain)
 {
 	uint32_t i;
 
-	chain->busy = chain->parked || chain->traced;
+	chain->busy = chain->parked;
 	for (i = 0; i < HALO_STAGE_COUNT; i++)
 		chain->busy |= chain->count[i] || chain->waiting[i].count;
 }

@@ -85,8 +85,11 @@ static uint32_t run_burst(struct halo_worker *worker)
 	halo_stage_parse(worker, count);
 	if (unlikely(worker->debug))
 		halo_debug_keep(worker, count);
-	if (unlikely(worker->captures.points))
-		halo_capture_received(worker, count);
+	if (unlikely(worker->captures.points) && unlikely(halo_capture_received(worker, count))) {
+		halo_chain_follow(worker, count); /* what is left of it is not timed */
+		__atomic_store_n(&worker->slot->status.last_burst_ns, worker->now_ns, __ATOMIC_RELAXED);
+		return count;
+	}
 	halo_lap(&laps, HALO_TIMED_PARSE);
 	halo_stage_input(worker, count);
 	halo_lap(&laps, HALO_TIMED_INPUT);

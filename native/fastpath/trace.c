@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Traces: for each packet that a filter chose when it came in, what it was behind each stage. While there is a trace, bursts go by way
- * of chain.c, which asks here behind each stage; no stage knows of it. A packet's record is written when its way has ended, which
+ * Traces: for each packet that a filter chose when it came in, what it was behind each stage. A burst with such packets goes by way of
+ * chain.c, which asks here behind each stage; no stage knows of it. A packet's record is written when its way has ended, which
  * for a punt is when Python has decided.
  */
 #include "worker.h"
@@ -66,7 +66,6 @@ static struct halo_trace_event *note(const struct halo_worker *worker, struct ha
 	event->dst = packet->dst[0];
 	event->socket = packet->socket;
 	event->ttl = packet->ttl;
-	event->rewritten = packet->rewritten;
 	if (stage == HALO_TRACE_ROUTE)
 		note_hop(worker, packet, event);
 	return event;
@@ -94,7 +93,7 @@ void halo_trace_begin(struct halo_worker *worker, struct halo_capture *capture, 
 		traced->record.captured = 0;
 	memcpy(traced->octets, worker->pool + packet->offset, traced->record.captured);
 	worker->captures.traced_count++;
-	note(worker, traced, HALO_TRACE_PARSE);
+	note(worker, traced, HALO_TRACE_PARSE)->detail = (packet->flags & HALO_DESCRIPTOR_HANDED) != 0;
 }
 
 void halo_trace_stage(struct halo_worker *worker, enum halo_trace_stage stage)
@@ -108,7 +107,19 @@ void halo_trace_stage(struct halo_worker *worker, enum halo_trace_stage stage)
 			note(worker, &traced[i], stage);
 }
 
-void halo_trace_hook(struct halo_worker *worker, uint32_t number)
+/* FNV-1a. A hook may write fields of the packet, or octets with or without saying so: only the frame itself tells. */
+static uint64_t sum_of(const struct halo_worker *worker, const struct halo_packet *packet)
+{
+	const uint8_t *frame = worker->pool + packet->offset;
+	uint64_t sum = UINT64_C(0xcbf29ce484222325);
+	uint32_t i;
+
+	for (i = 0; i < packet->length; i++)
+		sum = (sum ^ frame[i]) * UINT64_C(0x100000001b3);
+	return sum;
+}
+
+void halo_trace_show(struct halo_worker *worker)
 {
 	const struct halo_chain *chain = &worker->chain;
 	uint32_t i;
@@ -117,7 +128,24 @@ void halo_trace_hook(struct halo_worker *worker, uint32_t number)
 		struct halo_traced *traced = find(worker, chain->selection[i], WITH_NOBODY);
 
 		if (traced)
-			note(worker, traced, HALO_TRACE_HOOK)->detail = (uint8_t)number;
+			traced->shown = sum_of(worker, traced->packet);
+	}
+}
+
+void halo_trace_hook(struct halo_worker *worker, uint32_t number)
+{
+	const struct halo_chain *chain = &worker->chain;
+	uint32_t i;
+
+	for (i = 0; worker->captures.traced_count && i < chain->selected; i++) {
+		struct halo_traced *traced = find(worker, chain->selection[i], WITH_NOBODY);
+		struct halo_trace_event *event;
+
+		if (!traced)
+			continue;
+		event = note(worker, traced, HALO_TRACE_HOOK);
+		event->detail = (uint8_t)number;
+		event->rewritten = sum_of(worker, traced->packet) != traced->shown;
 	}
 }
 

@@ -261,6 +261,8 @@ enum halo_drop halo_packet_parse_again(const uint8_t *pool, const struct halo_po
 
 /* chain: one burst with hooks, or of frames that were put in. Returns how many frames it has, or HALO_RING_BROKEN. */
 uint32_t halo_chain_run(struct halo_worker *worker);
+/* The same for a burst without hooks that was received and parsed elsewhere, packets of which are traced. */
+void halo_chain_follow(struct halo_worker *worker, uint32_t frames);
 /* Tell Python what is parked for it. */
 void halo_chain_show(struct halo_worker *worker, struct halo_poll_result *result);
 /* The rings are not ours any more: what is parked or waits is lost. */

@@ -188,11 +188,35 @@ static void trace_of_what_was_parked_ends_with_the_rings(void)
 	rig_close();
 }
 
+static void trace_of_what_was_handed_over(void)
+{
+	const struct halo_capture_record *record;
+	const struct halo_trace_event *first;
+
+	open_capture(HALO_POINT_TRACE);
+	rig_deliver(&frame, 0, HALO_DESCRIPTOR_HANDED);
+	rig_poll();
+	rig_collect();
+	record = only_record();
+	first = (const void *)(record + 1);
+	CHECK_EQUAL(first->stage, HALO_TRACE_PARSE);
+	CHECK_EQUAL(first->detail, 1);
+	CHECK_EQUAL(record->verdict, HALO_VERDICT_TRANSMIT);
+	rig_close();
+	open_capture(HALO_POINT_RX);
+	rig_deliver(&frame, 0, HALO_DESCRIPTOR_HANDED);
+	rig_poll();
+	rig_collect();
+	CHECK_EQUAL(ring->records, 0);
+	rig_close();
+}
+
 static const struct row rows[] = {
 	{"rx_of_a_broken_packet_is_no_drop", rx_of_a_broken_packet_is_no_drop},
 	{"drop_of_a_datagram_by_python", drop_of_a_datagram_by_python},
 	{"drop_of_a_raw_frame", drop_of_a_raw_frame},
 	{"drop_of_a_copy", drop_of_a_copy},
+	{"trace_of_what_was_handed_over", trace_of_what_was_handed_over},
 	{"trace_of_what_was_parked_ends_with_the_rings", trace_of_what_was_parked_ends_with_the_rings},
 };
 

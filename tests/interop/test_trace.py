@@ -6,11 +6,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
-from tests.interop.conftest import Tap
+from tests.interop.conftest import Tap, running_tap
 from tests.support import frames
 from tests.support.frames import datagram, echo_request, packet
+from tests.support.network import Network
 
 KERNEL, OURS = "10.77.0.2", "10.77.0.1"
 ECHO = packet(src=KERNEL, dst=OURS, payload=echo_request())
@@ -81,6 +83,68 @@ def test_text_has_a_line_for_each_stage(tap: Tap) -> None:
     assert f"> {OURS}:9 TTL 64" in first
     assert [line.split()[0] for line in lines][:3] == ["parse", "input", "route"]
     assert any("to the Python stack" in line for line in lines)
+
+
+HOOKS = """
+from halo_mp.app import App, Verdict
+
+app = App()
+
+@app.hook("ingress")
+def guard(packet):
+    if packet.ipv4.protocol == 17 and packet.udp.dport == 9:
+        return Verdict.DROP
+
+@app.hook("egress", form="burst")
+def watch(burst):
+    burst.ipv4.ttl[:] = 33
+"""
+
+
+def test_hooks_have_their_names_and_what_they_made_of_it(tmp_path: Path) -> None:
+    file = tmp_path / "application.py"
+    file.write_text(HOOKS)
+    with running_tap("--app", str(file)) as tap:
+        [dropped] = steps(tap, "udp port 9", tap.frame(STRAY))
+        [answered] = steps(tap, "icmp", tap.frame(ECHO))
+    assert [(step["stage"], step["verdict"]) for step in dropped[:2]] == [("parse", "none"), ("hook", "drop")]
+    assert (dropped[1]["hook"], dropped[1]["reason"]) == ("guard", "hook_drop")
+    hooks = [
+        (step["hook"], step["verdict"], step["rewritten"]) for step in answered if step["stage"] == "hook"
+    ]
+    assert hooks == [("guard", "none", False), ("watch", "none", True)]
+    assert (answered[-1]["stage"], answered[-1]["verdict"], answered[-1]["ttl"]) == ("finish", "transmit", 33)
+
+
+def test_packet_that_is_handed_over_has_a_second_story() -> None:
+    with Network() as network:
+        inside, outside = network.hosts
+        command = [sys.executable, "-m", "halo_mp.cli", "trace", "--name", network.instance.name, "-c", "2"]
+        words = ["icmp", "and", "dst", "host", outside.address]
+        process = inside.namespace.popen(*command, *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            assert process.stderr is not None
+            assert process.stderr.readline().startswith(b"tracing")
+            inside.namespace.run("ping", "-c", "1", "-W", "5", outside.address)
+            out, told = process.communicate(timeout=30)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
+        assert process.returncode == 0, told
+    lines = [line.split(maxsplit=1) for line in out.decode().splitlines()]
+    assert ["forward", "handed to slot 1"] in lines
+    assert ["parse", "handed over by another worker; goes on"] in lines
+
+
+def test_error_that_is_sent_is_told_before_the_end(tap: Tap) -> None:
+    [found] = steps(tap, "udp port 9", tap.frame(STRAY))
+    assert [(step["stage"], step["verdict"], step.get("reason")) for step in found[-2:]] == [
+        ("python", "punt", None),
+        ("python", "drop", "no_listener"),
+    ]
+    assert found[-2]["note"].startswith("sends ")
+    assert [step for step in found if step.get("note", "").startswith("drop")] == []
 
 
 def test_traced_packets_end_as_others_do(tap: Tap) -> None:

@@ -81,7 +81,7 @@ struct halo_trace_event {
 	uint8_t stage; /* enum halo_trace_stage */
 	uint8_t verdict;
 	uint8_t reason;
-	uint8_t detail; /* hook: its number; route: enum halo_neighbor_state, 0: not known */
+	uint8_t detail; /* parse: 1, another worker handed it over; hook: its number; route: enum halo_neighbor_state, or 0 */
 	uint16_t interface;
 	uint16_t tx_interface;
 	uint16_t tx_port;
@@ -91,7 +91,7 @@ struct halo_trace_event {
 	uint32_t next_hop; /* 0: none yet */
 	uint32_t socket;
 	uint8_t ttl;
-	uint8_t rewritten; /* 1: a hook has changed the frame */
+	uint8_t rewritten; /* hook: 1, it has changed the frame */
 	uint8_t reserved[2];
 	char note[HALO_TRACE_NOTE_OCTETS];
 };
@@ -103,6 +103,12 @@ uint32_t halo_filter_run(const struct halo_filter_step *step, uint32_t count, co
 /* The same as machine code, for tests. 0: that was not possible, of this filter, this frame, or here. */
 int halo_filter_run_translated(const struct halo_filter_step *step, uint32_t count, const uint8_t *frame,
 			       uint32_t length, uint32_t *said);
+/*
+ * What a worker asks of a whole burst first, for tests: `found` of a packet is 1 when the filter may let it through, as it was parsed,
+ * plus 2 when it may as it is now. Never 0 for one that it does let through. -ENOTSUP: there is no such thing, of this filter or here.
+ */
+int halo_filter_sift(const struct halo_filter_step *step, uint32_t count, const struct halo_packet *packets,
+		     uint32_t packet_count, const uint8_t *pool, uint32_t pool_octets, uint8_t *found);
 
 /*
  * From now on copy frames into a ring of `size_octets`, header included, that stays mapped until the capture is removed. A filter of
