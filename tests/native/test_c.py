@@ -83,24 +83,7 @@ def test_every_program_is_run() -> None:
 
 
 @pytest.mark.parametrize("flavour", ["plain", "sanitized"])
-@pytest.mark.parametrize(
-    "program",
-    [
-        "ring_test",
-        "flow_test",
-        "fastpath_test",
-        "input_test",
-        "socket_test",
-        "forward_test",
-        "hook_chain_test",
-        "hook_settle_test",
-        "route_test",
-        "twin_test",
-        "worker_test",
-        "raw_test",
-        "blast_test",
-    ],
-)
+@pytest.mark.parametrize("program", [each for each in SOURCES if each != "ring_stress"])
 def test_rows(build: Build, program: str, flavour: str) -> None:
     output = run(build(program, flavour))
     assert ", 0 failed" in output
