@@ -49,7 +49,6 @@ def _complete(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> 
 def name_option(command: F) -> F:
     """Add --name: which instance."""
     return click.option(
-        "-n",
         "--name",
         envvar=NAME_VARIABLE,
         default=DEFAULT_NAME,

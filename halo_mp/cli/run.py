@@ -43,13 +43,9 @@ def run(*, flags: Sequence[str]) -> None:
 
 
 def with_name(flags: Sequence[str]) -> list[str]:
-    """Return the flags, with the name of the environment where they have none, and -n as --name."""
-    words = [_long(word) for word in flags]
+    """Return the flags, with the name of the environment where they have none."""
+    words = list(flags)
     name = os.environ.get(NAME_VARIABLE)
     if name and not any(word == "--name" or word.startswith("--name=") for word in words):
         words += ["--name", name]
     return words
-
-
-def _long(word: str) -> str:
-    return "--name" if word == "-n" else word

@@ -26,7 +26,14 @@ if TYPE_CHECKING:
     "-i", "--port", "ports", metavar="N", type=int, multiple=True, help="That came in there; repeatable."
 )
 @click.option(
-    "-c", "--count", metavar="N", type=click.IntRange(1), default=10, show_default=True, help="Of packets."
+    "-n",
+    "-c",
+    "--count",
+    metavar="N",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="Of packets.",
 )
 @click.option(
     "--seconds", metavar="S", type=click.FloatRange(0, min_open=True), help="End after so many seconds."

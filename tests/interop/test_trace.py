@@ -119,7 +119,7 @@ def test_hooks_have_their_names_and_what_they_made_of_it(tmp_path: Path) -> None
 def test_packet_that_is_handed_over_has_a_second_story() -> None:
     with Network() as network:
         inside, outside = network.hosts
-        command = [sys.executable, "-m", "halo_mp.cli", "trace", "--name", network.instance.name, "-c", "2"]
+        command = [sys.executable, "-m", "halo_mp.cli", "trace", "--name", network.instance.name, "-n", "2"]
         words = ["icmp", "and", "dst", "host", outside.address]
         process = inside.namespace.popen(*command, *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         try:

@@ -97,7 +97,6 @@ def test_name_comes_from_the_environment(
     monkeypatch.setenv("HALO_MP_NAME", "edge7")
     assert "edge7" in said(capsys, "show", "instance")[2]
     assert with_name(["--ports", "0"]) == ["--ports", "0", "--name", "edge7"]
-    assert with_name(["-n", "x"]) == ["--name", "x"]
     assert with_name(["--name=x"]) == ["--name=x"]
 
 
