@@ -18,8 +18,9 @@ FLAVOURS = {
     # ThreadSanitizer does not follow fences, and says so; what it checks here are the rings' acquires and releases.
     "threads": ["-O1", "-g", "-fsanitize=thread", "-Wno-tsan"],
 }
-INCLUDES = [f"-I{NATIVE / folder}" for folder in ("include", "fastpath")]
+INCLUDES = [f"-I{NATIVE / folder}" for folder in ("include", "fastpath", "kcp")]
 FASTPATH = sorted((NATIVE / "fastpath").glob("*.c"))
+KCP = sorted((NATIVE / "kcp").glob("*.c"))
 RIG = [NATIVE / "tests" / name for name in ("rig.c", "frames.c", "check.c")]
 SOURCES = {
     "ring_test": [NATIVE / "tests" / "check.c", NATIVE / "fastpath" / "bench.c"],
@@ -36,6 +37,7 @@ SOURCES = {
     "raw_test": [*RIG, *FASTPATH],
     "blast_test": [*RIG, *FASTPATH],
     "worker_test": [*RIG, *FASTPATH],
+    "kcp_fec_test": [NATIVE / "tests" / "check.c", *KCP],
 }
 TIMEOUT_S = 180
 
@@ -98,6 +100,7 @@ def test_every_program_is_run() -> None:
         "worker_test",
         "raw_test",
         "blast_test",
+        "kcp_fec_test",
     ],
 )
 def test_rows(build: Build, program: str, flavour: str) -> None:
