@@ -28,6 +28,7 @@ ffi.cdef(
         "fib_def.h",
         "socket_def.h",
         "capture_def.h",
+        "kcp_def.h",
         "kcp_fec_def.h",
     )
 )
@@ -37,14 +38,13 @@ ffi.cdef(
     uint32_t halo_spread_hash(const uint8_t *frame, uint32_t length);
     uint32_t halo_flow_hash(uint32_t seed, uint32_t src, uint32_t dst, uint8_t protocol, uint16_t src_port,
                             uint16_t dst_port);
-    uint32_t halo_kcp_check_value(uint32_t check, const uint8_t *octets, uint32_t length);
     uint32_t halo_flow_share(uint32_t hash, uint32_t count);
     """
 )
 ffi.set_source(
     "halo_mp._native",
     "#include <halo/layout.h>\n#include <halo/fastpath.h>\n#include <halo/fib_def.h>\n#include <halo/flow.h>\n"
-    "#include <halo/kcp_def.h>\n#include <halo/kcp_fec_def.h>\n",
+    "#include <halo/kcp.h>\n#include <halo/kcp_fec_def.h>\n",
     sources=SOURCES,
     include_dirs=["native/include", "native/fastpath", "native/fib", "native/kcp"],
     extra_compile_args=cdef.WARNINGS,

@@ -155,7 +155,9 @@ class PendingTable:
     def __len__(self) -> int:
         return len(self._pending)
 
-    def receive(self, packet: ControlPacket, peer: Hashable, host: Hashable, now: float) -> ControlPacket | None:
+    def receive(
+        self, packet: ControlPacket, peer: Hashable, host: Hashable, now: float
+    ) -> ControlPacket | None:
         """Take a SYN from an address; return the EST to be sent there. `host` is the address without its port."""
         self.expire(now)
         if packet.kind is not ControlKind.SYN or packet.event != self._key:

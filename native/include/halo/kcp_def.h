@@ -153,6 +153,8 @@ const char *halo_kcp_settings_check(const struct halo_kcp_settings *settings);
 /* NULL: no memory, or settings that can not be. */
 struct halo_kcp *halo_kcp_create(uint64_t conv, const struct halo_kcp_settings *settings);
 void halo_kcp_free(struct halo_kcp *kcp);
+/* Begin at other sequence numbers than 0, as the peer must do too. -EBUSY: it has begun. */
+int halo_kcp_start(struct halo_kcp *kcp, uint32_t send_next, uint32_t receive_next);
 /* -EINVAL: they can not be, or format or check are others. A new MTU is that of segments which are written from now on. */
 int halo_kcp_change(struct halo_kcp *kcp, const struct halo_kcp_settings *settings);
 void halo_kcp_settings_read(const struct halo_kcp *kcp, struct halo_kcp_settings *settings);
@@ -174,6 +176,8 @@ int halo_kcp_input(struct halo_kcp *kcp, const uint8_t *octets, uint64_t length,
 uint32_t halo_kcp_poll(struct halo_kcp *kcp, uint32_t now_ms, struct halo_kcp_output *output);
 /* Milliseconds until poll wants to be called; HALO_KCP_NO_DEADLINE: not before something is written, read or comes in. */
 uint32_t halo_kcp_next(const struct halo_kcp *kcp, uint32_t now_ms);
+/* Ask the peer for its window with the next poll: it answers, so that one knows that it lives. */
+void halo_kcp_probe(struct halo_kcp *kcp);
 /* Segments written that are not yet acknowledged. */
 uint32_t halo_kcp_waiting(const struct halo_kcp *kcp);
 void halo_kcp_counters_read(const struct halo_kcp *kcp, struct halo_kcp_counters *counters);
@@ -232,8 +236,6 @@ struct halo_kcp_events {
 	uint32_t count;
 	uint32_t most;
 	uint64_t lost;
-	uint32_t call; /* the group's */
-	uint32_t reserved;
 };
 
 void halo_kcp_events_clear(struct halo_kcp_events *events);
@@ -270,6 +272,7 @@ int64_t halo_kcp_group_receive(struct halo_kcp_group *group, uint32_t number, ui
 			       uint32_t now_ms);
 /* Tell once, at an input or a poll, when no more than so many segments wait. Right away at the next poll if it is so. */
 int halo_kcp_group_want(struct halo_kcp_group *group, uint32_t number, uint32_t segments, uint32_t now_ms);
+int halo_kcp_group_probe(struct halo_kcp_group *group, uint32_t number, uint32_t now_ms);
 /* Tell once, at the first poll so many ms from now. HALO_KCP_NO_DEADLINE: not any more. */
 int halo_kcp_group_alarm(struct halo_kcp_group *group, uint32_t number, uint32_t in_ms, uint32_t now_ms);
 
