@@ -18,6 +18,7 @@ from bench import (
     hooks,
     idle,
     io,
+    kcp,
     ping,
     ring,
     start,
@@ -52,6 +53,7 @@ BENCHMARKS: dict[str, tuple[Callable[[int], list[Row]], str]] = {
         "datagrams per second sent back, in three forms; against asyncio on a kernel socket",
     ),
     "tx": (tx.run, "frames per second that Python sends from a template, and whether a pace is kept"),
+    "kcp": (kcp.run, "segments per second of the KCP core in memory; against the reference's C"),
     "stats": (stats.run, "processor time of who reads all statistics, and of the dashboard"),
     "subscribers": (
         subscribers.run,

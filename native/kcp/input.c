@@ -40,7 +40,7 @@ static void acknowledge(struct halo_kcp *kcp, uint32_t sn)
 
 	if (!slot->segment)
 		return;
-	halo_session_release(kcp, slot->segment);
+	release_segment(kcp, slot->segment);
 	slot->segment = NULL;
 	kcp->in_flight--;
 }
@@ -113,6 +113,7 @@ static bool push_ack(struct halo_kcp *kcp, uint32_t sn, uint32_t ts)
 		kcp->acks = acks;
 		kcp->ack_room = room;
 	}
+	kcp->idle = false;
 	kcp->acks[kcp->ack_count++] = (struct ack){sn, ts};
 	return true;
 }
@@ -130,7 +131,7 @@ static bool keep(struct halo_kcp *kcp, const struct header *header, const uint8_
 		kcp->counters.repeated++;
 		return true;
 	}
-	segment = halo_session_segment(kcp, header->len);
+	segment = take_segment(kcp, header->len);
 	if (!segment)
 		return false;
 	segment->length = header->len;
@@ -156,11 +157,11 @@ static void take_push(struct halo_kcp *kcp, const struct header *header, const u
 	if (!keep(kcp, header, payload))
 		return;
 	push_ack(kcp, header->sn, header->ts);
-	halo_session_advance(kcp);
+	advance(kcp);
 }
 
-static void take_segment(struct halo_kcp *kcp, const struct header *header, const uint8_t *payload, uint32_t now_ms,
-			 struct newest *newest)
+static void take_one(struct halo_kcp *kcp, const struct header *header, const uint8_t *payload, uint32_t now_ms,
+		     struct newest *newest)
 {
 	kcp->counters.in_segments++;
 	kcp->remote_window = header->wnd;
@@ -216,7 +217,7 @@ static int take_all(struct halo_kcp *kcp, struct wire wire, uint32_t now_ms)
 		/* As the reference: what stands before has been taken. */
 		if (verdict != HALO_KCP_TAKEN)
 			return verdict;
-		take_segment(kcp, &header, wire.at, now_ms, &newest);
+		take_one(kcp, &header, wire.at, now_ms, &newest);
 		wire.at += header.len;
 		wire.left -= header.len;
 	}

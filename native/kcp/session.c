@@ -125,7 +125,7 @@ int halo_kcp_change(struct halo_kcp *kcp, const struct halo_kcp_settings *settin
 	    settings->check != kcp->settings.check)
 		return -EINVAL;
 	halo_session_apply(kcp, settings);
-	halo_session_advance(kcp);
+	advance(kcp);
 	return 0;
 }
 
@@ -140,10 +140,10 @@ static void release_all(struct halo_kcp *kcp)
 
 	for (i = 0; i < kcp->out_slots; i++)
 		if (kcp->out[i].segment)
-			halo_pool_give(kcp->pool, kcp->out[i].segment);
+			pool_give(kcp->pool, kcp->out[i].segment);
 	for (i = 0; i < kcp->in_slots; i++)
 		if (kcp->in[i])
-			halo_pool_give(kcp->pool, kcp->in[i]);
+			pool_give(kcp->pool, kcp->in[i]);
 }
 
 void halo_kcp_free(struct halo_kcp *kcp)
@@ -168,21 +168,6 @@ void halo_session_use_pool(struct halo_kcp *kcp, struct pool *pool)
 {
 	halo_pool_clear(&kcp->own_pool);
 	kcp->pool = pool ? pool : &kcp->own_pool;
-}
-
-struct segment *halo_session_segment(struct halo_kcp *kcp, uint32_t capacity)
-{
-	struct segment *segment = halo_pool_take(kcp->pool, capacity);
-
-	if (segment)
-		kcp->octets += halo_segment_octets(segment);
-	return segment;
-}
-
-void halo_session_release(struct halo_kcp *kcp, struct segment *segment)
-{
-	kcp->octets -= halo_segment_octets(segment);
-	halo_pool_give(kcp->pool, segment);
 }
 
 static uint32_t slots_for(uint32_t slots, uint32_t wanted)
@@ -241,7 +226,7 @@ static struct segment *stream_tail(const struct halo_kcp *kcp, uint32_t *room)
 	if (!kcp->settings.stream || kcp->send_end == kcp->send_next)
 		return NULL;
 	tail = out_slot(kcp, kcp->send_end - 1)->segment;
-	limit = least(kcp->mss, halo_segment_capacity(tail));
+	limit = least(kcp->mss, tail->capacity);
 	*room = tail->length < limit ? limit - tail->length : 0;
 	return tail;
 }
@@ -254,7 +239,7 @@ static int add_segments(struct halo_kcp *kcp, uint32_t count, uint32_t capacity)
 	if (halo_session_grow_out(kcp, kcp->send_end + count))
 		return -ENOMEM;
 	for (i = 0; i < count; i++) {
-		struct segment *segment = halo_session_segment(kcp, capacity);
+		struct segment *segment = take_segment(kcp, capacity);
 
 		if (!segment)
 			break;
@@ -265,7 +250,7 @@ static int add_segments(struct halo_kcp *kcp, uint32_t count, uint32_t capacity)
 	while (i-- > 0) {
 		struct out_slot *slot = out_slot(kcp, kcp->send_end + i);
 
-		halo_session_release(kcp, slot->segment);
+		release_segment(kcp, slot->segment);
 		slot->segment = NULL;
 	}
 	return -ENOMEM;
@@ -313,23 +298,11 @@ int64_t halo_kcp_send(struct halo_kcp *kcp, const uint8_t *octets, uint64_t leng
 		tail->length += (uint32_t)(length - rest);
 	}
 	fill_segments(kcp, (uint32_t)count, octets + (length - rest), rest);
+	kcp->idle = false;
 	kcp->counters.bytes_sent += length;
 	if (!kcp->settings.write_delay)
 		kcp->urgent |= URGENT_ALL;
 	return (int64_t)length;
-}
-
-void halo_session_advance(struct halo_kcp *kcp)
-{
-	while (kcp->held && kcp->receive_next - kcp->read_next < kcp->settings.receive_window) {
-		struct segment *segment = *in_slot(kcp, kcp->receive_next);
-
-		if (!segment)
-			return;
-		kcp->unread_octets += segment->length;
-		kcp->receive_next++;
-		kcp->held--;
-	}
 }
 
 int64_t halo_kcp_peek(const struct halo_kcp *kcp)
@@ -370,7 +343,7 @@ static uint32_t read_segment(struct halo_kcp *kcp, uint8_t *octets, uint64_t roo
 		kcp->read_offset = 0;
 		kcp->read_next++;
 		*slot = NULL;
-		halo_session_release(kcp, segment);
+		release_segment(kcp, segment);
 	}
 	return length;
 }
@@ -410,7 +383,7 @@ int64_t halo_kcp_receive(struct halo_kcp *kcp, uint8_t *octets, uint64_t room)
 	if (size < 0 && !kcp->settings.stream)
 		return size;
 	length = kcp->settings.stream ? read_stream(kcp, octets, room) : read_message(kcp, octets);
-	halo_session_advance(kcp);
+	advance(kcp);
 	if (full && free_window(kcp) > 0) {
 		kcp->probe |= PROBE_TELL;
 		if (kcp->settings.flush_on_ack)

@@ -106,7 +106,7 @@ struct halo_kcp {
 	uint32_t probe_ms;      /* when the peer's window is asked for */
 	uint32_t probe_wait_ms; /* 0: it is not */
 	uint32_t idle_ms;       /* since when queues are empty */
-	bool idle;
+	bool idle;              /* and nothing has gone in since */
 
 	uint64_t octets; /* of its queues */
 	struct halo_kcp_counters counters;
@@ -163,13 +163,38 @@ static inline uint32_t send_window(const struct halo_kcp *kcp)
 	return least(least(kcp->settings.send_window, kcp->remote_window), kcp->congestion->window(kcp));
 }
 
-struct segment *halo_session_segment(struct halo_kcp *kcp, uint32_t capacity);
-void halo_session_release(struct halo_kcp *kcp, struct segment *segment);
+static inline struct segment *take_segment(struct halo_kcp *kcp, uint32_t capacity)
+{
+	struct segment *segment = pool_take(kcp->pool, capacity);
+
+	if (segment)
+		kcp->octets += segment_octets(segment);
+	return segment;
+}
+
+static inline void release_segment(struct halo_kcp *kcp, struct segment *segment)
+{
+	kcp->octets -= segment_octets(segment);
+	pool_give(kcp->pool, segment);
+}
+
+/* Move segments without a gap to what the application can read. */
+static inline void advance(struct halo_kcp *kcp)
+{
+	while (kcp->held && kcp->receive_next - kcp->read_next < kcp->settings.receive_window) {
+		struct segment *segment = *in_slot(kcp, kcp->receive_next);
+
+		if (!segment)
+			return;
+		kcp->unread_octets += segment->length;
+		kcp->receive_next++;
+		kcp->held--;
+	}
+}
+
 /* Room for sn up to `end`, the end not included. -ENOMEM. */
 int halo_session_grow_out(struct halo_kcp *kcp, uint32_t end);
 int halo_session_grow_in(struct halo_kcp *kcp, uint32_t end);
-/* Move segments without a gap to what the application can read. */
-void halo_session_advance(struct halo_kcp *kcp);
 /* From now on segments come from that pool; NULL: its own. */
 void halo_session_use_pool(struct halo_kcp *kcp, struct pool *pool);
 void halo_session_apply(struct halo_kcp *kcp, const struct halo_kcp_settings *settings);

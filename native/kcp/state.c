@@ -232,7 +232,7 @@ static struct segment *read_segment(struct reader *reader, struct halo_kcp *kcp)
 		return NULL;
 	/* Stream mode appends up to the mss. */
 	capacity = kcp->settings.stream ? most(length, kcp->mss) : length;
-	segment = length <= reader->left ? halo_session_segment(kcp, capacity) : NULL;
+	segment = length <= reader->left ? take_segment(kcp, capacity) : NULL;
 	if (!segment) {
 		reader->bad = true;
 		return NULL;
@@ -325,7 +325,7 @@ struct halo_kcp *halo_kcp_import(const uint8_t *octets, uint64_t length)
 		halo_kcp_free(kcp);
 		return NULL;
 	}
-	halo_session_advance(kcp);
+	advance(kcp);
 	kcp->look = true;
 	return kcp;
 }

@@ -41,6 +41,7 @@ int ikcp_recv(ikcpcb *kcp, char *buffer, int len);
 int ikcp_send(ikcpcb *kcp, const char *buffer, int len);
 void ikcp_update(ikcpcb *kcp, uint32_t current);
 int ikcp_input(ikcpcb *kcp, const char *data, long size);
+int ikcp_waitsnd(const ikcpcb *kcp);
 int ikcp_peeksize(const ikcpcb *kcp);
 int ikcp_setmtu(ikcpcb *kcp, int mtu);
 int ikcp_wndsize(ikcpcb *kcp, int sndwnd, int rcvwnd);
