@@ -149,6 +149,10 @@ static void take_push(struct halo_kcp *kcp, const struct header *header, const u
 {
 	if (after(header->sn, kcp->receive_next + kcp->settings.receive_window) >= 0)
 		return;
+	if (!kcp->pushed || after(header->ts, kcp->newest_ts) > 0) {
+		kcp->pushed = 1;
+		kcp->newest_ts = header->ts;
+	}
 	if (after(header->sn, kcp->receive_next) < 0) {
 		kcp->counters.repeated++;
 		push_ack(kcp, header->sn, header->ts);
@@ -248,17 +252,25 @@ int halo_kcp_input(struct halo_kcp *kcp, const uint8_t *octets, uint64_t length,
 	return verdict;
 }
 
+/*
+ * Whether only who takes part in the session can say this now. A copy of what was said before is no proof: what is new to
+ * us must not be older than what we know, and what is not new (its acknowledgement may have gone to the old address) must
+ * be newer.
+ */
 static bool is_new(const struct halo_kcp *kcp, const struct header *header)
 {
-	uint32_t ahead = header->sn - kcp->receive_next;
+	uint32_t window = kcp->settings.receive_window, ahead = header->sn - kcp->receive_next;
+	int32_t newer = kcp->pushed ? after(header->ts, kcp->newest_ts) : 1;
 
 	if (after(header->una, kcp->send_una) < 0 || after(header->una, kcp->send_next) > 0)
 		return false;
 	if (header->cmd == CMD_ACK)
 		return in_flight(kcp, header->sn) && out_slot(kcp, header->sn)->segment;
-	if (header->cmd != CMD_PUSH || ahead >= kcp->settings.receive_window)
+	if (header->cmd != CMD_PUSH)
 		return false;
-	return after(header->sn, kcp->receive_end) >= 0 || !*in_slot(kcp, header->sn);
+	if (ahead < window && (after(header->sn, kcp->receive_end) >= 0 || !*in_slot(kcp, header->sn)))
+		return newer >= 0;
+	return newer > 0 && header->sn - (kcp->receive_next - window) < 2 * window;
 }
 
 bool halo_session_proves(const struct halo_kcp *kcp, const uint8_t *octets, uint64_t length)

@@ -86,6 +86,8 @@ struct halo_kcp {
 	uint32_t held;        /* in the part with gaps */
 	uint32_t read_offset; /* octets of the first segment that were read, in stream mode */
 	uint64_t unread_octets;
+	uint32_t pushed; /* != 0: the peer has written, and newest_ts is the latest time that it said */
+	uint32_t newest_ts;
 
 	struct ack *acks;
 	uint32_t ack_count;

@@ -38,6 +38,8 @@ SOURCES = {
     "blast_test": [*RIG, *FASTPATH],
     "worker_test": [*RIG, *FASTPATH],
     "kcp_fec_test": [NATIVE / "tests" / "check.c", *KCP],
+    "kcp_core_test": [NATIVE / "tests" / "check.c", *KCP],
+    "kcp_group_test": [NATIVE / "tests" / "check.c", *KCP],
 }
 TIMEOUT_S = 180
 
@@ -101,6 +103,8 @@ def test_every_program_is_run() -> None:
         "raw_test",
         "blast_test",
         "kcp_fec_test",
+        "kcp_core_test",
+        "kcp_group_test",
     ],
 )
 def test_rows(build: Build, program: str, flavour: str) -> None:
