@@ -9,10 +9,10 @@
         session.input(datagram)
 
 Sans-I/O. Any `data` of a group of `data + parity` datagrams are enough for all. Eight octets of each datagram are
-ours: KCP's MTU has to be smaller by `OVERHEAD`. What is refused raises nothing: it gives no datagrams, and is counted.
-Nothing is authenticated here and no check covers what was made from others; KCP's own headers and checks have the say.
+ours, and KCP's MTU has to be smaller by `OVERHEAD`. What is refused raises nothing: it gives nothing, and is counted.
+Nothing is authenticated here, no check covers what was made from others; KCP's own headers and checks have the say.
 
-A datagram names its type where the classic format of KCP has command and fragment, values that no such header has there:
+A datagram names its type where the classic format of KCP has command and fragment, values that no such header has:
 `is_fec` tells them apart. In halo's format the conv lies there, and both ends have to know by their settings.
 
 The native side (native/kcp/fec.c) owns all memory: at most four groups of datagrams, given back with the object.

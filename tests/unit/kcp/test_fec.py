@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forward error correction: octets worked out by hand and taken from kcp-go, and every way to lose what parity covers."""
+"""Forward error correction: octets worked out by hand and taken from kcp-go, and all ways to lose what it covers."""
 
 import itertools
 import random
