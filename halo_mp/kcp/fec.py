@@ -15,7 +15,7 @@ Nothing is authenticated here, no check covers what was made from others; KCP's 
 A datagram names its type where the classic format of KCP has command and fragment, values that no such header has:
 `is_fec` tells them apart. In halo's format the conv lies there, and both ends have to know by their settings.
 
-The native side (native/kcp/fec.c) owns all memory: at most four groups of datagrams, given back with the object.
+The native side (native/kcp/fec.c) owns all memory: at most `groups` groups of datagrams, given back with the object.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class FecSettings:
 
     size_octets: of the longest datagram, OVERHEAD among them; longer ones are refused, and counted.
     gap_ms: a group whose last datagram came so long after the one before is sent without its parity; 0: never.
+    groups: that the decoder keeps of those not yet whole, 1 to 64; more when datagrams overtake many others.
     tune: the decoder finds out the peer's numbers of data and parity, and goes over to them.
     """
 
@@ -43,19 +44,21 @@ class FecSettings:
     parity: int = 3
     size_octets: int = 1500
     gap_ms: int = 0
+    groups: int = 8
     tune: bool = True
 
     def __post_init__(self) -> None:
         wrong = lib.halo_kcp_fec_check(self.native(0)) if self._fit() else ffi.NULL
         if not self._fit() or wrong:
             raise ValueError(
-                f"FEC of {self.data} data and {self.parity} parity datagrams of {self.size_octets} octets: "
-                f"each at least 1, together at most {MAX_SHARDS}, "
-                f"of {OVERHEAD} to {lib.HALO_KCP_FEC_MAX_OCTETS} octets"
+                f"FEC of {self.data} data and {self.parity} parity datagrams of {self.size_octets} octets in "
+                f"{self.groups} groups: data and parity are at least 1 and together at most {MAX_SHARDS}, "
+                f"of {OVERHEAD} to {lib.HALO_KCP_FEC_MAX_OCTETS} octets, "
+                f"in 1 to {lib.HALO_KCP_FEC_MAX_GROUPS} groups"
             )
 
     def _fit(self) -> bool:
-        numbers = (self.data, self.parity, self.size_octets, self.gap_ms)
+        numbers = (self.data, self.parity, self.size_octets, self.gap_ms, self.groups)
         return all(0 <= number < 2**32 for number in numbers)
 
     def native(self, first: int) -> Any:
@@ -67,6 +70,7 @@ class FecSettings:
                 "parity": self.parity,
                 "octets": self.size_octets,
                 "gap_ms": self.gap_ms,
+                "groups": self.groups,
                 "tune": self.tune,
                 "first": first,
             },

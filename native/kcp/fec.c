@@ -21,7 +21,7 @@
  * parity with it. Parity of a group that was not sent in one go would come too late to be of use: `gap_ms` leaves it out, and its
  * numbers.
  *
- * Decoder: keeps the HALO_KCP_FEC_GROUPS groups that were touched last, whatever their numbers are: one number that lies cannot
+ * Decoder: keeps the `groups` groups that were touched last, whatever their numbers are: one number that lies cannot
  * push the others out for good.
  *
  *     group: open ──(all data came, or as many shards as there are data: the missing are made)──► done ──► reused
@@ -92,6 +92,8 @@ const char *halo_kcp_fec_check(const struct halo_kcp_fec_settings *settings)
 		return "parity";
 	if (settings->octets < HALO_KCP_FEC_OVERHEAD || settings->octets > HALO_KCP_FEC_MAX_OCTETS)
 		return "octets";
+	if (settings->groups < 1 || settings->groups > HALO_KCP_FEC_MAX_GROUPS)
+		return "groups";
 	return NULL;
 }
 
@@ -311,10 +313,10 @@ struct halo_kcp_fec_decoder {
 	bool suspect;   /* something was misplaced, and no whole group has been seen since */
 	uint32_t count; /* of `carried` */
 	struct carried carried[MOST];
-	struct group group[HALO_KCP_FEC_GROUPS];
 	/* Where number % SIGHTED is: the number, and what it was. */
 	uint32_t sighted[SIGHTED];
 	uint8_t sighted_type[SIGHTED]; /* enum halo_kcp_fec_type; 0: nothing yet */
+	struct group group[];          /* settings.groups of them */
 };
 
 struct halo_kcp_fec_decoder *halo_kcp_fec_decoder_create(const struct halo_kcp_fec_settings *settings)
@@ -323,7 +325,7 @@ struct halo_kcp_fec_decoder *halo_kcp_fec_decoder_create(const struct halo_kcp_f
 
 	if (halo_kcp_fec_check(settings))
 		return NULL;
-	decoder = calloc(1, sizeof(*decoder));
+	decoder = calloc(1, sizeof(*decoder) + settings->groups * sizeof(decoder->group[0]));
 	if (!decoder)
 		return NULL;
 	decoder->settings = *settings;
@@ -379,7 +381,7 @@ void halo_kcp_fec_decoder_free(struct halo_kcp_fec_decoder *decoder)
 	if (!decoder)
 		return;
 	forget_made(decoder);
-	for (i = 0; i < HALO_KCP_FEC_GROUPS; i++)
+	for (i = 0; i < decoder->settings.groups; i++)
 		empty(decoder, &decoder->group[i]);
 	while (decoder->spare) {
 		struct shard *shard = decoder->spare;
@@ -415,7 +417,7 @@ static struct group *group_of(struct halo_kcp_fec_decoder *decoder, uint32_t num
 	struct group *oldest = &decoder->group[0];
 	uint32_t i;
 
-	for (i = 0; i < HALO_KCP_FEC_GROUPS; i++) {
+	for (i = 0; i < decoder->settings.groups; i++) {
 		struct group *group = &decoder->group[i];
 
 		if (group->used && group->number == number)
@@ -561,7 +563,7 @@ static void tune(struct halo_kcp_fec_decoder *decoder, uint32_t number)
 	decoder->suspect = false;
 	if (shape.data == decoder->shape.data && shape.parity == decoder->shape.parity)
 		return;
-	for (i = 0; i < HALO_KCP_FEC_GROUPS; i++)
+	for (i = 0; i < decoder->settings.groups; i++)
 		reuse(decoder, &decoder->group[i]);
 	decoder->shape = shape;
 	decoder->counters.tuned++;

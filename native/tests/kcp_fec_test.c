@@ -39,7 +39,7 @@ static struct link *open_link(uint32_t data, uint32_t parity, uint32_t first, ui
 
 	memset(link, 0, sizeof(*link));
 	link->settings = (struct halo_kcp_fec_settings){
-		.data = data, .parity = parity, .octets = OCTETS, .tune = 1, .first = first};
+		.data = data, .parity = parity, .octets = OCTETS, .groups = 4, .tune = 1, .first = first};
 	link->seed = seed;
 	link->encoder = halo_kcp_fec_encoder_create(&link->settings);
 	link->decoder = halo_kcp_fec_decoder_create(&link->settings);
@@ -182,14 +182,16 @@ static void numbers_wrap(void)
 static void settings_that_can_not_be(void)
 {
 	static const struct halo_kcp_fec_settings wrong[] = {
-		{.data = 0, .parity = 3, .octets = OCTETS},
-		{.data = 10, .parity = 0, .octets = OCTETS},
-		{.data = 255, .parity = 1, .octets = OCTETS},
-		{.data = 200, .parity = 56, .octets = OCTETS},
-		{.data = UINT32_MAX, .parity = 2, .octets = OCTETS},
-		{.data = 10, .parity = UINT32_MAX, .octets = OCTETS},
-		{.data = 10, .parity = 3, .octets = HALO_KCP_FEC_OVERHEAD - 1},
-		{.data = 10, .parity = 3, .octets = HALO_KCP_FEC_MAX_OCTETS + 1},
+		{.data = 0, .parity = 3, .octets = OCTETS, .groups = 4},
+		{.data = 10, .parity = 0, .octets = OCTETS, .groups = 4},
+		{.data = 255, .parity = 1, .octets = OCTETS, .groups = 4},
+		{.data = 200, .parity = 56, .octets = OCTETS, .groups = 4},
+		{.data = UINT32_MAX, .parity = 2, .octets = OCTETS, .groups = 4},
+		{.data = 10, .parity = UINT32_MAX, .octets = OCTETS, .groups = 4},
+		{.data = 10, .parity = 3, .octets = HALO_KCP_FEC_OVERHEAD - 1, .groups = 4},
+		{.data = 10, .parity = 3, .octets = HALO_KCP_FEC_MAX_OCTETS + 1, .groups = 4},
+		{.data = 10, .parity = 3, .octets = OCTETS, .groups = 0},
+		{.data = 10, .parity = 3, .octets = OCTETS, .groups = HALO_KCP_FEC_MAX_GROUPS + 1},
 	};
 	uint32_t i;
 

@@ -40,6 +40,7 @@ SOURCES = {
     "kcp_fec_test": [NATIVE / "tests" / "check.c", *KCP],
     "kcp_core_test": [NATIVE / "tests" / "check.c", *KCP],
     "kcp_group_test": [NATIVE / "tests" / "check.c", *KCP],
+    "kcp_fuzz_test": [NATIVE / "tests" / "check.c", *KCP],
 }
 TIMEOUT_S = 180
 
@@ -105,6 +106,7 @@ def test_every_program_is_run() -> None:
         "kcp_fec_test",
         "kcp_core_test",
         "kcp_group_test",
+        "kcp_fuzz_test",
     ],
 )
 def test_rows(build: Build, program: str, flavour: str) -> None:

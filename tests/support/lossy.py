@@ -37,8 +37,8 @@ class Peer(Protocol):
 class Weather:
     """What happens on a link. Shares are of all datagrams, 0 to 1; times are one way.
 
-    jitter_ms: added to delay_ms, evenly from 0; longer than what lies between two datagrams, it changes their order.
-    reorder: the share that comes reorder_ms later than it would.
+    jitter_ms: added to delay_ms, evenly from 0; as in a queue, nobody overtakes for it.
+    reorder: the share that comes reorder_ms later than it would, and lets others overtake.
     burst: the mean length of a run of losses, when loss is to come in runs (1: each for itself).
     noise: the share in which one bit is wrong.
     """
@@ -75,9 +75,12 @@ class LossyLink:
     weather: Weather
     seed: int
     counters: LinkCounters = field(default_factory=LinkCounters)
+    octets: int = 0
+    """All that was given to the link."""
     _random: random.Random = field(init=False)
     _heap: list[tuple[int, int, bytes]] = field(init=False, default_factory=list)
     _order: int = field(init=False, default=0)
+    _last_ms: int = field(init=False, default=0)
     _losing: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
@@ -87,23 +90,25 @@ class LossyLink:
         """Give one datagram to the link at that time."""
         counters, weather = self.counters, self.weather
         counters.sent += 1
+        self.octets += len(octets)
         draw = self._random.random
-        loss, twice, late, noisy, bit, jitter, jitter_of_copy = (draw() for _ in range(7))
+        loss, twice, late, noisy, bit, jitter, gap = (draw() for _ in range(7))
         if self._loses(loss):
             counters.lost += 1
             return
-        extra_ms = 0
+        arrives = max(now_ms + weather.delay_ms + round(jitter * weather.jitter_ms), self._last_ms)
         if late < weather.reorder:
             counters.reordered += 1
-            extra_ms = weather.reorder_ms
-        arrives = now_ms + weather.delay_ms + extra_ms
+            arrives += weather.reorder_ms
+        else:
+            self._last_ms = arrives
         if twice < weather.duplicate:
             counters.duplicated += 1
-            self._put(octets, arrives + round(jitter_of_copy * weather.jitter_ms))
+            self._put(octets, arrives + round(gap * weather.jitter_ms))
         if noisy < weather.noise and octets:
             counters.damaged += 1
             octets = flip(octets, int(bit * len(octets) * 8))
-        self._put(octets, arrives + round(jitter * weather.jitter_ms))
+        self._put(octets, arrives)
 
     def _loses(self, drawn: float) -> bool:
         """Two states, losing and not (Gilbert's model); with a burst of 1 each datagram stands for itself."""

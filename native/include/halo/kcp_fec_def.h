@@ -10,7 +10,7 @@ enum halo_kcp_fec_limit {
 	HALO_KCP_FEC_OVERHEAD = 8,     /* with the size in front of what a data datagram carries */
 	HALO_KCP_FEC_MAX_SHARDS = 255, /* of a group, data and parity */
 	HALO_KCP_FEC_MAX_OCTETS = 65507,
-	HALO_KCP_FEC_GROUPS = 4, /* that a decoder keeps */
+	HALO_KCP_FEC_MAX_GROUPS = 64,
 };
 
 enum halo_kcp_fec_type {
@@ -24,8 +24,9 @@ struct halo_kcp_fec_settings {
 	uint32_t octets; /* of the longest datagram, the overhead among them */
 	uint32_t
 		gap_ms; /* encoder: no parity for a group whose last datagram came so long after the one before; 0: always */
-	uint32_t tune;  /* decoder: != 0: when the peer's numbers of shards are others, find them out and take them */
-	uint32_t first; /* encoder: the first number, rounded up to a group's begin; 0, or what a predecessor said */
+	uint32_t groups; /* decoder: that it keeps, of those not yet whole; HALO_KCP_FEC_MAX_GROUPS at most */
+	uint32_t tune;   /* decoder: != 0: when the peer's numbers of shards are others, find them out and take them */
+	uint32_t first;  /* encoder: the first number, rounded up to a group's begin; 0, or what a predecessor said */
 };
 
 struct halo_kcp_fec_counters {

@@ -139,7 +139,7 @@ def test_number_that_lies_costs_one_group_at_most() -> None:
 
 
 def test_groups_that_miss_too_many_are_given_up() -> None:
-    settings = FecSettings(data=4, parity=2)
+    settings = FecSettings(data=4, parity=2, groups=4)
     encoder, decoder = FecEncoder(settings), FecDecoder(settings)
     for _ in range(50):
         for datagram in group(encoder, messages_of(4))[:3]:
@@ -219,6 +219,8 @@ def test_too_long_is_refused_on_both_sides() -> None:
         {"size_octets": OVERHEAD - 1},
         {"size_octets": 65508},
         {"gap_ms": -1},
+        {"groups": 0},
+        {"groups": 65},
     ],
 )
 def test_settings_that_can_not_be_are_refused(wrong: dict[str, int]) -> None:

@@ -78,8 +78,21 @@ def test_noise_turns_one_bit() -> None:
     assert len(set(turned)) > 100
 
 
-def test_jitter_and_lateness_overtake() -> None:
-    arrived = [int.from_bytes(octets, "big") for octets in pour(LossyLink(Weather(jitter_ms=5), 2))]
+def test_jitter_delays_and_keeps_order() -> None:
+    link = LossyLink(Weather(delay_ms=20, jitter_ms=5), 2)
+    delays, arrived = [], []
+    for now in range(COUNT):
+        if now % 10 == 0:
+            link.send(now.to_bytes(4, "big"), now)
+        for octets in link.due(now):
+            arrived.append(int.from_bytes(octets, "big"))
+            delays.append(now - arrived[-1])
+    assert arrived == sorted(arrived)
+    assert set(delays) == set(range(20, 26))
+
+
+def test_those_that_come_late_are_overtaken() -> None:
+    arrived = [int.from_bytes(octets, "big") for octets in pour(LossyLink(Weather(reorder=0.1), 2))]
     assert sorted(arrived) == list(range(COUNT))
     assert arrived != sorted(arrived)
     late = LossyLink(Weather(reorder=1, delay_ms=20, reorder_ms=15), 1)
