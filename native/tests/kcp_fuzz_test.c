@@ -246,6 +246,140 @@ static void changed_datagrams(void)
 			attack_all(format, check);
 }
 
+enum { SESSIONS = 8, BURST = 16 };
+
+struct crowd {
+	struct halo_kcp_group *group;
+	struct halo_kcp *peer[SESSIONS];
+	struct halo_kcp_output output;
+	struct halo_kcp_events events;
+	uint64_t seed;
+	uint32_t now_ms;
+	uint32_t seen; /* bits of events */
+};
+
+static struct halo_kcp_peer address(uint32_t number)
+{
+	return (struct halo_kcp_peer){.family = 4, .port = (uint16_t)(1000 + number), .address = {192, 0, 2, 1}};
+}
+
+/* Sessions of one conv and the next; in the classic format several of one conv, each with its peer. */
+static struct halo_kcp *crowd_session(uint32_t format, uint32_t i)
+{
+	struct halo_kcp *model = new_session(format, HALO_KCP_CHECK_OFF, 0), *kcp;
+	struct halo_kcp_settings settings;
+
+	halo_kcp_settings_read(model, &settings);
+	kcp = halo_kcp_create(format == HALO_KCP_HALO ? CONV + i : (uint32_t)CONV + i / 4, &settings);
+	halo_kcp_free(model);
+	CHECK(kcp != NULL, "%u", i);
+	return kcp;
+}
+
+static void open_crowd(struct crowd *crowd, uint32_t format)
+{
+	uint32_t i;
+
+	*crowd = (struct crowd){.group = halo_kcp_group_create(format, SESSIONS), .seed = 5 + format};
+	for (i = 0; i < SESSIONS; i++) {
+		struct halo_kcp_peer peer = address(i);
+
+		crowd->peer[i] = crowd_session(format, i);
+		CHECK(halo_kcp_group_add(crowd->group, crowd_session(format, i), &peer, format == HALO_KCP_HALO, 0) >=
+			      0,
+		      "%u", i);
+	}
+}
+
+static void close_crowd(struct crowd *crowd)
+{
+	uint32_t i;
+
+	for (i = 0; i < SESSIONS; i++)
+		halo_kcp_free(crowd->peer[i]);
+	halo_kcp_group_free(crowd->group);
+	halo_kcp_output_free(&crowd->output);
+	halo_kcp_events_free(&crowd->events);
+}
+
+/* What a peer sends, changed, and from any address. */
+static uint32_t gather(struct crowd *crowd, struct changed *store, struct halo_kcp_incoming *incoming)
+{
+	uint32_t which = random_below(&crowd->seed, SESSIONS), count, i;
+
+	write_some(crowd->peer[which], &crowd->seed);
+	halo_kcp_output_clear(&crowd->output);
+	count = halo_kcp_poll(crowd->peer[which], crowd->now_ms, &crowd->output);
+	count = count < BURST ? count : BURST;
+	for (i = 0; i < count; i++) {
+		change(&store[i], &crowd->output.datagram[i], &crowd->seed);
+		incoming[i] = (struct halo_kcp_incoming){
+			.octets = store[i].octets,
+			.length = store[i].length,
+			.peer = address(random_below(&crowd->seed, 4) ? which
+								      : random_below(&crowd->seed, 2 * SESSIONS)),
+		};
+	}
+	return count;
+}
+
+static void look_at_events(struct crowd *crowd, uint32_t datagrams)
+{
+	uint32_t i;
+
+	CHECK(crowd->events.count <= SESSIONS + datagrams, "%u events", crowd->events.count);
+	for (i = 0; i < crowd->events.count; i++) {
+		const struct halo_kcp_event *event = &crowd->events.event[i];
+
+		crowd->seen |= event->what;
+		CHECK(event->what & HALO_KCP_UNKNOWN ? event->session == (uint32_t)HALO_KCP_NO_SESSION
+						     : event->session < SESSIONS,
+		      "session %u, what %u", event->session, event->what);
+		if (event->what & (HALO_KCP_REFUSED | HALO_KCP_UNKNOWN | HALO_KCP_MOVED | HALO_KCP_STRANGER))
+			CHECK(event->datagram < datagrams, "%u of %u", event->datagram, datagrams);
+		/* One event tells all of a session: the verdict is that of the last datagram it tells of. */
+		CHECK(event->verdict <= 0 && event->verdict >= HALO_KCP_ENDED, "%d", event->verdict);
+	}
+	halo_kcp_events_clear(&crowd->events);
+}
+
+static void attack_crowd(uint32_t format)
+{
+	static uint8_t room[MOST_FRAGMENTS * MTU];
+	struct changed store[BURST];
+	struct halo_kcp_incoming incoming[BURST];
+	struct crowd crowd;
+	uint32_t done = 0, all = HALO_KCP_READABLE | HALO_KCP_REFUSED | HALO_KCP_UNKNOWN, i;
+
+	open_crowd(&crowd, format);
+	while (done < inputs() / 2) {
+		uint32_t count = gather(&crowd, store, incoming);
+
+		halo_kcp_group_input(crowd.group, incoming, count, crowd.now_ms, &crowd.events);
+		look_at_events(&crowd, count);
+		for (i = 0; i < SESSIONS; i++)
+			while (halo_kcp_group_receive(crowd.group, i, room, sizeof(room), crowd.now_ms) >= 0)
+				;
+		crowd.now_ms += random_below(&crowd.seed, 40);
+		halo_kcp_output_clear(&crowd.output);
+		halo_kcp_group_poll(crowd.group, crowd.now_ms, &crowd.output, &crowd.events);
+		for (i = 0; i < crowd.output.count; i++)
+			halo_kcp_input(crowd.peer[crowd.output.datagram[i].session], crowd.output.datagram[i].octets,
+				       crowd.output.datagram[i].length, crowd.now_ms);
+		look_at_events(&crowd, 0);
+		done += count + 1;
+	}
+	all |= format == HALO_KCP_HALO ? HALO_KCP_STRANGER | HALO_KCP_MOVED : 0;
+	CHECK((crowd.seen & all) == all, "%#x of %#x were seen", crowd.seen, all);
+	close_crowd(&crowd);
+}
+
+static void changed_datagrams_for_a_group(void)
+{
+	attack_crowd(HALO_KCP_CLASSIC);
+	attack_crowd(HALO_KCP_HALO);
+}
+
 /* Two sessions in the middle of something: what is exported then has all that a state can have. */
 static struct halo_kcp *busy_session(struct scene *scene, uint32_t format)
 {
@@ -318,6 +452,7 @@ int main(int argc, char **argv)
 {
 	static const struct row rows[] = {
 		{"changed_datagrams", changed_datagrams},
+		{"changed_datagrams_for_a_group", changed_datagrams_for_a_group},
 		{"changed_states", changed_states},
 	};
 
