@@ -335,6 +335,7 @@ static uint32_t read_segment(struct halo_kcp *kcp, uint8_t *octets, uint64_t roo
 	uint32_t left = segment->length - kcp->read_offset;
 	uint32_t length = left < room ? left : (uint32_t)room;
 
+	__builtin_prefetch(*in_slot(kcp, kcp->read_next + 1));
 	if (length)
 		memcpy(octets, segment->payload + kcp->read_offset, length);
 	kcp->unread_octets -= length;

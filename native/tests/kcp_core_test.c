@@ -44,6 +44,42 @@ struct pair {
 	bool stream;
 };
 
+/* Memory that fails: so many of a hundred requests, of those that the sessions make. Linked in by --wrap. */
+static uint32_t failing;
+static bool inside;
+static uint64_t failing_seed = SEED;
+static uint32_t failed;
+
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t count, size_t size);
+void *__real_realloc(void *memory, size_t size);
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+void *__wrap_realloc(void *memory, size_t size);
+
+static bool fails(void)
+{
+	bool now = inside && random_below(&failing_seed, 100) < failing;
+
+	failed += now;
+	return now;
+}
+
+void *__wrap_malloc(size_t size)
+{
+	return fails() ? NULL : __real_malloc(size);
+}
+
+void *__wrap_calloc(size_t count, size_t size)
+{
+	return fails() ? NULL : __real_calloc(count, size);
+}
+
+void *__wrap_realloc(void *memory, size_t size)
+{
+	return fails() ? NULL : __real_realloc(memory, size);
+}
+
 static struct halo_kcp_settings quick(uint32_t format, uint32_t check)
 {
 	struct halo_kcp_settings settings;
@@ -121,14 +157,17 @@ static void land(struct pair *pair)
 
 	for (i = 0; i < pair->count;) {
 		struct flying flying = pair->flying[i];
+		int verdict;
 
 		if ((int32_t)(flying.at_ms - pair->now_ms) > 0) {
 			i++;
 			continue;
 		}
 		pair->flying[i] = pair->flying[--pair->count];
-		CHECK_EQUAL(halo_kcp_input(pair->end[flying.to], flying.octets, flying.length, pair->now_ms),
-			    HALO_KCP_TAKEN);
+		inside = true;
+		verdict = halo_kcp_input(pair->end[flying.to], flying.octets, flying.length, pair->now_ms);
+		inside = false;
+		CHECK_EQUAL(verdict, HALO_KCP_TAKEN);
 		free(flying.octets);
 	}
 }
@@ -137,12 +176,18 @@ static void write_some(struct pair *pair)
 {
 	uint8_t octets[3000];
 	uint32_t length = random_below(&pair->seed, sizeof(octets)), i;
+	int64_t sent;
 
 	if (halo_kcp_waiting(pair->end[0]) > 100)
 		return;
 	for (i = 0; i < length; i++)
 		octets[i] = (uint8_t)((pair->sent + i) * 31);
-	CHECK_EQUAL(halo_kcp_send(pair->end[0], octets, length), length);
+	inside = true;
+	sent = halo_kcp_send(pair->end[0], octets, length);
+	inside = false;
+	if (failing && sent == -ENOMEM)
+		return;
+	CHECK_EQUAL(sent, length);
 	pair->sent += length;
 }
 
@@ -171,7 +216,9 @@ static void step(struct pair *pair, bool write)
 		write_some(pair);
 	read_some(pair);
 	for (i = 0; i < 2; i++) {
+		inside = true;
 		halo_kcp_poll(pair->end[i], pair->now_ms, &pair->output);
+		inside = false;
 		launch(pair, 1 - i);
 	}
 }
@@ -652,6 +699,59 @@ static void settings_change_on_the_way(void)
 	close_pair(&pair);
 }
 
+/* Try until there is memory: whatever was begun before has been undone. */
+static struct halo_kcp *import_at_last(const uint8_t *octets, uint64_t length)
+{
+	struct halo_kcp *kcp = NULL;
+	uint32_t i;
+
+	for (i = 0; i < 1000 && !kcp; i++) {
+		inside = true;
+		kcp = halo_kcp_import(octets, length);
+		inside = false;
+	}
+	return kcp;
+}
+
+static void memory_fails_now_and_then(void)
+{
+	struct halo_kcp_settings settings = quick(HALO_KCP_HALO, HALO_KCP_CHECK_CRC32);
+	uint32_t i, steps, imported = 0;
+
+	for (i = 0; i < 4; i++) {
+		settings.stream = i & 1;
+		open_pair(&pair, &settings, 5, 0);
+		pair.output.by_reference = i >> 1;
+		failing = 30;
+		failed = 0;
+		for (steps = 0; steps < 300; steps++) {
+			step(&pair, true);
+			/* Queues come and go, so that there is something to fail. */
+			if (steps % 20 == 19) {
+				uint64_t length;
+				uint8_t *octets = exported(pair.end[i & 1], &length);
+				struct halo_kcp *kcp;
+
+				failing = 3;
+				kcp = import_at_last(octets, length);
+				failing = 30;
+				free(octets);
+				CHECK(kcp != NULL, "it was never imported");
+				halo_kcp_free(pair.end[i & 1]);
+				pair.end[i & 1] = kcp;
+				halo_kcp_output_free(&pair.output);
+				imported++;
+			}
+		}
+		finish(&pair);
+		failing = 0;
+		CHECK(failed > 50, "memory failed %u times", failed);
+		CHECK(pair.sent > 10000, "%" PRIu64 " octets", pair.sent);
+		close_pair(&pair);
+	}
+	CHECK_EQUAL(imported, 60);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct row rows[] = {
@@ -667,6 +767,7 @@ int main(int argc, char **argv)
 		{"scribbled_state_is_refused", scribbled_state_is_refused},
 		{"dead_link_ends_it", dead_link_ends_it},
 		{"settings_change_on_the_way", settings_change_on_the_way},
+		{"memory_fails_now_and_then", memory_fails_now_and_then},
 	};
 
 	return run_rows(rows, sizeof(rows) / sizeof(rows[0]), argc, argv);

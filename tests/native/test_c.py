@@ -42,6 +42,8 @@ SOURCES = {
     "kcp_group_test": [NATIVE / "tests" / "check.c", *KCP],
     "kcp_fuzz_test": [NATIVE / "tests" / "check.c", *KCP],
 }
+# What a program is linked with beyond the rest.
+LINK = {"kcp_core_test": ["-Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc"]}
 TIMEOUT_S = 180
 
 Build = Callable[[str, str], Path]
@@ -66,7 +68,14 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     def link(program: str, flavour: str) -> Path:
         out = folder / f"{program}-{flavour}"
         sources = [NATIVE / "tests" / f"{program}.c", *SOURCES[program]]
-        gcc(flavour, *(compile_one(source, flavour) for source in sources), "-o", out, "-lm")
+        gcc(
+            flavour,
+            *(compile_one(source, flavour) for source in sources),
+            "-o",
+            out,
+            "-lm",
+            *LINK.get(program, []),
+        )
         return out
 
     return link
