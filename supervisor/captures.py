@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from halo_mp import logs
@@ -32,6 +34,7 @@ DEFAULT_RING_OCTETS = 4 << 20
 POINTS = {"rx": lib.HALO_POINT_RX, "tx": lib.HALO_POINT_TX, "drop": lib.HALO_POINT_DROP}
 TRACE: int = lib.HALO_POINT_TRACE
 START_TIMEOUT_S = 10.0
+MEMORY = Path("/proc/meminfo")
 
 log = logs.get("supervisor")
 
@@ -71,7 +74,11 @@ class Captures:
     async def start(self, wanted: Wanted) -> Capture:
         """Begin, and return when the workers that are ready have begun. Raises RefusedError."""
         if len(self._running) == MAX_CAPTURES:
-            raise RefusedError(f"{MAX_CAPTURES} captures run already; end one of them.")
+            raise RefusedError(
+                f"{MAX_CAPTURES} captures and traces run, and there can be no more; each ends with the command "
+                "or client that began it."
+            )
+        _check_memory(len(self._workers), wanted.ring_octets)
         capture = Capture(next(self._numbers), wanted, {})
         self._running[capture.number] = capture
         try:
@@ -125,6 +132,18 @@ class Captures:
             log.warning("capture.failed", number=capture.number, slot=slot, reason=str(error) or "no answer")
             return
         capture.hooks += [[slot, *_hook(entry)] for entry in reply.get("hooks", ())]
+
+
+def _check_memory(rings: int, octets: int) -> None:
+    """Refuse what the kernel would have to kill somebody for. Raises RefusedError."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", MEMORY.read_text(), re.MULTILINE)
+    available = int(found[1]) >> 10 if found else 0
+    wanted = rings * octets >> 20
+    if found and wanted > available // 2:
+        raise RefusedError(
+            f"{rings} workers with rings of {octets >> 20} MiB are {wanted} MiB, more than half of the {available} "
+            "MiB of memory that are available; ask for less, with halo-mp capture --buffer."
+        )
 
 
 def _hook(entry: object) -> tuple[int, str]:

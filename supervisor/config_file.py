@@ -11,11 +11,13 @@ import difflib
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
+from datetime import date, time
 from pathlib import Path
 from typing import Any, Literal
 
+from halo_mp.supervisor.config_open import read_file
 from halo_mp.supervisor.config_reader import FileText
-from halo_mp.supervisor.config_values import NO_ADDRESS
+from halo_mp.supervisor.config_values import NO_ADDRESS, shown
 
 Kind = Literal["text", "list", "commas", "true", "false", "either", "optional"]
 """How a value becomes a flag's: one text; one text for each entry; entries behind commas; a flag without value that is
@@ -108,8 +110,11 @@ LISTS: dict[str, tuple[str, tuple[str, ...], str]] = {
 
 _VLAN_FLAG = "--vlan"  # [interfaces."0.100"] by itself
 _WHERE = re.compile(r"(.*) \(at (line \d+, column \d+|end of document)\)", re.DOTALL)
+_TWICE = {"Cannot overwrite a value": "the key before this place is there twice"}
+"""What the parser says, where that needs words."""
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _INTERFACE = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+_MOST_BITS = 64
 _TABLES = [*KEYS, *NAMED, *LISTS]
 
 
@@ -133,7 +138,8 @@ class FileReader:
 
     def _load(self) -> dict[str, Any]:
         try:
-            return tomllib.loads(Path(self._path).read_text("utf-8") if self._text is None else self._text)
+            text = read_file(self._path) if self._text is None else self._text
+            return tomllib.loads(text.removeprefix("\ufeff"))
         except OSError as error:
             self.problems.append(f"--config {self._path}: it can not be read: {error.strerror}.")
         except UnicodeDecodeError:
@@ -141,7 +147,11 @@ class FileReader:
         except tomllib.TOMLDecodeError as error:
             what, where = match.groups() if (match := _WHERE.fullmatch(str(error))) else (str(error), "")
             place = f"{self._name}, {where}" if where else self._name
-            self.problems.append(f"{place}: it is not TOML: {what}.")
+            self.problems.append(f"{place}: it is not TOML: {_TWICE.get(what, what)}.")
+        except (RecursionError, ValueError):  # which the parser leaves to Python's own limits
+            self.problems.append(
+                f"{self._name}: it is nested deeper, or a number in it is longer, than in any configuration."
+            )
         return {}
 
     def _read_table(self, table: str, content: object) -> None:
@@ -238,7 +248,7 @@ class FileReader:
     def _truth(self, where: str, value: object) -> bool | None:
         if isinstance(value, bool):
             return value
-        self._complain(where, f"expected true or false, not {value!r:.80}")
+        self._complain(where, f"expected true or false, not {_shown_value(value)}")
         return None
 
     def _texts(self, where: str, kind: Kind, value: object) -> list[str]:
@@ -246,7 +256,10 @@ class FileReader:
         entries = value if isinstance(value, list) and kind in ("list", "commas") else [value]
         if not all(type(entry) in (str, int, float) for entry in entries):
             several = " or several in brackets" if kind in ("list", "commas") else ""
-            self._complain(where, f"expected a text or a number{several}, not {value!r:.80}")
+            self._complain(where, f"expected a text or a number{several}, not {_shown_value(value)}")
+            return []
+        if any(type(entry) is int and entry.bit_length() > _MOST_BITS for entry in entries):
+            self._complain(where, "no number is that large here")
             return []
         texts = [str(entry) for entry in entries]
         return [",".join(texts)] if kind == "commas" else texts
@@ -267,7 +280,19 @@ class FileReader:
         self.problems.append(f"{self._where(where)}: {reason}.")
 
     def _where(self, place: str) -> str:
-        return f"{self._name}, {place}"
+        return f"{self._name}, {shown(place)}"
+
+
+def _shown_value(value: object) -> str:
+    """Return a value as a sentence shows it. repr() of what is nested very deeply, or is very long, is refused."""
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, date | time):
+        return value.isoformat()
+    try:
+        return shown(repr(value))
+    except (RecursionError, ValueError):
+        return "that"
 
 
 def _place(table: str, name: str) -> str:

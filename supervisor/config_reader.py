@@ -11,6 +11,9 @@ from typing import Any, Self, TypeVar
 from halo_mp.errors import UsageError
 from halo_mp.supervisor import config_values as values
 
+MOST_PROBLEMS = 50
+"""That are told at once: of a file with thousands, nobody reads more."""
+
 T = TypeVar("T")
 D = TypeVar("D")
 
@@ -34,6 +37,7 @@ class FlagReader:
         self._flags = flags
         self._problems: list[str] = list(flags.problems)
         self._unusable: set[str] = set()
+        self._places: dict[str, str] = {}
 
     def given(self, flag: str) -> bool:
         """Tell whether a flag was given at all, or has a default."""
@@ -73,6 +77,11 @@ class FlagReader:
 
     def _place(self, flag: str) -> str:
         """Return where a flag was written, if that was in a file: the key, or of several only the file."""
+        if flag not in self._places:  # of a hundred thousand routes each may be refused
+            self._places[flag] = self._find_place(flag)
+        return self._places[flag]
+
+    def _find_place(self, flag: str) -> str:
         raw = self._raw(flag)
         places = {
             text.place for text in (raw if isinstance(raw, list) else [raw]) if isinstance(text, FileText)
@@ -86,7 +95,9 @@ class FlagReader:
     def report(self) -> None:
         """Raise one UsageError with every problem, a line each, if there is any."""
         if self._problems:
-            raise UsageError("\n".join(self._problems))
+            more = len(self._problems) - MOST_PROBLEMS
+            rest = [f"... and {more} more like these."] if more > 0 else []
+            raise UsageError("\n".join([*self._problems[:MOST_PROBLEMS], *rest]))
 
     def _raw(self, flag: str) -> Any:
         return getattr(self._flags, flag.removeprefix("--").replace("-", "_"))

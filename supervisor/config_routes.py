@@ -16,7 +16,6 @@ import time
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Address
-from pathlib import Path
 from typing import get_args
 
 from halo_mp.errors import UsageError
@@ -30,6 +29,7 @@ from halo_mp.supervisor.config_model import (
     NeighborConfig,
     RouteConfig,
 )
+from halo_mp.supervisor.config_open import open_file
 from halo_mp.supervisor.config_reader import FlagReader
 from halo_mp.supervisor.config_values import neighbor, parse_host, parse_interface, refusal
 from halo_mp.supervisor.targets import MAX_HOPS, MAX_WEIGHT, Hop, Via
@@ -255,7 +255,7 @@ def load_routes(
     """Return the routes of a file. Raises UsageError with file and line; `taken` are routes that may not come again."""
     begin = time.monotonic()
     try:
-        with Path(path).open(encoding="utf-8", errors="replace") as lines:
+        with open_file(path, errors="replace") as lines:
             found = _read_routes(
                 path, lines, HopChecker(interfaces), {(each.prefix, each.length) for each in taken}
             )

@@ -28,6 +28,9 @@ KERNEL_DRIVERS = ("net_tap", "net_tun", "net_af_packet", "net_af_xdp")
 MOST_VLAN = 4094
 """802.1Q keeps 0 for untagged frames and 4095 for nobody."""
 
+SHOWN = 160
+"""Characters of a text that a sentence repeats."""
+
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _PCI = re.compile(r"(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])(,.+)?", re.IGNORECASE)
 _VDEV = re.compile(r"[A-Za-z][A-Za-z0-9_]*(,\S+)?")
@@ -36,7 +39,15 @@ _MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}", re.IGNORECASE)
 
 def refusal(flag: str, text: str, reason: str, example: str) -> ValueError:
     """Return the error for a flag's text, in the one form that all of them have."""
-    return ValueError(f"{flag} {shlex.quote(text)}: {reason}; write for example {flag} {example}.")
+    return ValueError(
+        f"{flag} {shown(text, shlex.quote)}: {shown(reason)}; write for example {flag} {example}."
+    )
+
+
+def shown(text: str, quote: Callable[[str], str] = str) -> str:
+    """Return a text as a sentence can hold it: on one line, not endless, and without what a terminal would obey."""
+    cut = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+    return quote(cut) if cut.isprintable() else ascii(cut)
 
 
 def number(flag: str, text: str, low: int, high: int, example: str) -> int:
@@ -363,7 +374,7 @@ def device_argument(device: str, key: str) -> str | None:
 
 def file(flag: str, text: str) -> str:
     """Return the path of a file, so that it means the same wherever it is read."""
-    if not text:
+    if not text or "\0" in text:
         raise refusal(flag, text, "expected the name of a file", "routes.txt")
     return str(Path(text).absolute())
 

@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import difflib
 import os
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,7 +33,13 @@ from halo_mp.supervisor.running import RefusedError
 HELLO_TIMEOUT_S = 5.0
 SEND_TIMEOUT_S = 5.0
 """For a client to read an answer; it holds up nobody but itself until then."""
-MAX_CLIENTS = 64
+MAX_CLIENTS = 128
+"""More than there are workers, whose applications may be clients, too."""
+MAX_CLIENTS_FOR_OWNERS = MAX_CLIENTS + 8
+"""Root and our own user still get in when others have taken all that there are."""
+TURN_S = 0.002
+"""For requests of one client that have come already; then everybody else has a turn."""
+_TELL_S = 10.0  # between two words of clients for whom there is no room
 
 _ENVELOPE = {"type", "id"}
 CLIENT: ContextVar[Outbox] = ContextVar("CLIENT")
@@ -125,7 +133,9 @@ class ControlServer:
         self._requests = Requests(operations)
         self._clients: dict[Channel, asyncio.Task[None]] = {}
         self._opened: dict[Channel, list[Opened]] = {}
-        self._listener = Listener(path, 0o660, self._on_channel, group=group)
+        self._refused = 0  # since that was told last
+        self._told_at = -_TELL_S
+        self._listener = Listener(path, 0o660, self._on_channel, group=group, is_public=True)
 
     async def close(self) -> None:
         """Stop listening and drop every client. May be called twice."""
@@ -136,11 +146,31 @@ class ControlServer:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _on_channel(self, channel: Channel) -> None:
-        if len(self._clients) >= MAX_CLIENTS:
-            log.warning("control.refused", pid=channel.peer.pid, uid=channel.peer.uid, clients=MAX_CLIENTS)
-            channel.close()
+        most = MAX_CLIENTS_FOR_OWNERS if _is_owner(channel.peer) else MAX_CLIENTS
+        if len(self._clients) >= most:
+            self._refuse(channel)
             return
         self._clients[channel] = asyncio.create_task(self._serve(channel))
+
+    def _refuse(self, channel: Channel) -> None:
+        """Send away somebody for whom there is no room, and say who has it; the log hears of a flood now and then."""
+        clients = len(self._clients)
+        [(peer, count)] = Counter(each.peer for each in self._clients).most_common(1)
+        who = f"{program(peer)}, pid {peer.pid}"
+        channel.part(
+            f"{clients} clients are connected already, {count} of them by {who}: end some, then try again."
+        )
+        self._refused += 1
+        now = asyncio.get_running_loop().time()
+        if now >= self._told_at + _TELL_S:
+            log.warning(
+                "control.refused",
+                pid=channel.peer.pid,
+                uid=channel.peer.uid,
+                clients=clients,
+                refused=self._refused,
+            )
+            self._told_at, self._refused = now, 0
 
     async def _serve(self, channel: Channel) -> None:
         outbox = Outbox(channel, lambda outbox: self._operations.feeds.forget(outbox))
@@ -150,26 +180,29 @@ class ControlServer:
             ASKER.set(f"uid {channel.peer.uid}")
             await self._greet(channel, admin=admin)
             inlet = Inlet(channel)
+            turn = Turn()
             while True:
                 message = await inlet.receive()
-                async with asyncio.timeout(None) as limit:
-                    await self._answer((channel, inlet), message, limit, admin=admin)
+                await self._answer(channel, inlet, message, admin=admin)
+                await turn.taken()
         except (ChannelError, TimeoutError) as error:
             if isinstance(error, ProtocolError | TimeoutError):
                 reason = str(error) or "does not read what it asked for, or says nothing"
                 peer = channel.peer
+                channel.part(f"this client {reason}.")
                 log.warning(
                     "control.dropped", pid=peer.pid, uid=peer.uid, program=program(peer), reason=reason
                 )
         except Exception:  # a mistake of ours: it costs this client and no more
+            channel.part("that was a mistake of halo-mp's own, which the instance's log has in full.")
             log.exception("control.error", pid=channel.peer.pid)
         finally:
+            del self._clients[channel]
             self._operations.feeds.forget(outbox)
             outbox.close()
             channel.close()
             for opened in self._opened.pop(channel, ()):
                 opened.close()
-            del self._clients[channel]
 
     async def _greet(self, channel: Channel, *, admin: bool) -> None:
         async with asyncio.timeout(HELLO_TIMEOUT_S):
@@ -190,11 +223,8 @@ class ControlServer:
             if version != PUBLIC_VERSION:
                 raise ProtocolError(f"speaks version {version} of the protocol, not {PUBLIC_VERSION}")
 
-    async def _answer(
-        self, client: tuple[Channel, Inlet], message: Message, limit: asyncio.Timeout, *, admin: bool
-    ) -> None:
+    async def _answer(self, channel: Channel, inlet: Inlet, message: Message, *, admin: bool) -> None:
         """Do what a message asks for, for as long as that takes, and have the answer read within a time."""
-        channel, inlet = client
         if type(message.get("id")) is not int:
             raise ProtocolError(f"sent {message['type']!r:.40} without an id")
         try:
@@ -206,13 +236,26 @@ class ControlServer:
             refusal = ""
         if isinstance(fields, Opened):
             self._opened.setdefault(channel, []).append(fields)
-        limit.reschedule(asyncio.get_running_loop().time() + SEND_TIMEOUT_S)
         if refusal:
-            await channel.refuse(message, refusal)
-        elif isinstance(fields, Opened):
-            await channel.reply(message, fields.fds, **fields)
+            reply = channel.refuse(message, refusal)
         else:
-            await channel.reply(message, **fields)
+            reply = channel.reply(message, fields.fds if isinstance(fields, Opened) else (), **fields)
+        async with asyncio.timeout(SEND_TIMEOUT_S):
+            await reply
+
+
+class Turn:
+    """How long requests of one client are done one after the other: what has come already keeps nobody waiting."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ends = self._loop.time() + TURN_S
+
+    async def taken(self) -> None:
+        """Let others have theirs when this one is over."""
+        if self._loop.time() >= self._ends:
+            await asyncio.sleep(0)
+            self._ends = self._loop.time() + TURN_S
 
 
 class Requests:
@@ -370,7 +413,7 @@ def check_request(message: Message, *, admin: bool) -> None:
     name = message["type"]
     request = REQUESTS.get(name)
     if request is None:
-        raise RefusedError(f"there is no request {name!r:.80}; {_nearest(name, list(REQUESTS))}.")
+        raise RefusedError(f"there is no request {name!r:.80}; {_nearest(name, tuple(REQUESTS))}.")
     for key, value in message.items():
         if key not in _ENVELOPE:
             _check_field(name, request, key, value)
@@ -386,17 +429,21 @@ def check_request(message: Message, *, admin: bool) -> None:
 def _check_field(name: str, request: Request, key: str, value: object) -> None:
     kind = request.fields.get(key)
     if kind is None:
-        hint = _nearest(key, list(request.fields)) if request.fields else "it has none"
+        hint = _nearest(key, tuple(request.fields)) if request.fields else "it has none"
         raise RefusedError(f"{name} has no field {key!r:.80}; {hint}.")
     if type(value) is not kind:
         raise RefusedError(f"{name} needs {key} to be {_KINDS[kind]}, not {value!r:.80}.")
 
 
+_LONGEST_WORD = 64  # that is looked for among those that there are
 _KINDS = {str: "a text", int: "a whole number", bool: "true or false", list: "a list", bytes: "octets"}
 
 
-def _nearest(word: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
+@lru_cache(
+    maxsize=1024
+)  # who is wrong is so again and again, and this takes longer than all the rest of a refusal
+def _nearest(word: str, known: tuple[str, ...]) -> str:
+    near = len(word) <= _LONGEST_WORD and difflib.get_close_matches(word, known, n=1)
     return f"the nearest is {near[0]!r}" if near else f"there are {', '.join(known)}"
 
 
@@ -433,4 +480,8 @@ def _text(entry: object) -> str:
 
 def is_admin(peer: Peer, group: int) -> bool:
     """Tell whether who has connected may change something: others come in only past the socket's mode."""
-    return peer.uid in (0, os.geteuid()) or group in peer.groups
+    return _is_owner(peer) or group in peer.groups
+
+
+def _is_owner(peer: Peer) -> bool:
+    return peer.uid in (0, os.geteuid())

@@ -31,7 +31,7 @@ from halo_mp.supervisor.keeper_worker import WorkerKeeper
 from halo_mp.supervisor.life import Life
 from halo_mp.supervisor.neighbors import NeighborTable
 from halo_mp.supervisor.news import News
-from halo_mp.supervisor.routes import Routes
+from halo_mp.supervisor.routes import Routes, WaitingRoute
 from halo_mp.supervisor.running import RefusedError, Running
 from halo_mp.supervisor.sockets import Sockets
 from halo_mp.supervisor.targets import RouteError
@@ -67,6 +67,7 @@ class Published:
         self.config = config
         self.running = Running.of(config)
         self.routes = routes
+        routes.on_waiting = on_changed
         self.neighbors = NeighborTable()
         self.news = News(self.neighbors, routes, workers, lambda: self.interfaces)
         self.echoes = Echoes(routes, workers, lambda: self.interfaces)
@@ -83,8 +84,10 @@ class Published:
         self._publishing = asyncio.Lock()
         self._kernel_side = {port.number: port.tap.addresses for port in config.ports if port.tap}
 
-    def resume(self, running: Running, found: dict[int, Interface]) -> None:
-        """Go on from what a predecessor wanted, and from what stands in the tables.
+    def resume(
+        self, running: Running, found: dict[int, Interface], waiting: Iterable[WaitingRoute] = ()
+    ) -> None:
+        """Go on from what a predecessor wanted, and from what stands in the tables; `waiting` stands in none.
 
         Only once `workers` say which epochs are read: routes that a predecessor did not finish are finished here.
         """
@@ -94,6 +97,8 @@ class Published:
             self.routes.set_interfaces(found)
         except RouteError as error:  # no reason to end what forwards
             log.warning("route.refused", reason=str(error))
+        for refusal in self.routes.resume_waiting(waiting):
+            log.warning("route.refused", reason=refusal)
         self._kernel_side = {number: self._wanted_side(number) for number in self._kernel_side}
 
     # ---- what the driver brings about

@@ -29,7 +29,7 @@ from halo_mp.shm.fib import (
     Usage,
 )
 from halo_mp.shm.tables import Interface, InterfaceFlag, TablesWriter
-from halo_mp.supervisor.targets import RouteError, Targets, Via
+from halo_mp.supervisor.targets import Hop, RouteError, Targets, Verdict, Via
 
 REFUSALS_TOLD = 20  # of very many routes
 _ALL_ONES = 0xFFFFFFFF
@@ -49,6 +49,22 @@ class Route:
         return f"{IPv4Address(self.prefix)}/{self.length}"
 
 
+@dataclass(frozen=True, slots=True)
+class WaitingRoute:
+    """A route that was asked for, behind a connected one: the FIB does not hold it, so it is saved by itself."""
+
+    prefix: int
+    length: int
+    hops: tuple[Hop, ...]
+    verdict: Verdict | None
+    """In place of hops."""
+
+    @property
+    def via(self) -> Via:
+        """What it leads to."""
+        return self.verdict or self.hops
+
+
 class Routes:
     """The one owner of the FIB's writer.
 
@@ -65,6 +81,9 @@ class Routes:
         self._interfaces: Mapping[int, Interface] = {}
         self._connections: dict[tuple[int, int], int] = {}  # connected routes: target
         self._waiting: dict[tuple[int, int], int] = {}  # asked for, behind a connected route: target
+        self._told_waiting: dict[tuple[int, int], int] = {}
+        self.on_waiting: Callable[[], None] = lambda: None
+        """Called when other routes wait: nothing but the caller's memory knows of them."""
         self.on_touched: Callable[[Iterable[tuple[int, int]]], None] = lambda _keys: None
         """Called with prefix and length of what was changed, has come, or has gone."""
         self.targets = Targets(fib, lambda number: number in self._waiting.values())
@@ -188,8 +207,27 @@ class Routes:
         """Return how full the tables are."""
         return self._fib.usage()
 
+    def waiting(self) -> list[WaitingRoute]:
+        """Return the routes that wait behind connected ones, as they were asked for."""
+        asked = ((key, self.targets.asked(target)) for key, target in self._waiting.items())
+        return [
+            WaitingRoute(*key, (), via) if isinstance(via, str) else WaitingRoute(*key, via, None)
+            for key, via in asked
+        ]
+
+    def resume_waiting(self, waiting: Iterable[WaitingRoute]) -> list[str]:
+        """Have routes wait again, as a predecessor had; one whose connected route is gone does not wait any more.
+
+        Return a sentence for each that is refused.
+        """
+        refusals = self.change([("replace", each.prefix, each.length, each.via) for each in waiting])
+        return [refusal for refusal in refusals if refusal]
+
     def collect(self) -> bool:
         """Begin an epoch if something was given back; reuse what every worker has passed. Tells whether more waits."""
+        if self._waiting != self._told_waiting:
+            self._told_waiting = dict(self._waiting)
+            self.on_waiting()
         if not self._fib.has_waste:
             return False
         self._fib.seal(self._tables.advance())

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Talking to whoever runs us as a service: datagrams to NOTIFY_SOCKET, as sd_notify(3) describes them.
 
-Started by anybody else, nothing is sent. Sending never waits, and nothing depends on it.
+Started by anybody else, nothing is sent. Sending never waits: what the manager has no room for is sent again with the
+next sign of life, since a READY=1 that it never hears would have us ended as one that does not start.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections.abc import MutableMapping
 
 from halo_mp import logs
 
+MOST_UNSENT = 16
+_ALIVE = "WATCHDOG=1"
 _VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 log = logs.get("supervisor")
@@ -31,6 +34,8 @@ class Service:
         """After so many seconds of silence we are ended and started anew; 0: nobody watches."""
         self._alive_at = 0.0
         self._failed = False
+        self._unsent: list[str] = []
+        """Oldest first."""
         # Kept open: when descriptors run out, the watchdog is to be told all the same.
         self._socket = _datagrams() if address else None
 
@@ -60,19 +65,29 @@ class Service:
 
     def alive(self, now: float) -> None:
         """Say that we are alive, as often as the watchdog needs to hear it: twice in its time."""
+        self._send_again()
         if self.watchdog_s and now - self._alive_at >= self.watchdog_s / 4:
             self._alive_at = now
-            self._send("WATCHDOG=1")
+            self._send(_ALIVE)
 
     def _send(self, text: str) -> None:
-        if self._socket is None:
-            return
-        try:
-            self._socket.sendto(text.encode(), self._address)
-        except OSError as error:
-            if not self._failed:
-                log.warning("service.not_told", reason=error.strerror)
-            self._failed = True
+        if self._socket is not None:
+            self._unsent = [*(each for each in self._unsent if each not in (text, _ALIVE)), text][
+                -MOST_UNSENT:
+            ]
+            self._send_again()
+
+    def _send_again(self) -> None:
+        while self._unsent and self._socket is not None:
+            try:
+                self._socket.sendto(self._unsent[0].encode(), self._address)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if not self._failed:
+                    log.warning("service.not_told", reason=error.strerror)
+                self._failed = True
+            del self._unsent[0]
 
 
 def _datagrams() -> socket.socket:

@@ -7,7 +7,7 @@ Written whole and renamed into place, so that there is never half of one.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,8 @@ class State:
     """What flags and file said when they were last read, likewise: who takes over has to ask for the same."""
     running: Any = None
     """What has become of it at run time, `running.Running`, likewise."""
+    waiting: Sequence[Any] = ()
+    """Routes behind connected ones, which the FIB does not hold: `plain.to_plain` of `Routes.waiting`."""
     kept: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """What dead drivers' ports had counted; see `Statistics.kept`."""
 
@@ -68,6 +70,7 @@ def save(path: Path, state: State) -> None:
             "desired": state.desired,
             "loaded": state.loaded,
             "running": state.running,
+            "waiting": list(state.waiting),
             "kept": {name: dict(counters) for name, counters in state.kept.items()},
         }
     )
@@ -100,6 +103,7 @@ def load(path: Path) -> State:
             desired=found["desired"],
             loaded=found["loaded"],
             running=found["running"],
+            waiting=tuple(found.get("waiting", ())),
             kept={str(name): dict(counters) for name, counters in found["kept"].items()},
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError, msgpack.UnpackException):

@@ -21,7 +21,7 @@ from halo_mp import logs
 from halo_mp.control.messages import Privileges, WorkerUser
 from halo_mp.control.public import SOCKET
 from halo_mp.errors import EXIT_FORCED, EXIT_STOPPED, HaloError, RuntimeFailure
-from halo_mp.plain import to_plain
+from halo_mp.plain import from_plain, to_plain
 from halo_mp.shm.fib import FibWriter
 from halo_mp.shm.identity import own_start_ticks
 from halo_mp.shm.sockets import read_sockets
@@ -52,7 +52,7 @@ from halo_mp.supervisor.process import OOM_SCORES, Child, set_oom_score
 from halo_mp.supervisor.published import Published
 from halo_mp.supervisor.regions import Regions
 from halo_mp.supervisor.reports import Reports
-from halo_mp.supervisor.routes import Routes
+from halo_mp.supervisor.routes import Routes, WaitingRoute
 from halo_mp.supervisor.running import RefusedError
 from halo_mp.supervisor.service import Service
 from halo_mp.supervisor.signals import StopSignals
@@ -249,7 +249,8 @@ class Supervisor:
                 keeper.adopt_worker(adopted.workers[number])
             else:
                 keeper.adopt_slot()
-        self._published.resume(adopted.running, read_interfaces(self._regions.tables))
+        waiting = [from_plain(WaitingRoute, each) for each in adopted.left.waiting]
+        self._published.resume(adopted.running, read_interfaces(self._regions.tables), waiting)
         self._published.sockets.resume(read_sockets(self._regions.tables))
         log.info(
             "instance.adopted",
@@ -321,6 +322,7 @@ class Supervisor:
             desired=to_plain(self._config),
             loaded=self._loaded,
             running=to_plain(self._published.running),
+            waiting=to_plain(self._published.routes.waiting()),
             kept=self._statistics.kept(),
         )
         try:
@@ -390,6 +392,8 @@ class Supervisor:
                 await self._configuration.reload("SIGHUP")
             except RefusedError as error:
                 log.error("config.refused", by="SIGHUP", reason=str(error))
+            except Exception:  # a mistake of ours: no reason to end what forwards
+                log.exception("config.error", by="SIGHUP")
             self._service.ready(f"{len(self._config.ports)} ports, {len(self._workers)} workers")
 
     def _on_applied(self, config: Config, reread: Config | None) -> None:

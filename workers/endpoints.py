@@ -16,6 +16,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable
+from types import NoneType
 from typing import Any, Final
 
 from halo_mp.shm.layout import lib
@@ -109,17 +110,21 @@ class HaloSocket:
     def setsockopt(self, level: int, option: int, value: Any = 0, *_: Any) -> None:
         """Set an option. IP_TTL, IP_TOS, IP_RECVERR and SO_BROADCAST do what they say, others are remembered.
 
-        Raises OSError, ValueError, TypeError or OverflowError for a TTL or TOS that can not be: it is as it was then.
+        Raises TypeError and OverflowError as sockets do, and OSError for a TTL or TOS that can not be.
         """
         if isinstance(value, (bytes, bytearray, memoryview)) and len(value) <= _INT_OCTETS:
             value = int.from_bytes(value, sys.byteorder, signed=True)
+        if isinstance(value, int):
+            value.to_bytes(_INT_OCTETS, sys.byteorder, signed=True)  # OverflowError
+        elif not isinstance(value, (bytes, bytearray, memoryview, NoneType)):
+            raise TypeError(f"a bytes-like object is required, not {type(value).__name__!r}")
         if (level, option, value) == (socket.IPPROTO_IP, socket.IP_TTL, -1):
             value = _TTL  # ip(7): as it was
         before = self._options.get((level, option), 0)
         self._options[level, option] = value
         try:
             self._on_option()
-        except Exception:
+        except OSError:
             self._options[level, option] = before
             raise
 

@@ -196,6 +196,13 @@ class FastPath:
         """Give a punted frame to another slot's worker."""
         _check(lib.halo_worker_hand_punt(self._worker, index, slot))
 
+    def hand_frame(self, slot: int, port: int, frame: bytes) -> bool:
+        """Give a frame of ours to another slot's worker, which gets it as if it had come in by the port.
+
+        False when it was dropped, which is counted.
+        """
+        return bool(lib.halo_worker_hand_frame(self._worker, slot, port, frame, len(frame)) == 0)
+
     def originate(self, port: int, frame: bytes) -> bool:
         """Send a frame of ours; False when it was dropped, which is counted."""
         return bool(lib.halo_worker_originate(self._worker, port, frame, len(frame)) == 0)

@@ -27,6 +27,7 @@ from halo_mp.stack.outputs import (
     EchoReply,
     Forgotten,
     Hand,
+    HandMade,
     IcmpError,
     Learned,
     Loss,
@@ -380,6 +381,8 @@ class StackHost:
             match output:
                 case Transmit(port, frame):
                     self._transmit(port, frame)
+                case HandMade(slot, port, frame):
+                    self._fastpath.hand_frame(slot, port, frame)
                 case Drop(_, reason, _):
                     self._fastpath.count_drop(reason)
                 case NeighborUpdate():
@@ -497,6 +500,8 @@ def trace_note(output: Output) -> str:
             return f"sends {len(frame)} octets 0x{kind:04x} by port {port}"
         case Drop(_, reason, _):
             return f"drop {reason}"
+        case HandMade(slot, _, frame):
+            return f"hands {len(frame)} octets to slot {slot}"
         case _:
             return type(output).__name__
 

@@ -1,18 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where captured packets go: a file, a row of files, a FIFO or standard output that somebody reads live."""
+"""Where captured packets go: a file, a row of files, a FIFO or standard output that somebody reads live.
+
+Whoever reads may pause, and Ctrl-C ends a capture all the same.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import select
 import stat
 import sys
 import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
-from halo_mp.errors import EnvironmentProblem
+from halo_mp.errors import EnvironmentProblem, RuntimeFailure
+
+_BUFFER_OCTETS = 1 << 18
+_LOOK_S = 0.1
+"""Between two looks whether it is time to end, while a reader is waited for."""
+_PATIENCE_S = 1.0
+"""For which a reader that takes nothing is waited for once it is time to end."""
 
 
 class Output(Protocol):
@@ -29,31 +41,102 @@ class Output(Protocol):
 
 
 class Stream:
-    """One file, FIFO or pipe. Raises EnvironmentProblem without one, BrokenPipeError when nobody reads."""
+    """A file. Raises EnvironmentProblem when it can not be written; what it has is whole then."""
 
     def __init__(self, path: str, first: bytes) -> None:
-        """`path` - is standard output. A FIFO is waited for until somebody reads it."""
-        self.name = path
-        self.size_octets = len(first)
-        self._file: BinaryIO = _open(path)
-        self._file.write(first)
-        self._file.flush()
+        self.size_octets = 0
+        self._path = path
+        self._whole_octets = 0  # up to where the file ends with a packet
+        self._waiting = bytearray()
+        try:
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise EnvironmentProblem(f"{path} can not be written: {error.strerror}.") from None
+        self.write(first)
+        self.flush()
 
     def write(self, octets: bytes) -> None:
         """Write a packet."""
-        self._file.write(octets)
+        self._waiting += octets
         self.size_octets += len(octets)
+        if len(self._waiting) >= _BUFFER_OCTETS:
+            self.flush()
 
     def flush(self) -> None:
         """Let who reads see it."""
-        self._file.flush()
+        try:
+            while self._waiting:
+                del self._waiting[: os.write(self._fd, self._waiting)]
+        except OSError as error:
+            with contextlib.suppress(OSError):  # /dev/full and the like
+                os.ftruncate(self._fd, self._whole_octets)
+            raise EnvironmentProblem(
+                f"{self._path} can not be written: {error.strerror}; the packets that it has are whole."
+            ) from None
+        self._whole_octets = self.size_octets
 
     def close(self, last: bytes) -> None:
         """Write the end."""
-        self._file.write(last)
-        self._file.flush()
-        if self._file is not sys.stdout.buffer:
-            self._file.close()
+        self.write(last)
+        self.flush()
+        os.close(self._fd)
+
+
+class Pipe:
+    """A FIFO or a pipe, read live. Raises BrokenPipeError when nobody reads any more.
+
+    Its reader may pause for as long as it likes; once it is time to end it has a second, and then it is a
+    RuntimeFailure.
+    """
+
+    def __init__(self, path: str, ended: Callable[[], bool]) -> None:
+        """`path` - is standard output. A FIFO is waited for until somebody reads it, or it is time to end.
+
+        Raises EnvironmentProblem.
+        """
+        self._name = "standard output" if path == "-" else path
+        self._ended = ended
+        self._standard = path == "-"
+        self._fd = sys.stdout.fileno() if self._standard else _open_fifo(path, ended)
+        self._poll = select.poll()
+        self._poll.register(self._fd, select.POLLOUT)
+        self._waiting = bytearray()
+
+    def write(self, octets: bytes) -> None:
+        """Write a packet."""
+        self._waiting += octets
+        if len(self._waiting) >= _BUFFER_OCTETS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Let who reads see it; without anything new, only see that it is there."""
+        if not self._waiting and any(events & select.POLLERR for _, events in self._poll.poll(0)):
+            raise BrokenPipeError
+        idle_s = 0.0
+        while self._waiting:
+            if self._poll.poll(_LOOK_S * 1000):
+                self._write_some()
+                idle_s = 0.0
+            elif self._ended():
+                idle_s += _LOOK_S
+                if idle_s >= _PATIENCE_S:
+                    raise RuntimeFailure(f"{self._name} is not read: the end of the capture is not there.")
+
+    def _write_some(self) -> None:
+        """Write what the kernel takes at once: no write waits, and there is always somebody to hear Ctrl-C."""
+        try:
+            del self._waiting[: os.write(self._fd, self._waiting[: select.PIPE_BUF])]
+        except BrokenPipeError:
+            raise
+        except OSError as error:  # standard output may be a file
+            raise EnvironmentProblem(f"{self._name} can not be written: {error.strerror}.") from None
+
+    def close(self, last: bytes) -> None:
+        """Write the end."""
+        self.write(last)
+        self.flush()
+        if not self._standard:
+            os.close(self._fd)
 
 
 class Rotated:
@@ -71,7 +154,7 @@ class Rotated:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`last` makes the end of a file; of more than `keep` files the oldest goes."""
-        if path == "-" or _is_fifo(Path(path)):
+        if is_pipe(path):
             raise EnvironmentProblem(
                 f"{path} can not be a row of files; name a file with -w, or do not rotate."
             )
@@ -112,17 +195,26 @@ class Rotated:
                 self._kept.popleft().unlink()
 
 
-def _is_fifo(path: Path) -> bool:
+def is_pipe(path: str) -> bool:
+    """Return whether somebody else reads it as it is written: standard output, -, or a FIFO."""
+    if path == "-":
+        return True
     try:
-        return stat.S_ISFIFO(path.stat().st_mode)
+        return stat.S_ISFIFO(Path(path).stat().st_mode)
     except OSError:
         return False
 
 
-def _open(path: str) -> BinaryIO:
-    if path == "-":
-        return sys.stdout.buffer
-    try:
-        return Path(path).open("wb")
-    except OSError as error:
-        raise EnvironmentProblem(f"{path} can not be written: {error.strerror}.") from None
+def _open_fifo(path: str, ended: Callable[[], bool]) -> int:
+    """Return a descriptor once somebody reads. Python would open it again behind each signal."""
+    while not ended():
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise EnvironmentProblem(f"{path} can not be written: {error.strerror}.") from None
+            time.sleep(_LOOK_S)
+            continue
+        os.set_blocking(fd, True)
+        return fd
+    raise EnvironmentProblem(f"nobody has read {path}; open it, say with wireshark -k -i {path}.")

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from operator import attrgetter
-from typing import Self
+from typing import Protocol, Self
 
-from halo_mp.control.capture_client import CaptureClient
 from halo_mp.control.public import CaptureInfo
 from halo_mp.errors import RuntimeFailure
 from halo_mp.shm.capture_ring import Record, RingReader
@@ -18,13 +18,26 @@ PAUSE_S = 0.01
 LOOK_S = 0.5
 """Between two looks at the instance while there are packets."""
 
+OVER = (
+    "the supervisor has gone, and the capture with it; what came until then is here. The next supervisor knows "
+    "nothing of it: when there is one (halo-mp status), start the capture again."
+)
+
 _by_time = attrgetter("time_ns")
+
+
+class Connected(Protocol):
+    """A client that has begun a capture."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the instance is still there."""
 
 
 class Session:
     """Reads the rings of a capture. Use as a context manager; the client stays the caller's."""
 
-    def __init__(self, client: CaptureClient, info: CaptureInfo) -> None:
+    def __init__(self, client: Connected, info: CaptureInfo) -> None:
         self._client = client
         self.info = info
         self._readers: dict[int, RingReader] = {}
@@ -61,17 +74,31 @@ class Session:
         Raises RuntimeFailure when the instance is gone, after what it has still written.
         """
         while not stopped():
+            is_over = self._is_over()
             batch = self.read()
             yield batch
+            if is_over:
+                raise RuntimeFailure(OVER)
             if not batch:
                 time.sleep(PAUSE_S)
-            self._look()
         yield self.read()
 
-    def _look(self) -> None:
+    async def follow(self) -> AsyncIterator[list[tuple[int, Record]]]:
+        """Yield what has come, time and again, for asyncio; never nothing. Who has enough leaves the loop.
+
+        Raises RuntimeFailure as `batches` does.
+        """
+        while True:
+            is_over = self._is_over()
+            if batch := self.read():
+                yield batch
+            if is_over:
+                raise RuntimeFailure(OVER)
+            await asyncio.sleep(0 if batch else PAUSE_S)
+
+    def _is_over(self) -> bool:
         now = time.monotonic()
         if now - self._looked < LOOK_S:
-            return
+            return False
         self._looked = now
-        if not self._client.is_open:
-            raise RuntimeFailure("the instance has closed the connection; what it had captured is written.")
+        return not self._client.is_open

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from halo_mp.cli.options import name_option
 from halo_mp.errors import RuntimeFailure
 
 if TYPE_CHECKING:
-    from halo_mp.capture.output import Output
+    from halo_mp.capture.output import Output, Pipe
     from halo_mp.capture.session import Session
     from halo_mp.shm.capture_ring import Record
 
@@ -41,7 +42,7 @@ class Points(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 @click.option("-i", "--port", "ports", metavar="N", type=int, multiple=True, help="Of this port; repeatable.")
 @click.option("--point", "points", type=Points(), default="rx,tx,drop", show_default=True, help="Where.")
 @click.option(
-    "-s", "--snap", metavar="OCTETS", type=click.IntRange(1, 16384), help="Of each frame; default: all."
+    "-s", "--snap", metavar="OCTETS", type=click.IntRange(0, 16384), help="Of each frame; 0, default: all."
 )
 @click.option("-c", "--count", metavar="N", type=click.IntRange(1), help="End after so many frames.")
 @click.option(
@@ -78,23 +79,32 @@ def capture(
     Ctrl-C, or after --count or --seconds, and then says what it could not keep up with.
     """
     from halo_mp.capture.filter import compile_filter
+    from halo_mp.capture.output import Pipe, is_pipe
     from halo_mp.capture.session import Session
     from halo_mp.control.capture_client import CaptureClient
 
+    snap = snap or None
     rotated = rotate_size is not None or rotate_seconds is not None
     if path is None and (rotated or keep is not None):
         raise click.UsageError("without -w there is no file to rotate; name one.")
     if keep is not None and not rotated:
         raise click.UsageError("--keep is of rotated files; add --rotate-size or --rotate-seconds.")
+    if path == "-" and sys.stdout.isatty():
+        raise click.UsageError("-w - is no text for a terminal: pipe it into a reader, or leave -w out.")
     steps = compile_filter(" ".join(expression))
     ended = Ended(seconds)
     with CaptureClient(name) as client:
+        pipe = None
+        if path is not None and not rotated and is_pipe(path):
+            if path != "-":
+                click.echo(f"waiting for somebody who reads {path}; Ctrl-C ends it.", err=True)
+            pipe = Pipe(path, ended)
         info = client.capture(steps=steps, points=points, ports=ports, snap=snap, octets=buffer * _MEBI)
         with Session(client, info) as session:
             writer = (
                 Lines(session)
                 if path is None
-                else File(session, path, snap, rotate_size, rotate_seconds, keep)
+                else File(session, pipe or path, snap, rotate_size, rotate_seconds, keep)
             )
             click.echo(f"capturing at {', '.join(points)} of {name}; Ctrl-C ends it.", err=True)
             failure = _run(session, writer, ended, count)
@@ -152,12 +162,13 @@ class File:
     def __init__(
         self,
         session: Session,
-        path: str,
+        target: str | Pipe,
         snap: int | None,
         rotate_size: float | None,
         rotate_seconds: float | None,
         keep: int | None,
     ) -> None:
+        """`target` is a file, the first of a row of them, or a pipe that is open."""
         import halo_mp
         from halo_mp.capture import pcapng
         from halo_mp.capture.output import Rotated, Stream
@@ -173,12 +184,16 @@ class File:
             f"halo-mp {halo_mp.__version__}", (each for _, each in self._interfaces.values()), snap or 0
         )
         self._output: Output
-        if rotate_size is None and rotate_seconds is None:
-            self._output = Stream(path, first)
+        if not isinstance(target, str):
+            self._output = target
+            target.write(first)
+            target.flush()
+        elif rotate_size is None and rotate_seconds is None:
+            self._output = Stream(target, first)
         else:
             size = None if rotate_size is None else int(rotate_size * _MEBI)
             self._output = Rotated(
-                path, first, self._last, size_octets=size, seconds=rotate_seconds, keep=keep
+                target, first, self._last, size_octets=size, seconds=rotate_seconds, keep=keep
             )
 
     def write(self, record: Record) -> None:
@@ -223,8 +238,7 @@ def _run(
                 if writer.count == count:
                     break
                 writer.write(record)
-            if batch:
-                writer.flush()
+            writer.flush()
             if writer.count == count:
                 break
     except RuntimeFailure as error:

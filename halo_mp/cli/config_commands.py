@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tomllib
@@ -157,7 +158,7 @@ def _staged(client: Client, file: str) -> int:
     except UnicodeDecodeError:
         raise UsageError(f"{file}: it is not TOML, which is text in UTF-8.") from None
     called = "standard input" if file == STANDARD_INPUT else Path(file).name
-    routes_file = _routes_file(text)
+    routes_file = _routes_file(text.removeprefix("\ufeff"))
     if routes_file is None:
         return client.config.stage(text, file=called)
     path = Path(file).absolute().parent / routes_file
@@ -168,10 +169,10 @@ def _routes_file(text: str) -> str | None:
     """Return the routes file that a configuration names; what is no configuration the instance says better."""
     try:
         found: Any = tomllib.loads(text).get("routing")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return None
     name = found.get("routes_file") if isinstance(found, dict) else None
-    return name if isinstance(name, str) else None
+    return name if isinstance(name, str) and "\0" not in name else None
 
 
 def _routes(path: Path) -> Iterator[tuple[str, list[str]]]:
@@ -194,16 +195,30 @@ def _with_routes_file(text: str, name: str) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Replace a file by a whole one."""
-    new = path.with_name(f".{path.name}.{os.getpid()}")
+    """Replace a file by a whole one, of the same owner and mode; of a symbolic link, the file that it leads to."""
+    place = path.resolve()
+    if place.exists() and not place.is_file():  # a device would be gone afterwards
+        raise UsageError(f"{path}: that is no ordinary file; write halo-mp config show > {path} instead.")
+    new = place.with_name(f".{place.name}.{os.getpid()}")
     try:
-        new.write_text(text, "utf-8")
-        if path.exists():
-            new.chmod(path.stat().st_mode & 0o777)
-        new.rename(path)
+        with new.open("w", encoding="utf-8") as file:
+            if place.exists():
+                _take_after(place.stat(), file.fileno())
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # else a loss of power soon after may leave an empty one
+        new.rename(place)
     except OSError as error:
-        new.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
         raise UsageError(f"{path}: it can not be written: {error.strerror}.") from None
+
+
+def _take_after(before: os.stat_result, fd: int) -> None:
+    """Give a file another one's mode, and, as far as that is allowed, its owner."""
+    with contextlib.suppress(PermissionError):
+        os.fchown(fd, before.st_uid, before.st_gid)
+    os.fchmod(fd, before.st_mode & 0o777)
 
 
 def _write_done(found: DiffInfo, *, as_json: bool) -> None:

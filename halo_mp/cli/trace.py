@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from halo_mp.cli.options import json_option, name_option
+from halo_mp.errors import RuntimeFailure
 
 if TYPE_CHECKING:
     from halo_mp.capture.session import Session
     from halo_mp.capture.way import Names, Step
+    from halo_mp.cli.capture import Ended
     from halo_mp.control.client import Client
     from halo_mp.shm.capture_ring import Record
 
@@ -59,11 +61,22 @@ def trace(
         with Session(client, info) as session:
             click.echo(f"tracing at {name}; Ctrl-C ends it.", err=True)
             writer = Writer(session, asking, Names(names, info.hooks), as_json=as_json)
-            for batch in session.batches(lambda: ended() or writer.count >= count):
-                for slot, record in batch[: count - writer.count]:
-                    writer.write(slot, record)
+            failure = _run(session, writer, ended, count)
             lost = session.lost
     click.echo(f"{writer.count} packets traced, {lost} lost for want of room.", err=True)
+    if failure:
+        raise failure
+
+
+def _run(session: Session, writer: Writer, ended: Ended, count: int) -> RuntimeFailure | None:
+    """Write until it is time to end; return why the instance went away, if it did."""
+    try:
+        for batch in session.batches(lambda: ended() or writer.count >= count):
+            for slot, record in batch[: count - writer.count]:
+                writer.write(slot, record)
+    except RuntimeFailure as error:
+        return error
+    return None
 
 
 class Writer:

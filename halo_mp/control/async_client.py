@@ -50,6 +50,7 @@ class AsyncClient:
         self.addresses = AsyncAddresses(self)
         self.neighbors = AsyncNeighbors(self)
         self.routes = AsyncRoutes(self)
+        self.config = AsyncConfiguration(self)
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -65,6 +66,7 @@ class AsyncClient:
                 self._reader, self._writer = await asyncio.open_unix_connection(self._path)
                 self._writer.write(frame.emit(calls.HELLO))
                 self.hello = await self._receive()
+                calls.is_answer(self.hello, self._path)
             calls.check_hello(self.hello)
             self._why = None
             self._reading = asyncio.create_task(self._read())
@@ -187,6 +189,8 @@ class AsyncClient:
                 message = await self._receive()
                 if self._notices.put(message):
                     self._came.set()
+                elif not calls.is_answer(message, self._path):
+                    continue
                 elif self._reply is not None and not self._reply.done():
                     self._reply.set_result(message)
         except FrameError as error:
@@ -318,14 +322,13 @@ class AsyncRoutes:
         return await self._run(calls.lookup(address, src, protocol, src_port, dst_port))
 
 
-class Configuration:
-    """`client.config`. A candidate is a file that was sent and not applied yet; the instance keeps the latest few."""
+class AsyncConfiguration:
+    """See `Configuration`."""
 
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
 
     async def show(self, part: config_calls.Part = "all") -> str:
-        """See `Client`."""
         return await self._run(config_calls.show(part))
 
     async def stage(
@@ -335,27 +338,21 @@ class Configuration:
         file: str = "the candidate",
         routes: Iterable[tuple[str, Sequence[str]]] | None = None,
     ) -> int:
-        """See `Client`."""
         return await self._run(config_calls.stage(text, file, routes))
 
     async def diff(self, candidate: int) -> DiffInfo:
-        """See `Client`."""
         return await self._run(config_calls.diff(candidate))
 
     async def apply(self, candidate: int) -> DiffInfo:
-        """See `Client`."""
         return await self._run(config_calls.apply(candidate))
 
     async def rollback(self, steps: int = 1) -> DiffInfo:
-        """See `Client`."""
         return await self._run(config_calls.rollback(steps))
 
     async def reload(self) -> DiffInfo:
-        """See `Client`."""
         return await self._run(config_calls.reload())
 
     async def history(self) -> list[KeptInfo]:
-        """See `Client`."""
         return await self._run(config_calls.history())
 
     async def _run(self, call: calls.Call[T]) -> T:

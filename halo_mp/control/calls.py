@@ -7,6 +7,7 @@ A call is a generator: it yields the requests to send one after the other, is se
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,9 @@ from halo_mp.control.public import (
     NeighborInfo,
     PingInfo,
     RouteInfo,
+    read,
+    read_interface,
+    read_route,
 )
 from halo_mp.errors import HaloError
 
@@ -35,6 +39,7 @@ Hops = str | Sequence[str]
 
 HELLO: Message = {"type": "hello", "version": PUBLIC_VERSION}
 _ENVELOPE_OCTETS = 128  # of a request, around its changes
+_PING_FIELDS = len(fields(PingInfo))
 
 
 class ControlError(HaloError):
@@ -57,6 +62,16 @@ def check_hello(reply: Message) -> None:
             f"the instance runs halo-mp {package}, whose control protocol is version {version}; this client "
             f"speaks version {PUBLIC_VERSION}. Use the client of that halo-mp."
         )
+
+
+def is_answer(message: Message, path: Path) -> bool:
+    """Whether a message is what somebody waits for: what we do not know is ignored.
+
+    Raises NotReachableError when it is the server's goodbye.
+    """
+    if message["type"] == "goodbye":
+        raise NotReachableError(f"{path}: {message.get('error', 'the instance closed the connection.')}")
+    return message["type"] in ("hello", "reply")
 
 
 def check_reply(reply: Message) -> Message:
@@ -87,17 +102,17 @@ def version() -> Call[tuple[str, int]]:
 
 def show() -> Call[InstanceInfo]:
     reply = yield {"type": "instance.show"}
-    return InstanceInfo(**reply["instance"])
+    return read(InstanceInfo, reply["instance"])
 
 
 def interfaces() -> Call[list[InterfaceInfo]]:
     found = yield from _all("interfaces")
-    return [InterfaceInfo(**{**entry, "addresses": tuple(entry["addresses"])}) for entry in found]
+    return [read_interface(entry) for entry in found]
 
 
 def neighbors(interface: str | None) -> Call[list[NeighborInfo]]:
     found = yield from _all("neighbors", **_given(interface=interface))
-    return [NeighborInfo(**entry) for entry in found]
+    return [read(NeighborInfo, entry) for entry in found]
 
 
 def done(kind: str, **fields: object) -> Call[None]:
@@ -128,7 +143,7 @@ def change_route(kind: str, change: Any) -> Call[None]:
 
 def routes_page(within: str | None, start: int) -> Call[tuple[list[RouteInfo], int | None]]:
     reply = yield {"type": "routes.list", "start": start, **_given(within=within)}
-    return [_route(entry) for entry in reply["routes"]], reply["next"]
+    return [read_route(entry) for entry in reply["routes"]], reply["next"]
 
 
 def lookup(
@@ -137,7 +152,7 @@ def lookup(
     flow = _given(src=src, protocol=protocol, src_port=src_port, dst_port=dst_port)
     reply = yield {"type": "routes.lookup", "address": address, **flow}
     found = reply["found"]
-    return None if found is None else LookupInfo(route=_route(found["route"]), hop=found["hop"])
+    return None if found is None else LookupInfo(route=read_route(found["route"]), hop=found["hop"])
 
 
 def ping(
@@ -162,7 +177,7 @@ def ping(
         "ttl": ttl,
         **_given(source=source),
     }
-    return [PingInfo(*entry) for entry in reply["outcomes"]]
+    return [PingInfo(*entry[:_PING_FIELDS]) for entry in reply["outcomes"]]
 
 
 def capture(
@@ -202,10 +217,6 @@ def subscribe(topic: str, level: str | None, period_s: float | None) -> Call[Non
 def route(prefix: str, via: Hops) -> list[Any]:
     """Return a route as requests have it."""
     return [prefix, [via] if isinstance(via, str) else list(via)]
-
-
-def _route(entry: Message) -> RouteInfo:
-    return RouteInfo(prefix=entry["prefix"], hops=tuple(entry["hops"]), origin=entry["origin"])
 
 
 def _all(name: str, **fields: object) -> Call[list[Message]]:

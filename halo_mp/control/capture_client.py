@@ -1,14 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A client that can capture: descriptors of rings ride on the answer, which asyncio's streams do not let through."""
+"""Clients that can capture: descriptors of rings ride on the answer, which asyncio's streams do not let through.
+
+with CaptureClient("default") as client:
+    with Session(client, client.capture(points=["drop"])) as session:
+        for batch in session.batches(enough):
+            ...
+
+async with AsyncCaptureClient("default") as client:
+    with Session(client, await client.capture(points=["drop"])) as session:
+        async for batch in session.follow():
+            ...
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import Any
 
 from halo_mp.control import calls
-from halo_mp.control.client import Client, NotReachableError
+from halo_mp.control.client import AsyncClient, Client, ControlError, NotReachableError
 from halo_mp.control.frame import MAX_FDS, MAX_FRAME_OCTETS
 from halo_mp.control.public import CaptureInfo
 
@@ -68,3 +84,62 @@ class CaptureClient(Client):
             if not more:
                 raise NotReachableError(f"{self._path}: the instance closed the connection.")
             self._unread += more
+
+
+class AsyncCaptureClient(AsyncClient):
+    """`AsyncClient`, and captures, which last as long as the connection. Each has another connection to itself."""
+
+    _captures: tuple[CaptureClient, ...] = ()
+
+    async def close(self) -> None:
+        """See `CaptureClient`."""
+        found, self._captures = self._captures, ()
+        for client in found:
+            client.close()
+        await super().close()
+
+    async def capture(
+        self,
+        *,
+        steps: bytes = b"",
+        points: Sequence[str] = ("rx", "tx", "drop"),
+        ports: Sequence[int] = (),
+        snap: int | None = None,
+        octets: int | None = None,
+        trace: bool = False,
+    ) -> CaptureInfo:
+        """See `CaptureClient`. Other calls may be made meanwhile; cancelled, it has not begun."""
+        begin = partial(
+            self._begin, steps=steps, points=points, ports=ports, snap=snap, octets=octets, trace=trace
+        )
+        thread = ThreadPoolExecutor(1, thread_name_prefix="capture")
+        beginning = thread.submit(begin)
+        thread.shutdown(wait=False)
+        try:
+            client, info = await asyncio.wrap_future(beginning)
+        except asyncio.CancelledError:
+            beginning.add_done_callback(_undo)  # by the thread, should the loop have ended by then
+            raise
+        self._captures += (client,)
+        return info
+
+    @property
+    def is_open(self) -> bool:
+        """See `CaptureClient`."""
+        return bool(self._captures) and all(client.is_open for client in self._captures)
+
+    def _begin(self, **wanted: Any) -> tuple[CaptureClient, CaptureInfo]:
+        client = CaptureClient(path=self._path, timeout_s=self._timeout_s)
+        try:
+            return client, client.capture(**wanted)
+        except BaseException:
+            client.close()
+            raise
+
+
+def _undo(beginning: Future[tuple[CaptureClient, CaptureInfo]]) -> None:
+    with suppress(ControlError, CancelledError):
+        client, info = beginning.result()
+        client.close()
+        for fd in info.rings.values():
+            os.close(fd)

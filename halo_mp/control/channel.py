@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import contextlib
 import os
 import socket
 import struct
@@ -76,11 +77,19 @@ class _Outgoing:
 class Channel:
     """One end of a connection. One task at a time may receive (or serve); any number may send and request."""
 
-    def __init__(self, sock: socket.socket, *, frame_timeout_s: float = FRAME_TIMEOUT_S) -> None:
+    def __init__(
+        self, sock: socket.socket, *, frame_timeout_s: float = FRAME_TIMEOUT_S, is_public: bool = False
+    ) -> None:
+        """Of a connected socket, which is the channel's now.
+
+        A public one takes no descriptors: the kernel closes them. It says `goodbye` to who sends what is no frame.
+        """
         sock.setblocking(False)
         self._socket = sock
         self._loop = asyncio.get_running_loop()
         self._frame_timeout_s = frame_timeout_s
+        self._is_public = is_public
+        self._ancillary_octets = 0 if is_public else _ANCILLARY_OCTETS
         self._inbox = Inbox()
         self._frame_deadline = 0.0  # for the frame that the inbox has a part of
         self._readable: asyncio.Future[None] | None = None
@@ -239,7 +248,7 @@ class Channel:
         """Read what is there; False when nothing is."""
         try:
             octets, ancillary, _, _ = self._socket.recvmsg(
-                _READ_OCTETS, _ANCILLARY_OCTETS, socket.MSG_CMSG_CLOEXEC
+                _READ_OCTETS, self._ancillary_octets, socket.MSG_CMSG_CLOEXEC
             )
         except BlockingIOError:
             return False
@@ -273,7 +282,8 @@ class Channel:
 
     def _resolve_request(self, reply: Message, fds: list[int]) -> None:
         close_all(fds)
-        answer = self._requests.get(reply.get("id", 0))
+        identity = reply.get("id")
+        answer = self._requests.get(identity) if type(identity) is int else None
         if answer is not None and not answer.done():
             answer.set_result(reply)
 
@@ -282,6 +292,16 @@ class Channel:
     def close(self) -> None:
         """Close the channel; who waits on it gets ChannelClosed. May be called twice."""
         self._shut(ChannelClosed("the channel was closed on this side"))
+
+    def part(self, sentence: str) -> None:
+        """Close the channel as `close` does, with a `goodbye` that says why where the peer has nothing else to read."""
+        self._say_goodbye(sentence)
+        self.close()
+
+    def _say_goodbye(self, sentence: str) -> None:
+        if self._closed is None and not self._outgoing:
+            with contextlib.suppress(ChannelClosed):
+                self._write(memoryview(frame.emit({"type": "goodbye", "error": sentence})), ())
 
     def _shut(self, reason: ChannelError) -> ChannelError:
         """Close for that reason, once; return it for raising."""
@@ -300,7 +320,10 @@ class Channel:
         return reason
 
     def _refuse_peer(self, problem: object) -> ChannelError:
-        return self._shut(ProtocolError(f"sent {problem}"))
+        reason = ProtocolError(f"sent {problem}")
+        if self._is_public:
+            self._say_goodbye(f"this client {reason}.")
+        return self._shut(reason)
 
     def _raise_if_closed(self) -> None:
         if self._closed is not None:

@@ -13,6 +13,7 @@ be done raises RefusedError with a sentence, what can not be asked NotReachableE
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -67,7 +68,7 @@ class Client:
         self._notices = Notices()
         try:
             self._socket.connect(str(self._path))
-            self._socket.sendall(frame.emit(calls.HELLO))
+            self._send(frame.emit(calls.HELLO))
             self.hello = self._receive()
             """What the instance has answered: its name as `instance`, and whether we are `admin`."""
             calls.check_hello(self.hello)
@@ -169,6 +170,8 @@ class Client:
 
     def run(self, call: Call[T], *, extra_s: float = 0.0) -> T:
         """Make a call, whose answers may take that much longer than others. Raises ControlError."""
+        if self._socket.fileno() < 0:
+            raise NotReachableError(f"{self._path}: this client is closed; make another one.")
         self._socket.settimeout(self._timeout_s + extra_s)
         try:
             request = next(call)
@@ -179,13 +182,20 @@ class Client:
             return result
 
     def _ask(self, request: Message) -> Message:
+        octets = frame.emit({**request, "id": 0})
         try:
-            self._socket.sendall(frame.emit({**request, "id": 0}))
+            self._send(octets)
             reply = self._receive()
-        except OSError as error:
-            self.close()  # in the middle of a frame, perhaps: nothing can be read behind it
-            raise calls.not_reachable(self._path, error) from None
+        except BaseException as error:
+            self.close()  # in the middle of a frame, or before the reply: the next call would get it
+            if isinstance(error, OSError):
+                raise calls.not_reachable(self._path, error) from None
+            raise
         return calls.check_reply(reply)
+
+    def _send(self, octets: bytes) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # what was said before may say why
+            self._socket.sendall(octets)
 
     def _receive(self, *, or_notice: bool = False) -> Message:
         """Return the next message that is no notice; these are kept. With `or_notice` the next one that comes."""
@@ -196,7 +206,10 @@ class Client:
                 self._read(end)
                 message = frame.parse_body(bytes(self._unread[LENGTH_OCTETS:end]))
                 del self._unread[:end]
-                if not self._notices.put(message) or or_notice:
+                if self._notices.put(message):
+                    if or_notice:
+                        return message
+                elif calls.is_answer(message, self._path):
                     return message
         except FrameError as error:
             raise ControlError(f"{self._path} sent {error}; it is no halo-mp.") from None

@@ -8,7 +8,7 @@ from typing import Literal
 
 from halo_mp.control.calls import Call, ControlError, chunks
 from halo_mp.control.frame import Message
-from halo_mp.control.public import DiffInfo, KeptInfo
+from halo_mp.control.public import DiffInfo, KeptInfo, read
 
 Part = Literal["all", "settings", "routes"]
 TEXT_OCTETS = 32 << 10
@@ -75,7 +75,7 @@ def reload() -> Call[DiffInfo]:
 
 def history() -> Call[list[KeptInfo]]:
     reply = yield {"type": "config.history"}
-    return [KeptInfo(**entry) for entry in reply["kept"]]
+    return [read(KeptInfo, entry) for entry in reply["kept"]]
 
 
 def _diff(reply: Message) -> DiffInfo:

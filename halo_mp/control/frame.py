@@ -19,6 +19,8 @@ LENGTH_OCTETS = 4
 
 Message = dict[str, Any]
 
+_TEXT = {str}
+
 
 class FrameError(ValueError):
     """What came is no frame of this protocol."""
@@ -68,7 +70,7 @@ def _map(pairs: list[tuple[Any, Any]]) -> Message:
     result = dict(pairs)
     if len(result) != len(pairs):
         raise ValueError("a key is there twice")
-    if not all(isinstance(key, str) for key in result):
+    if not _TEXT.issuperset(map(type, result)):
         raise ValueError("a key is no string")
     return result
 
@@ -80,8 +82,8 @@ def _refuse_extension(code: int, _octets: bytes) -> None:
 def _check_depth(message: Message) -> None:
     level: list[Any] = [message]
     for _ in range(MAX_DEPTH):
-        values = (value.values() if isinstance(value, dict) else value for value in level)
-        level = [item for inner in values for item in inner if isinstance(item, dict | list)]
+        values = (value.values() if type(value) is dict else value for value in level)
+        level = [item for inner in values for item in inner if type(item) is list or type(item) is dict]
         if not level:
             return
     raise FrameError(f"nested deeper than {MAX_DEPTH} levels")

@@ -40,6 +40,7 @@ class Listener:
         reserve: Reserve | None = None,
         is_wanted: Callable[[Peer], bool] = lambda _peer: True,
         group: int | None = None,
+        is_public: bool = False,
     ) -> None:
         """Listen at `path`, replacing what is there: the caller holds the lock of its directory.
 
@@ -51,6 +52,7 @@ class Listener:
         self._on_channel = on_channel
         self._reserve = reserve
         self._is_wanted = is_wanted
+        self._is_public = is_public
         self._told_at = -_TELL_S
         self._loop = asyncio.get_running_loop()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
@@ -87,7 +89,7 @@ class Listener:
             if error.errno in _OUT_OF_RESOURCES:
                 self._pause(error)
             return
-        channel = Channel(connection)
+        channel = Channel(connection, is_public=self._is_public)
         if self._reserve is None or self._reserve.refill() or self._is_wanted(channel.peer):
             self._on_channel(channel)
             return

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from halo_mp.control.frame import FrameError, Message
-from halo_mp.control.public import InterfaceInfo, NeighborInfo, RouteInfo
+from halo_mp.control.public import InterfaceInfo, NeighborInfo, RouteInfo, read, read_interface, read_route
 
 TOPICS = ("events", "neighbors", "interfaces", "routes", "statistics")
 EVENT_LEVELS = ("debug", "info", "warning", "error")
@@ -141,8 +141,8 @@ class Notices:
             self._parts.append(message)
             if message["more"]:
                 return
-            notice = _statistics(self._parts)
-            self._parts = []
+            parts, self._parts = self._parts, []
+            notice = _statistics(parts)
         else:
             notice = _notice(message)
         if len(self._held) == MAX_HELD:
@@ -153,7 +153,7 @@ class Notices:
 def _notice(message: Message) -> Notice:
     topic = message["topic"]
     if topic == "events":
-        events = tuple(EventInfo(**entry) for entry in message["events"])
+        events = tuple(read(EventInfo, entry) for entry in message["events"])
         return Notice(topic=topic, missed=message["missed"], events=events)
     return Notice(
         topic=topic,
@@ -164,9 +164,9 @@ def _notice(message: Message) -> Notice:
 
 
 _READ: dict[str, Any] = {
-    "neighbors": lambda entry: NeighborInfo(**entry),
-    "interfaces": lambda entry: InterfaceInfo(**{**entry, "addresses": tuple(entry["addresses"])}),
-    "routes": lambda entry: RouteInfo(**{**entry, "hops": tuple(entry["hops"])}),
+    "neighbors": lambda entry: read(NeighborInfo, entry),
+    "interfaces": read_interface,
+    "routes": read_route,
 }
 
 
@@ -176,8 +176,8 @@ def _statistics(parts: list[Message]) -> Notice:
         at=first["at"],
         monotonic=first["monotonic"],
         pool_free=first["pool_free"],
-        ports=tuple(PortStatistics(**entry) for part in parts for entry in part["ports"]),
-        slots=tuple(SlotStatistics(**entry) for part in parts for entry in part["slots"]),
-        interfaces=tuple(InterfaceStatistics(**entry) for part in parts for entry in part["interfaces"]),
+        ports=tuple(read(PortStatistics, entry) for part in parts for entry in part["ports"]),
+        slots=tuple(read(SlotStatistics, entry) for part in parts for entry in part["slots"]),
+        interfaces=tuple(read(InterfaceStatistics, entry) for part in parts for entry in part["interfaces"]),
     )
     return Notice(topic="statistics", statistics=found)

@@ -14,8 +14,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 from halo_mp.runtime import ROOT_BASE
+
+T = TypeVar("T")
 
 PUBLIC_VERSION = 1
 SOCKET = "control.sock"
@@ -240,6 +243,21 @@ class PingInfo:
     code: int
     mtu: int
     """With type 3 and code 4: the most that gets through."""
+
+
+def read(kind: type[T], entry: Mapping[str, Any]) -> T:
+    """Return a value that came: fields that only a newer instance knows are ignored. Raises TypeError."""
+    return kind(**{name: value for name, value in entry.items() if name in kind.__dataclass_fields__})  # type: ignore[attr-defined]
+
+
+def read_interface(entry: Mapping[str, Any]) -> InterfaceInfo:
+    """Return an interface that came. Raises KeyError and TypeError."""
+    return read(InterfaceInfo, {**entry, "addresses": tuple(entry["addresses"])})
+
+
+def read_route(entry: Mapping[str, Any]) -> RouteInfo:
+    """Return a route that came. Raises KeyError and TypeError."""
+    return RouteInfo(prefix=entry["prefix"], hops=tuple(entry["hops"]), origin=entry["origin"])
 
 
 def socket_path(instance: str) -> Path:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A received packet on its way through the router, and the two other ways out than an answer. Values only."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from halo_mp.stack.neighbor import NeighborTable
 from halo_mp.wire.ipv4 import Ipv4Packet
@@ -12,8 +12,8 @@ from halo_mp.wire.octets import Octets, WireError
 class Arrival:
     """An IPv4 packet, and how it came. ``quote`` is what an error quotes: the packet as it was received.
 
-    ``to_stations`` says that the frame was for a group of them. ``may_hand`` says that the frame may be given to
-    another worker: it was not handed to us by one, and nothing was done with it that cannot be done again.
+    ``to_stations`` says that the frame was for a group of them, ``handed`` that another worker gave it to us,
+    ``whole`` that ``octets`` are the frame in which all of the packet came.
     """
 
     table: NeighborTable
@@ -21,7 +21,13 @@ class Arrival:
     packet: Ipv4Packet
     quote: Octets
     to_stations: bool = False
-    may_hand: bool = field(default=False)
+    handed: bool = False
+    whole: bool = False
+
+    @property
+    def may_hand(self) -> bool:
+        """Whether the frame may be given to another worker as it came."""
+        return self.whole and not self.handed
 
 
 class Refusal(WireError):  # noqa: N818 - it says whose error it is: the sender's, who is told

@@ -10,16 +10,18 @@ Which worker waits for an echo reply is in its identifier: the slot stands in th
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
 from halo_mp.stack import icmp_echo
 from halo_mp.stack.arrival import Arrival, HandOver, Refusal
+from halo_mp.stack.fragmentation import fragment
 from halo_mp.stack.icmp_errors import IcmpErrors, Subject
 from halo_mp.stack.identification import Identifications
 from halo_mp.stack.links import Links
-from halo_mp.stack.outputs import EchoReply, IcmpError, NeighborOutput, Received
+from halo_mp.stack.outputs import EchoReply, HandMade, IcmpError, NeighborOutput, Received
 from halo_mp.stack.partial_datagram import Fragment
 from halo_mp.stack.reasons import (
     ADDRESS_TENTATIVE,
@@ -32,6 +34,7 @@ from halo_mp.stack.reassembly import Expiry, Reassembler
 from halo_mp.stack.reassembly_settings import ReassemblySettings
 from halo_mp.stack.sending import Sender
 from halo_mp.wire import icmpv4, udp
+from halo_mp.wire.ethernet import ETHERTYPE_IPV4
 from halo_mp.wire.icmpv4 import Icmpv4Message, QuotedPacket
 from halo_mp.wire.ipv4 import PROTOCOL_ICMP, PROTOCOL_TCP, PROTOCOL_UDP, Ipv4Packet
 from halo_mp.wire.octets import Octets, WireError, view
@@ -82,7 +85,7 @@ class LocalDelivery:
             return [*result.drops]
         arrival.packet = result.packet
         arrival.quote = result.packet.emit()
-        arrival.may_hand = False  # the others of its fragments are gone
+        arrival.whole = False
         return self.deliver(arrival, now, to_group=to_group)
 
     def deliver(self, arrival: Arrival, now: float, *, to_group: bool = False) -> list[NeighborOutput]:
@@ -96,8 +99,10 @@ class LocalDelivery:
         owner = self._owner(packet.protocol, packet.dst, dst_port, packet.src, src_port)
         if owner == self._slot:
             return [Received(*arrival.table.interface.key, packet)]
-        if owner in self.peers and arrival.may_hand:
-            raise HandOver(owner)
+        if owner in self.peers and not arrival.handed:
+            if arrival.whole:
+                raise HandOver(owner)
+            return self._hand_made(owner, arrival)
         closed = packet.protocol == PROTOCOL_UDP
         code = icmpv4.PORT_UNREACHABLE if closed else icmpv4.PROTOCOL_UNREACHABLE
         raise Refusal(NO_LISTENER, icmpv4.UNREACHABLE, code)
@@ -115,6 +120,19 @@ class LocalDelivery:
             return True
         message = view(packet.payload)
         return bool(message) and message[0] == icmpv4.ECHO_REQUEST
+
+    def _hand_made(self, slot: int, arrival: Arrival) -> list[NeighborOutput]:
+        """A packet that came in no one frame, for a socket of another worker: in as many as it takes."""
+        packet, interface = arrival.packet, arrival.table.interface
+        if packet.size_octets > interface.mtu and not packet.identification:
+            identification = self._identifications.take(packet.src, packet.dst, packet.protocol)
+            packet = dataclasses.replace(packet, identification=identification)
+        parts = fragment(dataclasses.replace(packet, flags=0), interface.mtu)
+        frames = (
+            interface.frame(dst=interface.mac, ethertype=ETHERTYPE_IPV4, payload=part.emit())
+            for part in parts
+        )
+        return [HandMade(slot, interface.port, frame) for frame in frames]
 
     def _owner(self, protocol: int, address: int, port: int, peer: int, peer_port: int) -> int | None:
         return None if self._owner_of is None else self._owner_of(protocol, address, port, peer, peer_port)

@@ -39,6 +39,15 @@ class Hand:
 
 
 @dataclass(frozen=True, slots=True)
+class HandMade:
+    """Give a frame of our own making to the worker of another slot, as if it had come in by the port."""
+
+    slot: int
+    port: int
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Received:
     """A whole packet for a socket of this worker (see `halo_mp.stack.local_delivery`)."""
 
@@ -166,6 +175,7 @@ Output = (
     Transmit
     | Drop
     | Hand
+    | HandMade
     | Received
     | EchoReply
     | IcmpError

@@ -11,7 +11,7 @@ from halo_mp.wire.octets import WireError
 
 
 def arrival_of(
-    table: NeighborTable, frame: ethernet.EthernetFrame, octets: bytes, *, may_hand: bool
+    table: NeighborTable, frame: ethernet.EthernetFrame, octets: bytes, *, handed: bool
 ) -> Arrival:
     """The IPv4 packet in a frame, with what an error about it needs; WireError when it is none."""
     packet = ipv4.parse(frame.payload)
@@ -21,7 +21,8 @@ def arrival_of(
         packet,
         frame.payload[: packet.size_octets],
         to_stations=ethernet.is_multicast(frame.dst),
-        may_hand=may_hand,
+        handed=handed,
+        whole=True,
     )
 
 
@@ -34,11 +35,11 @@ def vlan_of(tags: tuple[ethernet.VlanTag, ...]) -> int:
     return tags[0].vid
 
 
-def check_stations(frame: ethernet.EthernetFrame, own_mac: bytes) -> None:
-    """WireError unless the frame is for us or a group, and from another station."""
+def check_stations(frame: ethernet.EthernetFrame, own_mac: bytes, *, handed: bool) -> None:
+    """WireError unless the frame is for us or a group, and from another station, or made by another worker."""
     if frame.dst != own_mac and not ethernet.is_multicast(frame.dst):
         raise WireError(NOT_FOR_US)
-    if not ethernet.is_unicast(frame.src) or frame.src == own_mac:
+    if not ethernet.is_unicast(frame.src) or (frame.src == own_mac and not handed):
         raise WireError(ETHERNET_SOURCE)
 
 

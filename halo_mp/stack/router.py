@@ -176,9 +176,9 @@ class Router:
         arrival: Arrival | None = None
         try:
             parsed = ethernet.parse(octets)
-            table = self._table_of(port, parsed)
+            table = self._table_of(port, parsed, handed=handed)
             if parsed.ethertype == ethernet.ETHERTYPE_IPV4:
-                arrival = arrival_of(table, parsed, octets, may_hand=not handed)
+                arrival = arrival_of(table, parsed, octets, handed=handed)
                 return self._finished(self._receive_ipv4(arrival, now), now)
             if parsed.ethertype == ethernet.ETHERTYPE_ARP:
                 return self._finished(self._receive_arp(table, parsed, now, handed=handed), now)
@@ -285,7 +285,7 @@ class Router:
             events=self.events,
         )
 
-    def _table_of(self, port: int, frame: ethernet.EthernetFrame) -> NeighborTable:
+    def _table_of(self, port: int, frame: ethernet.EthernetFrame, *, handed: bool) -> NeighborTable:
         """The interface that the frame is for, and whether it may have got here."""
         if port not in self._links.ports:
             raise WireError(NO_INTERFACE)
@@ -294,7 +294,7 @@ class Router:
             raise WireError(VLAN_UNKNOWN if frame.tags else NO_INTERFACE)
         if not table.interface.up:
             raise WireError(INTERFACE_DOWN)
-        check_stations(frame, table.interface.mac)
+        check_stations(frame, table.interface.mac, handed=handed)
         return table
 
     def _receive_arp(
@@ -309,7 +309,7 @@ class Router:
         packet = arrival.packet
         to_group = arrival.table.interface.is_broadcast(packet.dst) or ipv4.is_multicast(packet.dst)
         is_local = to_group or packet.dst in self._links.addresses
-        self._check_addresses(packet, is_local=is_local)
+        self._check_addresses(packet, is_local=is_local, handed=arrival.handed)
         if arrival.to_stations and not to_group:
             raise WireError(L2_MULTICAST)
         if is_local:
@@ -321,9 +321,9 @@ class Router:
             return self._local.receive(arrival, now, to_group=False)
         return self._forwarder.forward(arrival, route, now)
 
-    def _check_addresses(self, packet: Ipv4Packet, *, is_local: bool) -> None:
+    def _check_addresses(self, packet: Ipv4Packet, *, is_local: bool, handed: bool) -> None:
         """RFC 1122 section 3.2.1.3, RFC 1812 sections 5.3.7 and 4.2.2.11."""
-        if not self._links.is_host(packet.src) or packet.src in self._links.addresses:
+        if not self._links.is_host(packet.src) or (packet.src in self._links.addresses and not handed):
             raise WireError(IPV4_MARTIAN)
         if not is_local and not ipv4.is_unicast(packet.dst):
             raise WireError(IPV4_MARTIAN)

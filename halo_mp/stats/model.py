@@ -13,6 +13,8 @@ from halo_mp.stats.status_model import Status
 
 GAUGES = frozenset({"held", "outstanding", "sockets", "neighbors"})
 """Counters of a slot that are no sums: what there is now."""
+WORD = 2**64 - 1
+"""Sums of counters are words as they are: a worker may write what it likes into its own, and msgpack has no more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +77,7 @@ class SlotStats:
     @property
     def drops(self) -> dict[str, int]:
         """Drops that happened, of both sides, the most frequent first."""
-        sums = {name: count + self.driver_drops[name] for name, count in self.worker_drops.items()}
+        sums = {name: count + self.driver_drops[name] & WORD for name, count in self.worker_drops.items()}
         return dict(sorted(((name, n) for name, n in sums.items() if n), key=lambda item: -item[1]))
 
 

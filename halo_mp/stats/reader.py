@@ -37,7 +37,7 @@ from halo_mp.shm.layout import RegionKind
 from halo_mp.shm.load import HOOK_COUNTERS, HookStats, read_hooks, read_load
 from halo_mp.shm.region import DIRECTORY, Region, region_name
 from halo_mp.shm.tables import Interface, InterfaceFlag, interface_name, read_interfaces
-from halo_mp.stats.model import InterfaceStats, PortStats, QueueStats, SlotStats, Snapshot
+from halo_mp.stats.model import WORD, InterfaceStats, PortStats, QueueStats, SlotStats, Snapshot
 from halo_mp.stats.status_model import FILE, PortStatus, ProcessStatus, Status, from_json
 from halo_mp.stats.totals import Floor, Totals
 
@@ -265,7 +265,7 @@ class Reader:
         there = self._there
         count = max(there, default=-1) + 1
         counted = [read_interfaces_counted(region, count) for region in self._slots.values()]
-        sums = [sum(words) for words in zip(*counted, strict=True)]
+        sums = [sum(words) & WORD for words in zip(*counted, strict=True)]
         width = len(INTERFACE_COUNTERS)
         found = {}
         for number, interface in there.items():

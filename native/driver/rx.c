@@ -178,13 +178,23 @@ uint32_t halo_rx_serve(struct halo_lcore *lcore, struct halo_feed *feed)
 	return received;
 }
 
+/* Where a frame came in. One that a worker made in a spare buffer says it itself, and is believed as its octets are. */
+static uint8_t port_of(const struct rte_mbuf *frame)
+{
+	const struct halo_metadata *metadata = (void *)((uint8_t *)frame->buf_addr - HALO_METADATA_OCTETS);
+
+	if (frame->port < HALO_MAX_PORTS)
+		return (uint8_t)frame->port;
+	return metadata->port < HALO_MAX_PORTS ? metadata->port : 0;
+}
+
 /* A frame that another worker handed over. Runs on the home lcore of the slot that gets it. */
 void halo_deliver_handed(struct halo_lcore *lcore, struct halo_slot_home *slot, struct rte_mbuf *frame, uint8_t flags)
 {
 	struct halo_driver *driver = lcore->driver;
 	uint32_t offset = (uint32_t)((uint8_t *)frame->buf_addr - driver->pool) + frame->data_off;
-	uint8_t port = frame->port < HALO_MAX_PORTS ? (uint8_t)frame->port : 0;
 	uint16_t length = frame->data_len;
+	uint8_t port = port_of(frame);
 
 	flags = (uint8_t)((flags & HALO_DESCRIPTOR_METADATA) | HALO_DESCRIPTOR_HANDED);
 	halo_ring_put(&slot->rx, 0, halo_descriptor_make(offset, length, port, flags));

@@ -113,6 +113,11 @@ static void keep(struct halo_worker *worker, struct halo_capture *capture, uint3
 	struct halo_capture_record record = described ? *described : halo_capture_describe(worker, packet);
 
 	record.point = (uint8_t)point;
+	if (point ==
+	    HALO_POINT_RX) { /* what parse thinks of it may not be the end: the kernel or a raw port gets it as it is */
+		record.verdict = HALO_VERDICT_NONE;
+		record.reason = 0;
+	}
 	record.captured = packet->length < capture->snap_octets ? packet->length : capture->snap_octets;
 	if (!is_readable(worker, packet))
 		record.captured = 0;
@@ -205,6 +210,20 @@ void halo_capture_sent(struct halo_worker *worker, struct halo_descriptor descri
 	keep_one(worker, HALO_POINT_TX, descriptor.port, &packet, NULL);
 }
 
+void halo_capture_lost(struct halo_worker *worker, struct halo_descriptor descriptor, bool injected, uint32_t reason)
+{
+	const struct halo_packet packet = {
+		.offset = descriptor.offset,
+		.length = descriptor.length,
+		.port = descriptor.port,
+		.injected = injected,
+		.interface = HALO_NO_INTERFACE,
+		.tx_interface = HALO_NO_INTERFACE,
+	};
+
+	halo_capture_dropped(worker, &packet, reason);
+}
+
 /* ---- which captures there are --------------------------------------------------------------------------------- */
 
 static void review(struct halo_worker *worker)
@@ -247,7 +266,8 @@ int halo_worker_add_capture(struct halo_worker *worker, struct halo_capture_ring
 	capture->step = malloc((count ? count : 1) * sizeof(*step));
 	if (!capture->step)
 		return -ENOMEM;
-	memcpy(capture->step, step, count * sizeof(*step));
+	if (count)
+		memcpy(capture->step, step, count * sizeof(*step));
 	capture->count = count;
 	if (count)
 		halo_filter_translate(step, count, &capture->code);

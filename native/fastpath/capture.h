@@ -49,6 +49,8 @@ void halo_capture_leaving(struct halo_worker *worker, uint32_t count);
 void halo_capture_dropped(struct halo_worker *worker, const struct halo_packet *packet, uint32_t reason);
 /* A frame that was in no burst leaves. */
 void halo_capture_sent(struct halo_worker *worker, struct halo_descriptor descriptor);
+/* A frame that is in no burst any more, or was in none, is dropped; `injected`: it was made here, to leave by its port. */
+void halo_capture_lost(struct halo_worker *worker, struct halo_descriptor descriptor, bool injected, uint32_t reason);
 void halo_captures_free(struct halo_worker *worker);
 /* Write a record: `record` without its size, then its events, then octets. */
 void halo_capture_write(struct halo_capture *capture, struct halo_capture_record *record,
@@ -66,6 +68,8 @@ void halo_trace_punt_ended(struct halo_worker *worker, uint32_t punt, enum halo_
 void halo_trace_dropped(struct halo_worker *worker, const struct halo_packet *packet, uint32_t reason);
 /* The burst is through: what is not with Python is told. */
 void halo_trace_conclude(struct halo_worker *worker);
+/* The burst will not go on, for that reason: its packets are told of as far as they came. */
+void halo_trace_lost(struct halo_worker *worker, uint32_t reason);
 /* Of one capture, or of all (NULL): nobody will tell of these. */
 void halo_trace_forget(struct halo_worker *worker, const struct halo_capture *capture);
 

@@ -491,8 +491,10 @@ void halo_chain_abandon(struct halo_worker *worker)
 		halo_count(&worker->slot->worker.rx_frames, chain->frames);
 		halo_count(&worker->slot->worker.drops[HALO_DROP_punt_lost], chain->frames);
 	}
-	if (chain->parked)
+	if (chain->parked) {
 		worker->debug_count = 0;
+		halo_trace_lost(worker, HALO_DROP_punt_lost);
+	}
 	chain->parked = false;
 	chain->source = HALO_SOURCE_RX;
 	halo_chain_forget(chain);

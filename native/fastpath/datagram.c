@@ -17,6 +17,9 @@ enum {
 	IP_OCTETS = 20,
 	UDP_OCTETS = 8,
 	SHORTEST_FRAME = 60,
+	ETHERTYPE_IPV4 = 0x0800,
+	ETHERTYPE_VLAN = 0x8100,
+	OWN_HEADER_OCTETS = 18,
 };
 
 /* The sum of a datagram with its pseudo header, in memory order; `ip` has addresses, `length` is the UDP length. */
@@ -146,6 +149,8 @@ int halo_worker_drop_datagram(struct halo_worker *worker, uint32_t i, uint32_t r
 {
 	if (!is_parked(worker, i) || reason >= HALO_DROP_COUNT)
 		return -EINVAL;
+	if (unlikely(worker->captures.points))
+		halo_capture_dropped(worker, &worker->datagrams->packet[i], reason);
 	unpark(worker, i);
 	release(worker, i);
 	halo_count(&worker->slot->worker.drops[reason], 1);
@@ -248,6 +253,38 @@ static uint32_t reply_source(const struct halo_worker *worker, const struct halo
 	return source_on(worker, packet->interface, packet->src[0]);
 }
 
+/* What an address is to us, nearly always nothing (NULL). */
+static inline const struct halo_own_address *find_own(const struct halo_worker *worker, uint32_t address)
+{
+	return unlikely(halo_own_suspected(&worker->own, address)) ? halo_own_find(&worker->own, address) : NULL;
+}
+
+/* The slot whose socket a datagram of ours is for; a negative errno: it is ours, or nobody's. */
+static int slot_across(const struct halo_worker *worker, const struct heading *heading)
+{
+	const struct halo_socket_place *place;
+	struct halo_socket datagram = {
+		.address = heading->dst,
+		.port = heading->dst_port,
+		.peer = heading->src,
+		.peer_port = heading->src_port,
+	};
+
+	place = halo_sockets_find(worker->sockets, &datagram, false);
+	return !place || halo_socket_is_own(worker->sockets, place) ? -ENOENT : place->socket.slot;
+}
+
+/* It came from a socket of another worker, which has a place for the answer unless it was closed. */
+static void reply_across(struct halo_worker *worker, struct halo_descriptor descriptor, const struct heading *heading)
+{
+	int slot = slot_across(worker, heading);
+
+	if (slot >= 0)
+		return halo_hand_over(worker, descriptor, (uint8_t)slot);
+	halo_count(&worker->slot->worker.drops[HALO_DROP_no_listener], 1);
+	halo_release(worker, descriptor);
+}
+
 static void reply(struct halo_worker *worker, uint32_t i, uint32_t length)
 {
 	struct halo_packet *packet = &worker->datagrams->packet[i];
@@ -262,14 +299,17 @@ static void reply(struct halo_worker *worker, uint32_t i, uint32_t length)
 		.tos = place->tos,
 		.identification = ++worker->sockets->identification,
 	};
+	struct halo_descriptor descriptor;
 
 	memcpy(frame, frame + 6, 6);
 	memcpy(frame + 6, worker->interfaces.entry[packet->interface].mac, 6);
 	write_headers(frame + packet->l3_offset, &heading, length);
 	packet->length = fill_up(frame, packet->l3_offset + IP_OCTETS + UDP_OCTETS + length);
 	unpark(worker, i);
-	halo_send_frame(worker,
-			halo_descriptor_make(packet->offset, packet->length, packet->port, HALO_ACTION_TRANSMIT));
+	descriptor = halo_descriptor_make(packet->offset, packet->length, packet->port, HALO_ACTION_TRANSMIT);
+	if (unlikely(find_own(worker, heading.dst)))
+		return reply_across(worker, descriptor, &heading);
+	halo_send_frame(worker, descriptor);
 }
 
 int halo_worker_reply_datagram(struct halo_worker *worker, uint32_t i, const uint8_t *payload, uint32_t length)
@@ -310,11 +350,11 @@ uint32_t halo_worker_reply_datagrams(struct halo_worker *worker, const uint32_t 
 /* ---- datagrams of our own ------------------------------------------------------------------------------------- */
 
 /* First octets of addresses that the Python stack sends to: nobody's, loopback, link-local's, groups, 240/4. */
-static bool is_unusual(const struct halo_worker *worker, uint32_t dst)
+static bool is_unusual(uint32_t dst)
 {
 	uint32_t first = dst >> 24;
 
-	return first == 0 || first == 127 || first == 169 || first >= 224 || halo_own_suspected(&worker->own, dst);
+	return first == 0 || first == 127 || first == 169 || first >= 224;
 }
 
 /* The interface and next hop that a flow takes. False: there is none of the usual kinds. */
@@ -341,7 +381,7 @@ static struct halo_neighbor *find_neighbor(struct halo_worker *worker, struct he
 	struct halo_route_found found;
 	struct halo_neighbor *neighbor;
 
-	if (is_unusual(worker, heading->dst) || !find_way(worker, heading, &found))
+	if (is_unusual(heading->dst) || !find_way(worker, heading, &found))
 		return NULL;
 	neighbor = halo_neighbor_find(&worker->neighbors, halo_neighbor_key((uint16_t)found.interface, found.address));
 	if (!neighbor || !halo_neighbor_use(worker, neighbor))
@@ -351,25 +391,80 @@ static struct halo_neighbor *find_neighbor(struct halo_worker *worker, struct he
 	return heading->src ? neighbor : NULL;
 }
 
+/* A datagram in a spare buffer, behind the octets of a link's header. */
+static int make(struct halo_worker *worker, const uint8_t *link, uint32_t header, const struct heading *heading,
+		const uint8_t *payload, uint32_t length, struct halo_descriptor *descriptor)
+{
+	uint8_t *frame;
+
+	if (!halo_take_spare(worker, descriptor))
+		return -ENOBUFS;
+	frame = worker->pool + descriptor->offset;
+	memcpy(frame, link, header);
+	memcpy(frame + header + IP_OCTETS + UDP_OCTETS, payload, length);
+	write_headers(frame + header, heading, length);
+	descriptor->length = fill_up(frame, header + IP_OCTETS + UDP_OCTETS + length);
+	descriptor->flags = HALO_ACTION_TRANSMIT;
+	halo_count(&worker->slot->worker.originated, 1);
+	halo_count(&worker->slot->worker.datagrams_out, 1);
+	return 0;
+}
+
 static int send_to(struct halo_worker *worker, const struct halo_neighbor *neighbor, const struct heading *heading,
 		   const uint8_t *payload, uint32_t length)
 {
-	uint32_t header = neighbor->header_octets;
 	struct halo_descriptor descriptor;
-	uint8_t *frame;
+	int error = make(worker, neighbor->header, neighbor->header_octets, heading, payload, length, &descriptor);
 
-	if (!halo_take_spare(worker, &descriptor))
-		return -ENOBUFS;
-	frame = worker->pool + descriptor.offset;
-	memcpy(frame, neighbor->header, header);
-	memcpy(frame + header + IP_OCTETS + UDP_OCTETS, payload, length);
-	write_headers(frame + header, heading, length);
-	descriptor.length = fill_up(frame, header + IP_OCTETS + UDP_OCTETS + length);
+	if (error)
+		return error;
 	descriptor.port = neighbor->port;
-	descriptor.flags = HALO_ACTION_TRANSMIT;
-	halo_count(&worker->slot->worker.originated, 1);
-	halo_count(&worker->slot->worker.datagrams_out, 1);
 	halo_send_frame(worker, descriptor);
+	return 0;
+}
+
+/* The header of a frame that an interface sends to itself; returns its octets. */
+static uint32_t write_own_header(uint8_t *frame, const struct halo_interface *interface)
+{
+	uint32_t at = 12;
+
+	memcpy(frame, interface->mac, 6);
+	memcpy(frame + 6, interface->mac, 6);
+	if (interface->vlan) {
+		store16(frame + at, ETHERTYPE_VLAN);
+		store16(frame + at + 2, interface->vlan);
+		at += 4;
+	}
+	store16(frame + at, ETHERTYPE_IPV4);
+	return at + 2;
+}
+
+/*
+ * To an address of ours: a socket of another worker gets it as if it had come in by the address's interface. One of
+ * this worker, or none, and what is too long for a frame are the Python stack's (-EAGAIN).
+ */
+static int send_across(struct halo_worker *worker, const struct halo_own_address *own, struct heading *heading,
+		       const uint8_t *payload, uint32_t length)
+{
+	uint8_t link[OWN_HEADER_OCTETS];
+	const struct halo_interface *interface;
+	struct halo_descriptor descriptor;
+	int slot, error;
+
+	if (own->kind != HALO_TARGET_LOCAL || own->interface >= HALO_MAX_INTERFACES)
+		return -EAGAIN;
+	if (!heading->src)
+		heading->src = heading->dst;
+	slot = slot_across(worker, heading);
+	interface = &worker->interfaces.entry[own->interface];
+	if (slot < 0 || length > UINT16_MAX || IP_OCTETS + UDP_OCTETS + length > interface->mtu ||
+	    OWN_HEADER_OCTETS + IP_OCTETS + UDP_OCTETS + length > worker->geometry.data_octets)
+		return -EAGAIN;
+	error = make(worker, link, write_own_header(link, interface), heading, payload, length, &descriptor);
+	if (error)
+		return error;
+	halo_set_port_of(worker, descriptor.offset, interface->port);
+	halo_hand_over(worker, descriptor, (uint8_t)slot);
 	return 0;
 }
 
@@ -377,6 +472,7 @@ int halo_worker_send_datagram(struct halo_worker *worker, uint32_t number, uint6
 			      uint32_t length)
 {
 	const struct halo_socket_place *place;
+	const struct halo_own_address *own;
 	struct halo_neighbor *neighbor;
 	struct heading heading;
 
@@ -394,6 +490,9 @@ int halo_worker_send_datagram(struct halo_worker *worker, uint32_t number, uint6
 		.tos = place->tos,
 		.identification = ++worker->sockets->identification,
 	};
+	own = find_own(worker, heading.dst);
+	if (unlikely(own))
+		return send_across(worker, own, &heading, payload, length);
 	neighbor = find_neighbor(worker, &heading);
 	if (!neighbor || length > UINT16_MAX || IP_OCTETS + UDP_OCTETS + length > neighbor->mtu ||
 	    neighbor->header_octets + IP_OCTETS + UDP_OCTETS + length > worker->geometry.data_octets)

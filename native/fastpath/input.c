@@ -41,7 +41,8 @@ static bool is_meant(struct halo_packet *packet, const struct halo_interface *in
 
 	if (!(frame[0] & 1) && load_mac(frame) != own)
 		halo_drop(packet, HALO_DROP_not_for_us);
-	else if ((src & 1) || src == 0 || src == own) /* a group, nobody, or ourselves: a loop or a forgery */
+	else if ((src & 1) || src == 0 || (src == own && !(packet->flags & HALO_DESCRIPTOR_HANDED)))
+		/* A group, nobody, or ourselves: a loop or a forgery, unless another worker of ours made it. */
 		halo_drop(packet, HALO_DROP_ethernet_source);
 	else if (packet->ip_version != 4 && packet->ethertype != ETHERTYPE_ARP)
 		halo_drop(packet, HALO_DROP_ethertype_unknown);

@@ -75,9 +75,21 @@ static void tame(struct halo_interface_block *block, struct halo_interface *inte
 		memset(interface, 0, sizeof(*interface));
 }
 
-/* Return whether something changed that neighbors depend on: all but the addresses. */
-static bool copy_block(struct halo_interface_block *copy, const struct halo_interface_block *block)
+/* An interface that takes the place of another, or one that was free, counts from zero. */
+static void count_anew(struct halo_worker *worker, const struct halo_interface *before)
 {
+	const struct halo_interface *now = worker->interfaces.entry;
+	uint32_t i;
+
+	for (i = 0; i < HALO_MAX_INTERFACES; i++)
+		if (now[i].mtu && (!before[i].mtu || now[i].port != before[i].port || now[i].vlan != before[i].vlan))
+			memset(&worker->slot->interface[i], 0, sizeof(worker->slot->interface[i]));
+}
+
+/* Return whether something changed that neighbors depend on: all but the addresses. */
+static bool copy_block(struct halo_worker *worker, const struct halo_interface_block *block, bool is_first)
+{
+	struct halo_interface_block *copy = &worker->interfaces;
 	struct halo_interface before[HALO_MAX_INTERFACES];
 	bool changed = false;
 	uint32_t i;
@@ -93,6 +105,8 @@ static bool copy_block(struct halo_interface_block *copy, const struct halo_inte
 		tame(copy, &copy->entry[i]);
 		changed |= memcmp(&before[i], &copy->entry[i], offsetof(struct halo_interface, first_address)) != 0;
 	}
+	if (!is_first) /* what a worker finds when it starts was counted by the one before */
+		count_anew(worker, before);
 	return changed;
 }
 
@@ -101,6 +115,7 @@ bool halo_interfaces_refresh(struct halo_worker *worker)
 	const struct halo_tables *tables = worker->tables;
 	uint64_t epoch = __atomic_load_n(&tables->epoch, __ATOMIC_ACQUIRE); /* pairs with the supervisor's switch */
 	uint32_t generation, active;
+	bool is_first = worker->interface_generation == 0;
 
 	if (likely(epoch == worker->epoch))
 		return false;
@@ -113,7 +128,7 @@ bool halo_interfaces_refresh(struct halo_worker *worker)
 		return false;
 	worker->interface_generation = generation;
 	active = __atomic_load_n(&tables->active, __ATOMIC_ACQUIRE) & 1;
-	if (copy_block(&worker->interfaces, &tables->interfaces[active]))
+	if (copy_block(worker, &tables->interfaces[active], is_first))
 		halo_neighbors_follow(&worker->neighbors, &worker->interfaces);
 	halo_interfaces_compile(worker);
 	return true;

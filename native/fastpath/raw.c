@@ -120,6 +120,8 @@ static bool is_whole(const struct halo_worker *worker, const struct halo_packet 
 static void drop(struct halo_worker *worker, struct halo_descriptor kept, enum halo_drop reason)
 {
 	halo_count(&worker->slot->worker.drops[reason], 1);
+	if (unlikely(worker->captures.points))
+		halo_capture_lost(worker, kept, false, reason);
 	halo_release(worker, kept);
 }
 

@@ -153,7 +153,10 @@ static bool martian_source(const struct halo_worker *worker, const struct halo_p
 	if (address == 0)
 		return packet->ip_protocol != PROTOCOL_UDP || packet->dst_port != PORT_DHCP_SERVER ||
 		       packet->dst[0] != UINT32_MAX;
-	return net == 0 || net == 127 || net >= 224 || halo_own_find(&worker->own, address);
+	if (net == 0 || net == 127 || net >= 224)
+		return true;
+	/* A handed one was looked at where it came in, or another worker made it. */
+	return !(packet->flags & HALO_DESCRIPTOR_HANDED) && halo_own_find(&worker->own, address);
 }
 
 static bool martian_destination(uint32_t address)

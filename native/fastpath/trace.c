@@ -135,17 +135,31 @@ static void tell(struct halo_worker *worker, struct halo_traced *traced)
 	worker->captures.traced_count--;
 }
 
-void halo_trace_dropped(struct halo_worker *worker, const struct halo_packet *packet, uint32_t reason)
+static void end(struct halo_worker *worker, struct halo_traced *traced, uint32_t reason)
 {
-	struct halo_traced *traced = worker->captures.traced_count ? find(worker, packet, WITH_NOBODY) : NULL;
-	struct halo_trace_event *event;
+	struct halo_trace_event *event = note(worker, traced, HALO_TRACE_FINISH);
 
-	if (!traced)
-		return;
-	event = note(worker, traced, HALO_TRACE_FINISH);
 	event->verdict = HALO_VERDICT_DROP;
 	event->reason = (uint8_t)reason;
 	tell(worker, traced);
+}
+
+void halo_trace_dropped(struct halo_worker *worker, const struct halo_packet *packet, uint32_t reason)
+{
+	struct halo_traced *traced = worker->captures.traced_count ? find(worker, packet, WITH_NOBODY) : NULL;
+
+	if (traced)
+		end(worker, traced, reason);
+}
+
+void halo_trace_lost(struct halo_worker *worker, uint32_t reason)
+{
+	struct halo_traced *traced = worker->captures.traced;
+	uint32_t i;
+
+	for (i = 0; worker->captures.traced_count && i < HALO_MAX_TRACED; i++)
+		if (traced[i].capture && traced[i].packet)
+			end(worker, &traced[i], reason);
 }
 
 void halo_trace_punted(struct halo_worker *worker, const struct halo_packet *packet, uint32_t punt)

@@ -285,6 +285,8 @@ void halo_send_frame(struct halo_worker *worker, struct halo_descriptor descript
 		return;
 	}
 	halo_count(&worker->slot->worker.drops[HALO_DROP_inject_full], 1);
+	if (unlikely(worker->captures.points))
+		halo_capture_lost(worker, descriptor, true, HALO_DROP_inject_full);
 	halo_release(worker, descriptor);
 }
 
@@ -378,8 +380,31 @@ int halo_make_frame(struct halo_worker *worker, uint32_t port, const uint8_t *fr
 	descriptor->length = (uint16_t)length;
 	descriptor->port = (uint8_t)port;
 	descriptor->flags = HALO_ACTION_TRANSMIT;
+	halo_set_port_of(worker, descriptor->offset, (uint8_t)port);
 	halo_count(&worker->slot->worker.originated, 1);
 	return 0;
+}
+
+void halo_hand_over(struct halo_worker *worker, struct halo_descriptor descriptor, uint8_t slot)
+{
+	descriptor.port = slot;
+	descriptor.flags = HALO_ACTION_HAND;
+	if (put_or_lose(worker, descriptor))
+		halo_count(&worker->slot->worker.tx_handed, 1);
+}
+
+int halo_worker_hand_frame(struct halo_worker *worker, uint32_t slot, uint32_t port, const uint8_t *frame,
+			   uint32_t length)
+{
+	struct halo_descriptor descriptor;
+	int error;
+
+	if (slot >= HALO_MAX_SLOTS || port >= HALO_MAX_PORTS || length < HALO_MIN_FRAME_OCTETS)
+		return -EINVAL;
+	error = halo_make_frame(worker, port, frame, length, &descriptor);
+	if (!error)
+		halo_hand_over(worker, descriptor, (uint8_t)slot);
+	return error;
 }
 
 int halo_worker_originate(struct halo_worker *worker, uint32_t port, const uint8_t *frame, uint32_t length)
@@ -395,6 +420,15 @@ int halo_worker_originate(struct halo_worker *worker, uint32_t port, const uint8
 	return error;
 }
 
+/* The frame itself goes its way: what a trace tells of it has not ended. */
+static void lose_copy(struct halo_worker *worker, const struct halo_packet *packet, uint16_t port)
+{
+	halo_count(&worker->slot->worker.drops[HALO_DROP_copy_no_buffer], 1);
+	if (unlikely(worker->captures.points))
+		halo_capture_lost(worker, descriptor_of(packet, (uint8_t)port, HALO_ACTION_TRANSMIT), true,
+				  HALO_DROP_copy_no_buffer);
+}
+
 /* Send a frame out of a port in a spare buffer, and leave it as it is. Without a buffer the copy is made and dropped at once. */
 void halo_copy(struct halo_worker *worker, const struct halo_packet *packet, uint16_t port)
 {
@@ -402,7 +436,7 @@ void halo_copy(struct halo_worker *worker, const struct halo_packet *packet, uin
 
 	halo_count(&worker->slot->worker.copies, 1);
 	if (packet->length > worker->geometry.data_octets || !halo_take_spare(worker, &descriptor)) {
-		halo_count(&worker->slot->worker.drops[HALO_DROP_copy_no_buffer], 1);
+		lose_copy(worker, packet, port);
 		return;
 	}
 	memcpy(worker->pool + descriptor.offset, worker->pool + packet->offset, packet->length);

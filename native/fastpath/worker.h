@@ -183,6 +183,14 @@ static inline uint32_t halo_place_in_buffer(const struct halo_pool_geometry *geo
 	return (offset & (HALO_CHUNK_OCTETS - 1)) % geometry->stride_octets;
 }
 
+/* Where a frame that this worker makes is to have come in, should it be handed over. */
+static inline void halo_set_port_of(struct halo_worker *worker, uint32_t offset, uint8_t port)
+{
+	uint8_t *start = worker->pool + offset - halo_place_in_buffer(&worker->geometry, offset);
+
+	((struct halo_metadata *)(void *)start)->port = port;
+}
+
 /* Octets from there to the end of its buffer. */
 static inline uint32_t halo_room_in_buffer(const struct halo_pool_geometry *geometry, uint32_t offset)
 {
@@ -269,6 +277,8 @@ bool halo_take_spare(struct halo_worker *worker, struct halo_descriptor *descrip
 /* A frame of ours in a spare buffer, counted as originated. -EMSGSIZE, -ENOBUFS: it is dropped, and counted. */
 int halo_make_frame(struct halo_worker *worker, uint32_t port, const uint8_t *frame, uint32_t length,
 		    struct halo_descriptor *descriptor);
+/* Give a frame that is in no burst to another slot. */
+void halo_hand_over(struct halo_worker *worker, struct halo_descriptor descriptor, uint8_t slot);
 /* Send a frame that is in no burst out of its port: by way of the egress hooks, if there are any; and without them. */
 void halo_send_frame(struct halo_worker *worker, struct halo_descriptor descriptor);
 void halo_send_past_hooks(struct halo_worker *worker, struct halo_descriptor descriptor);

@@ -408,6 +408,7 @@ void rig_give_spares(uint32_t count)
 	for (; count; count--) {
 		struct halo_descriptor descriptor = {.offset = rig_buffer_offset(take_buffer())};
 
+		rig_expose(descriptor.offset / RIG_STRIDE * RIG_STRIDE, HALO_METADATA_OCTETS);
 		rig_expose(descriptor.offset, HALO_DATA_OCTETS);
 		CHECK_EQUAL(halo_ring_reserve(&rig.spare, 1), 1);
 		halo_ring_put(&rig.spare, 0, descriptor);

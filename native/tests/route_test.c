@@ -122,7 +122,7 @@ static bool is_broadcast_of(const struct link *link, uint32_t address)
 	       ((address & ~mask) == ~mask || (address & ~mask) == 0);
 }
 
-static bool martian_source(const struct plan *plan)
+static bool martian_source(const struct plan *plan, bool handed)
 {
 	uint32_t i;
 
@@ -130,7 +130,7 @@ static bool martian_source(const struct plan *plan)
 		return plan->protocol != UDP || (plan->fragment & 0x3fff) || plan->dst_port != 67 ||
 		       plan->dst != UINT32_MAX;
 	for (i = 0; i < LINKS; i++)
-		if (up(i) && (links[i].address == plan->src || is_broadcast_of(&links[i], plan->src)))
+		if (!handed && up(i) && (links[i].address == plan->src || is_broadcast_of(&links[i], plan->src)))
 			return true;
 	return plan->src >> 24 == 0 || plan->src >> 24 == 127 || plan->src >> 24 >= 224;
 }
@@ -292,7 +292,7 @@ static void route_it(struct arrival *arrival)
 	bool here = target->kind == HALO_TARGET_BROADCAST && target->interface == arrival->link;
 	bool forwards = links[arrival->link].flags & HALO_INTERFACE_FORWARD;
 
-	if (martian_source(&arrival->plan))
+	if (martian_source(&arrival->plan, arrival->handed))
 		return dropped(arrival, HALO_DROP_ipv4_martian);
 	if (dst == UINT32_MAX)
 		return to_us(arrival, true);

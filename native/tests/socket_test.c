@@ -544,6 +544,75 @@ static void what_is_not_as_usual_is_left_to_the_stack(void)
 	rig_close();
 }
 
+/* What was handed: the frame that an interface would have sent to itself. */
+static void check_across(const struct returned *returned, uint16_t src_port, uint16_t dst_port, const uint8_t *data,
+			 uint32_t length)
+{
+	CHECK_EQUAL(returned->descriptor.flags, HALO_ACTION_HAND);
+	CHECK_EQUAL(returned->descriptor.port, OTHER_SLOT);
+	CHECK(memcmp(returned->octets, own_mac, 6) == 0 && memcmp(returned->octets + 6, own_mac, 6) == 0, "MACs");
+	CHECK_EQUAL(get16(returned->octets + 12), 0x0800);
+	CHECK_EQUAL(get16(returned->octets + L4), src_port);
+	CHECK_EQUAL(get16(returned->octets + L4 + 2), dst_port);
+	CHECK_EQUAL(get16(returned->octets + L4 + 4), 8 + length);
+	CHECK_EQUAL(reference_checksum(returned->octets + L3, 20), 0);
+	CHECK_EQUAL(datagram_checksum(returned->octets, 8 + length), 0);
+	CHECK(memcmp(returned->octets + DATA, data, length) == 0, "data");
+}
+
+static void datagram_to_a_socket_of_another_worker_is_handed(void)
+{
+	const uint64_t to = (uint64_t)OWN_ADDRESS << 16 | 7777;
+	struct halo_socket published[] = {others(OWN_ADDRESS, 7777, OTHER_SLOT, 0)};
+	const uint8_t *data = random_octets();
+	uint32_t length, number;
+
+	open_plain();
+	publish(published, 1);
+	number = (uint32_t)open_socket(0, PORT, 0, 0, 0);
+	for (length = 0; length <= DATA_ROOM; length += length < 64 ? 1 : 44) {
+		rig_give_spares(1);
+		CHECK_EQUAL(halo_worker_send_datagram(rig.worker, number, to, data, length), 0);
+		halo_worker_flush(rig.worker);
+		rig_collect();
+		CHECK_EQUAL(rig.returned_count, 1);
+		check_across(&rig.returned[0], PORT, 7777, data, length);
+	}
+	CHECK_EQUAL(rig.slot->worker.tx_handed, rig.slot->worker.originated);
+	CHECK_EQUAL(halo_worker_send_datagram(rig.worker, number, to, data, DATA_ROOM + 1), -EAGAIN);
+	CHECK_EQUAL(halo_worker_send_datagram(rig.worker, number, to + 1, data, 1), -EAGAIN); /* nobody's */
+	rig_close();
+}
+
+/* Only another worker may speak from an address of ours. */
+static void datagram_from_a_socket_of_another_worker_is_answered_there(void)
+{
+	struct halo_socket published[] = {others(0, 5000, OTHER_SLOT, 0)};
+	uint64_t forged;
+
+	open_plain();
+	plan.src = OWN_ADDRESS;
+	memcpy(plan.src_mac, own_mac, 6);
+	publish(published, 1);
+	open_socket(0, PORT, 0, 0, 0);
+	make();
+	forged = rig.slot->worker.drops[HALO_DROP_ethernet_source];
+	CHECK_EQUAL(deliver(0), 0);
+	CHECK_EQUAL(rig.slot->worker.drops[HALO_DROP_ethernet_source], forged + 1);
+	release();
+	CHECK_EQUAL(deliver(HALO_DESCRIPTOR_HANDED), 1);
+	CHECK_EQUAL(halo_worker_reply_datagram(rig.worker, 0, NULL, 0), 0);
+	release();
+	CHECK_EQUAL(rig.returned_count, 1);
+	check_across(&rig.returned[0], PORT, 5000, frame.octets + DATA, 32);
+	publish(published, 0); /* closed meanwhile */
+	CHECK_EQUAL(deliver(HALO_DESCRIPTOR_HANDED), 1);
+	CHECK_EQUAL(halo_worker_reply_datagram(rig.worker, 0, NULL, 0), 0);
+	release();
+	CHECK_EQUAL(rig.slot->worker.drops[HALO_DROP_no_listener], 1);
+	rig_close();
+}
+
 static void use_of_a_stale_neighbor_between_polls_is_told(void)
 {
 	const uint64_t to = (uint64_t)PEER_ADDRESS << 16 | 1;
@@ -581,6 +650,9 @@ int main(int argc, char **argv)
 		{"replies_of_a_burst", replies_of_a_burst},
 		{"datagram_of_ours_leaves_at_every_length", datagram_of_ours_leaves_at_every_length},
 		{"what_is_not_as_usual_is_left_to_the_stack", what_is_not_as_usual_is_left_to_the_stack},
+		{"datagram_to_a_socket_of_another_worker_is_handed", datagram_to_a_socket_of_another_worker_is_handed},
+		{"datagram_from_a_socket_of_another_worker_is_answered_there",
+		 datagram_from_a_socket_of_another_worker_is_answered_there},
 		{"use_of_a_stale_neighbor_between_polls_is_told", use_of_a_stale_neighbor_between_polls_is_told},
 	};
 

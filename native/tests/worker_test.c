@@ -759,6 +759,41 @@ static void tables_beyond_their_limits(void)
 	rig_close();
 }
 
+/* A number is given again when its interface has gone: who has it next did not receive what that one did. */
+static void interface_counts_from_zero(void)
+{
+	struct link links[2] = {rig_interface, rig_interface};
+
+	open_plain();
+	links[1].vlan = 100;
+	links[1].address = IPV4(10, 1, 1, 1);
+	rig_set_interfaces(links, 2);
+	rig_poll();
+	rig.slot->interface[0].rx_packets = rig.slot->interface[1].rx_packets = 7;
+	rig_set_interfaces(links, 1);
+	rig_poll();
+	links[0].flags = 0; /* down */
+	rig_set_interfaces(links, 1);
+	rig_poll();
+	CHECK_EQUAL(rig.slot->interface[1].rx_packets, 7);
+	links[1].vlan = 200;
+	rig_set_interfaces(links, 2);
+	rig_poll();
+	CHECK_EQUAL(rig.slot->interface[1].rx_packets, 0);
+	rig.slot->interface[1].rx_packets = 5;
+	links[1].vlan = 300;
+	rig_set_interfaces(links, 2);
+	rig_poll();
+	CHECK_EQUAL(rig.slot->interface[1].rx_packets, 0);
+	rig.slot->interface[1].rx_packets = 3;
+	halo_worker_detach(rig.worker);
+	CHECK_EQUAL(halo_worker_create(&rig.setup, &rig.worker), 0);
+	rig_poll();
+	CHECK_EQUAL(rig.slot->interface[1].rx_packets, 3); /* of its predecessor */
+	CHECK_EQUAL(rig.slot->interface[0].rx_packets, 7);
+	rig_close();
+}
+
 /* ---- the debug log -------------------------------------------------------------------------------------------- */
 
 static void debug_keeps_first_octets(void)
@@ -948,6 +983,7 @@ int main(int argc, char **argv)
 		{"detached_after_a_reset", detached_after_a_reset},
 		{"predecessor_held_punts", predecessor_held_punts},
 		{"tables_beyond_their_limits", tables_beyond_their_limits},
+		{"interface_counts_from_zero", interface_counts_from_zero},
 		{"debug_keeps_first_octets", debug_keeps_first_octets},
 		{"names_of_drops", names_of_drops},
 		{"checksums", checksums},

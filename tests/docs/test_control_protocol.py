@@ -75,7 +75,9 @@ def test_limits_are_those_of_the_code() -> None:
         f"at most {frame.MAX_DEPTH} levels deep",
         f"not ended within {channel.FRAME_TIMEOUT_S:g} seconds",
         f"for {control.HELLO_TIMEOUT_S:g} seconds is dropped",
-        f"There can be {control.MAX_CLIENTS} clients",
+        f"There can be {control.MAX_CLIENTS} clients, and "
+        f"{control.MAX_CLIENTS_FOR_OWNERS - control.MAX_CLIENTS} more of root's",
+        f"done until {1000 * control.TURN_S:g} ms are over",
         f"at most {public.MAX_CHANGES} routes",
         f"at most {public.MAX_PINGS}), `interval_ms` apart (1000; at least {echo.MIN_INTERVAL_MS})",
         f"version {public.PUBLIC_VERSION} of the protocol",

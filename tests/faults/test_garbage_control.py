@@ -83,13 +83,13 @@ def send_all(connection: socket.socket, octets: bytes) -> None:
 
 def count_frames(connection: socket.socket) -> int:
     """Return how many come until the connection is closed."""
-    buffer, count = bytearray(), 0
+    buffer, start, count = bytearray(), 0, 0
     with suppress(ConnectionResetError):
-        while octets := connection.recv(1 << 16):
+        while octets := connection.recv(1 << 20):
             buffer += octets
-            while len(buffer) >= 4 and len(buffer) >= (end := 4 + int.from_bytes(buffer[:4], "big")):
-                del buffer[:end]
-                count += 1
+    while start + 4 <= len(buffer):
+        start += 4 + int.from_bytes(buffer[start : start + 4], "big")
+        count += start <= len(buffer)
     return count
 
 

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -12,6 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from halo_mp.capture.session import Session
+from halo_mp.control.capture_client import AsyncCaptureClient
+from halo_mp.control.client import RefusedError
 from tests.interop.conftest import Tap, running_tap
 from tests.support import frames
 from tests.support.frames import echo_request, packet
@@ -183,6 +190,80 @@ def test_worker_dies_and_the_next_one_goes_on(tmp_path: Path) -> None:
         wait_until(arrived, what="packets of the next worker")
         running.end()
     assert len(tshark(path, "icmp.type")) > 1
+
+
+def test_fifo_that_nobody_reads_is_left_with_ctrl_c(tap: Tap, tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    command = [sys.executable, "-m", "halo_mp.cli", "capture", "--name", tap.instance.name, "-w", str(path)]
+    process = tap.namespace.popen(*command, stderr=subprocess.PIPE)
+    try:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith(b"waiting for somebody who reads")
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=30)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    assert process.returncode == 3
+    assert b"nobody has read" in told
+
+
+def test_reader_that_pauses_does_not_keep_a_capture_from_its_end(tap: Tap) -> None:
+    reader, writer = os.pipe()
+    try:
+        with capture(tap, "-w", "-", stdout=writer) as running:
+            send(tap, *[ECHO] * 600)  # more than the pipe takes
+            wait_until(lambda: not select.select([], [writer], [], 0)[1], what="a pipe that is full")
+            running.process.send_signal(signal.SIGINT)
+            assert running.process.wait(30) == 1
+            assert running.process.stderr is not None
+            assert b"standard output is not read" in running.process.stderr.read()
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_capture_for_asyncio_has_the_same_frames_and_ends_with_its_client(tap: Tap) -> None:
+    path = tap.instance.runtime / "control.sock"
+    before = len(tap.instance.events("capture.ended"))
+
+    async def play() -> list[bytes]:
+        found: list[bytes] = []
+        async with AsyncCaptureClient(path=path) as client:
+            assert not client.is_open
+            with Session(client, await client.capture(points=["rx"])) as session:
+                assert client.is_open
+                send(tap, ECHO)
+                async for batch in session.follow():
+                    found += [record.octets for _, record in batch]
+                    assert (await client.show()).name == tap.instance.name
+                    break
+            with pytest.raises(RefusedError, match="is no point of a capture"):
+                await client.capture(points=["nowhere"])
+        assert not client.is_open
+        return found
+
+    assert asyncio.run(play()) == [tap.frame(ECHO)]
+    tap.instance.wait_for("capture.ended", count=before + 1)
+
+
+def test_capture_for_asyncio_that_is_cancelled_leaves_nothing(tap: Tap) -> None:
+    before = len(tap.instance.events("capture.ended"))
+    descriptors = len(os.listdir("/proc/self/fd"))
+
+    async def play() -> None:
+        async with AsyncCaptureClient(path=tap.instance.runtime / "control.sock") as client:
+            beginning = asyncio.create_task(client.capture())
+            await asyncio.sleep(0)  # its thread has begun
+            beginning.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await beginning
+
+    asyncio.run(play())
+    tap.instance.wait_for("capture.ended", count=before + 1)
+    wait_until(lambda: len(os.listdir("/proc/self/fd")) == descriptors, what="all descriptors closed")
 
 
 def refused(tap: Tap, *words: str) -> str:

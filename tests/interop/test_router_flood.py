@@ -36,5 +36,5 @@ def test_flooded_by_datagrams_for_us_forwards_all_the_same(options: bytes) -> No
             flood.join()
         happened = network.settled().since(before)
         assert options or happened.drops["no_listener"] > FLOOD / 4
-        assert sent <= 2 * PINGS  # without a bound on Python's share six of seven were lost
+        assert sent <= 4 * PINGS  # without a bound on Python's share six of seven were lost
         network.stop()

@@ -200,6 +200,39 @@ def test_datagram_for_a_socket_of_another_worker_is_handed_over(
     assert running.slot(0)["worker"]["counters"]["tx_handed"] - before >= 20
 
 
+@pytest.mark.parametrize("octets", [1473, 8000, 65507])
+def test_datagram_in_fragments_for_a_socket_of_another_worker_is_handed_over(
+    remotes: tuple[Remote, Remote], sockets: Sockets, octets: int
+) -> None:
+    endpoint(remotes[1], "local_addr=('0.0.0.0', 7061)", echo=True)
+    peer = sockets(KERNEL[0])
+    data = os.urandom(octets)
+    peer.sendto(data, (OURS[0], 7061))
+    assert peer.recvfrom(65536) == (data, (OURS[0], 7061))
+
+
+@pytest.mark.parametrize("octets", [0, 1472, 1473, 20000])
+def test_two_workers_sockets_talk_to_each_other(
+    running: Instance, remotes: tuple[Remote, Remote], octets: int
+) -> None:
+    """Nothing of it leaves by a port: both addresses are ours."""
+    before = [running.slot(slot)["worker"]["counters"]["tx_frames"] for slot in (0, 1)]
+    endpoint(remotes[1], f"local_addr=('{OURS[1]}', 7062)", echo=True)
+    body = f"""
+        found = []
+        for i in range(20):
+            data = bytes([i]) * {octets}
+            t.sendto(data, ({OURS[1]!r}, 7062))
+            await p.wait(got=i + 1)
+            found.append([p.last == data, *p.got[-1]])
+        return found
+    """
+    found = endpoint(remotes[0], f"local_addr=('{OURS[0]}', 0)", more=textwrap.dedent(body))
+    assert found == [[True, octets, OURS[1], 7062]] * 20
+    after = [running.slot(slot)["worker"]["counters"]["tx_frames"] for slot in (0, 1)]
+    assert after == before
+
+
 def test_shared_socket_gets_what_comes_in_by_its_workers_port(
     remotes: tuple[Remote, Remote], sockets: Sockets
 ) -> None:

@@ -41,6 +41,7 @@ SOURCES = {
     "kcp_core_test": [NATIVE / "tests" / "check.c", *KCP],
     "kcp_group_test": [NATIVE / "tests" / "check.c", *KCP],
     "kcp_fuzz_test": [NATIVE / "tests" / "check.c", *KCP],
+    "capture_test": [*RIG, *FASTPATH],
 }
 # What a program is linked with beyond the rest.
 LINK = {"kcp_core_test": ["-Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc"]}

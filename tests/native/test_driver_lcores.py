@@ -89,13 +89,17 @@ def test_handed_frame_says_where_it_came_from(rig: Rig, count: int) -> None:
     rig.check_books()
 
 
-def test_handed_frame_may_start_in_the_headroom(rig: Rig) -> None:
+@pytest.mark.parametrize(("said", "told"), [(LOOP, LOOP), (0, 0), (63, 63), (64, 0), (255, 0)])
+def test_handed_frame_that_was_made_says_itself_where_it_came_in(rig: Rig, said: int, told: int) -> None:
+    """And may start in the headroom."""
     giver, taker = rig.slots[4], rig.slots[63]
     offset = giver.spares(1)[0] - HEADROOM_OCTETS
     giver.fill(offset, content(5))
+    place = metadata_of(giver, Descriptor(offset, 80, 0, 0)).offset
+    giver.fill(place + ffi.offsetof("struct halo_metadata", "port"), bytes([said]))
     giver.submit([Descriptor(offset, 80, taker.number, HAND | METADATA)])
     (handed,) = taker.receive(1)
-    assert handed == (offset, 80, 0, HANDED | METADATA)  # made here, so it came in by no port: 0
+    assert handed == (offset, 80, told, HANDED | METADATA)
     assert taker.look(handed) == content(5)
     assert source_slot_of(taker, handed) == giver.number
     taker.release([handed])

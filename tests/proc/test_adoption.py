@@ -6,10 +6,17 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
+from halo_mp.capture.session import Session
+from halo_mp.control.capture_client import CaptureClient
 from halo_mp.shm.layout import RegionKind
+from halo_mp.supervisor.captures import MAX_CAPTURES
 from tests.proc.conftest import (
     ADDRESSES,
     assert_answered,
@@ -72,6 +79,36 @@ def test_next_supervisor_takes_over_and_no_packet_is_lost(pair: Instance) -> Non
             assert successor.stop() == 0
     wait_for_end(*children)
     assert interfaces(namespace) == {"lo"}
+
+
+def captured(client: CaptureClient, namespace: Namespace) -> list[bytes]:
+    """Return what a capture that begins now has of a ping that is sent then."""
+    with Session(client, client.capture(points=["rx"], ports=[0], octets=1 << 16)) as session:
+        assert_answered(namespace, ADDRESSES[0])
+        return [record.octets for _, record in next(session.batches(lambda: False))]
+
+
+def test_capture_of_the_one_before_is_ended_with_a_sentence_and_leaves_nothing(
+    pair: Instance, tmp_path: Path
+) -> None:
+    path = tmp_path / "whole.pcapng"
+    command = [sys.executable, "-m", "halo_mp.cli", "capture", "--name", pair.name, "-w", str(path), "icmp"]
+    with pair.namespace.popen(*command, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        assert running.stderr.readline().startswith("capturing")
+        assert_answered(pair.namespace, ADDRESSES[0])
+        kill_supervisor(pair)
+        told = running.stderr.read()
+        assert running.wait(30) == 1
+    assert "the supervisor has gone, and the capture with it" in told
+    assert ", 0 lost" in told
+    assert subprocess.run(["tshark", "-r", path], capture_output=True, check=True).stdout
+    with start_again(pair) as successor, ExitStack() as stack:
+        for _ in range(MAX_CAPTURES):  # a worker has room for as many: of the one before it has none
+            client = CaptureClient(path=successor.runtime / "control.sock")
+            stack.enter_context(client)
+            assert captured(client, successor.namespace)
+        assert not successor.events("capture.failed")
 
 
 def test_what_was_adopted_is_kept_alive_like_children(pair: Instance) -> None:

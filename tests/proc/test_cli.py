@@ -115,6 +115,31 @@ def test_configuration_is_saved_compared_and_applied(halo: Halo, tmp_path: Path)
     assert halo("reload") == "- route 10.8.0.0/16\n"  # which was no flag
 
 
+def test_saved_file_replaces_no_link_and_no_device(halo: Halo, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    place, link = tmp_path / "real" / "router.toml", tmp_path / "router.toml"
+    place.write_text("# by somebody\n")
+    os.chown(place, 65534, 65534)
+    place.chmod(0o640)
+    link.symlink_to(place)
+    halo("config", "save", str(link))
+    assert link.is_symlink()
+    assert tomllib.loads(place.read_text())["instance"]["name"]
+    found = place.stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (65534, 65534, 0o640)
+    os.mkfifo(tmp_path / "pipe")
+    assert "config show > " in halo("config", "save", str(tmp_path / "pipe"), code=2)
+    assert (tmp_path / "pipe").is_fifo()
+    assert sorted(each.name for each in tmp_path.rglob("*")) == ["pipe", "real", "router.toml", "router.toml"]
+
+
+def test_candidate_that_is_nested_or_marked_is_an_answer(halo: Halo, tmp_path: Path) -> None:
+    (tmp_path / "router.toml").write_text("a = " + "[" * 100_000)
+    halo("config", "diff", str(tmp_path / "router.toml"), code=1)
+    (tmp_path / "router.toml").write_text(halo("config", "show"), "utf-8-sig")
+    assert halo("config", "diff", str(tmp_path / "router.toml")) == "Nothing changes.\n"
+
+
 def test_stop_returns_when_nothing_is_left(pair: Instance, halo: Halo) -> None:
     processes = everybody(pair)
     assert halo("stop") == f"Instance {pair.name!r} has stopped.\n"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -197,6 +198,30 @@ def test_reload_by_signal_says_what_came_of_it(router: Instance, client: Client,
     assert everybody(router) == workers
 
 
+@pytest.mark.parametrize("kind", ["directory", "fifo", "nested", "binary", "gone"])
+def test_reload_of_what_is_no_file_of_ours_changes_and_ends_nothing(
+    router: Instance, client: Client, file: Path, kind: str
+) -> None:
+    before, workers = state(client), everybody(router)
+    file.unlink()
+    match kind:
+        case "directory":
+            file.mkdir()
+        case "fifo":
+            os.mkfifo(file)  # which nobody writes to
+        case "nested":
+            file.write_text("a = " + "[" * 100_000)
+        case "binary":
+            file.write_bytes(os.urandom(4096))
+    router.signal(signal.SIGHUP)
+    [refused] = router.wait_for("config.refused")
+    assert "router.toml" in refused["reason"]
+    with pytest.raises(RefusedError, match=r"router\.toml"):
+        client.config.reload()
+    assert state(client) == before
+    assert everybody(router) == workers
+
+
 def test_successor_is_asked_for_what_was_loaded_last(
     namespace: Namespace, router: Instance, client: Client, file: Path
 ) -> None:
@@ -213,6 +238,31 @@ def test_successor_is_asked_for_what_was_loaded_last(
         assert lives.pid(successor, "driver") == workers[0]
         assert asked.config.show() == wanted
         assert asked.config.reload().changes == ("- address 1 10.2.5.1/24",)
+
+
+def test_routes_behind_connected_ones_outlive_the_supervisor(
+    namespace: Namespace, router: Instance, client: Client, file: Path
+) -> None:
+    client.routes.replace("10.2.0.0/24", ["10.1.0.3", "10.1.0.4@0*2"])
+    client.routes.replace("10.1.100.0/24", "blackhole")
+    client.routes.add("10.5.0.0/24", "@0.100")
+    client.addresses.add("1", "10.5.0.1/24")  # which comes before what was there
+    wanted = client.config.show()
+    kill_supervisor(router)
+    with (
+        Instance(namespace, "--config", str(file), name=router.name) as successor,
+        Client(router.name) as asked,
+    ):
+        successor.wait_for("instance.adopted")
+        assert asked.config.show() == wanted
+        asked.addresses.delete("1", "10.2.0.1/24")
+        asked.addresses.delete("1", "10.5.0.1/24")
+        asked.addresses.delete("0.100", "10.1.100.1/24")
+        assert routes_of(asked) >= {
+            "10.2.0.0/24 ['10.1.0.3@0', '10.1.0.4@0*2']",
+            "10.1.100.0/24 ['blackhole']",
+            "10.5.0.0/24 ['@0.100']",
+        }
 
 
 def test_orphans_with_another_file_are_refused(namespace: Namespace, router: Instance, file: Path) -> None:

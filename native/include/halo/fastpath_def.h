@@ -125,6 +125,9 @@ int halo_worker_transmit_punt(struct halo_worker *worker, uint32_t i, uint32_t o
 int halo_worker_hand_punt(struct halo_worker *worker, uint32_t i, uint32_t slot);
 /* Copy a frame into a spare buffer and send it; -ENOBUFS, -EMSGSIZE are counted drops. */
 int halo_worker_originate(struct halo_worker *worker, uint32_t port, const uint8_t *frame, uint32_t length);
+/* Copy a frame into a spare buffer for another slot, which gets it as if it had come in by the port; counted drops as above. */
+int halo_worker_hand_frame(struct halo_worker *worker, uint32_t slot, uint32_t port, const uint8_t *frame,
+			   uint32_t length);
 /* Count a drop that Python decided on and that ends no frame of ours (a packet that it held as octets). */
 void halo_worker_count_drop(struct halo_worker *worker, uint32_t reason);
 /* Count ICMP errors that Python's own limit kept back. */

@@ -11,7 +11,7 @@
  */
 
 enum halo_constant {
-	HALO_LAYOUT_VERSION = 7,
+	HALO_LAYOUT_VERSION = 8,
 	HALO_BOOT_ID_OCTETS = 16,
 	/* pool */
 	HALO_CHUNK_OCTETS = 2097152, /* buffers never cross a chunk, whatever the page size */
@@ -116,7 +116,8 @@ struct halo_metadata {
 	uint8_t l3_length;
 	uint32_t source_slot;  /* HANDED: the slot that handed it over */
 	uint64_t timestamp_ns; /* CLOCK_MONOTONIC */
-	uint8_t reserved[40];
+	uint8_t port; /* of a frame that a worker made and hands over: the port that it is to have come in by */
+	uint8_t reserved[39];
 };
 
 /* ---- rings ---------------------------------------------------------------------------------------------------- */

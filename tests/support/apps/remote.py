@@ -21,6 +21,7 @@ class Inbox(asyncio.DatagramProtocol):
     def __init__(self, *, echo: bool = False) -> None:
         self.echo = echo
         self.got: list[tuple[int, str, int]] = []
+        self.last = b""
         self.events: list[str] = []
         self.news = asyncio.Event()
 
@@ -33,6 +34,7 @@ class Inbox(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         self.got.append((len(data), *addr))
+        self.last = data
         if self.echo:
             self.transport.sendto(data, addr)
         self.news.set()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import socket
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from halo_mp.control import async_client, calls, client, frame
+from halo_mp.control import async_client, calls, capture_client, client, config_calls, frame, public
 from halo_mp.control.client import Client, ControlError, NotReachableError, RefusedError
 from halo_mp.control.frame import LENGTH_OCTETS, Message
 from halo_mp.control.public import MAX_CHANGES, socket_path
@@ -50,7 +51,9 @@ def drive(call: Any, answer: Callable[[Message], Message]) -> tuple[Any, list[Me
         return end.value, asked
 
 
-@pytest.mark.parametrize("name", ["Client", "Interfaces", "Addresses", "Neighbors", "Routes"])
+@pytest.mark.parametrize(
+    "name", ["Client", "Interfaces", "Addresses", "Neighbors", "Routes", "Configuration"]
+)
 def test_both_clients_have_the_same_methods(name: str) -> None:
     def methods(kind: type) -> dict[str, list[str]]:
         return {
@@ -63,6 +66,46 @@ def test_both_clients_have_the_same_methods(name: str) -> None:
     for_asyncio = methods(getattr(async_client, f"Async{name}"))
     for_asyncio.pop("connect", None)
     assert blocking == for_asyncio
+
+
+def test_both_clients_that_capture_ask_the_same_way() -> None:
+    blocking, for_asyncio = capture_client.CaptureClient, capture_client.AsyncCaptureClient
+    assert inspect.signature(blocking.capture) == inspect.signature(for_asyncio.capture)
+
+
+def test_both_clients_have_the_same_groups(path: Path) -> None:
+    thread = served(path, [frame.emit(HELLO)])
+    with Client(path=path) as blocking:
+        for_asyncio = vars(async_client.AsyncClient(path=path))
+        groups = {name: type(value).__name__ for name, value in vars(blocking).items() if name in for_asyncio}
+    thread.join()
+    found = {name: kind for name, kind in groups.items() if not name.startswith("_") and name != "hello"}
+    assert found.keys() == {"interfaces", "addresses", "neighbors", "routes", "config"}
+    assert {name: type(for_asyncio[name]).__name__ for name in found} == {
+        name: f"Async{kind}" for name, kind in found.items()
+    }
+
+
+def test_fields_that_only_a_newer_instance_knows_are_ignored() -> None:
+    entries: dict[str, Any] = {
+        "interface": dict.fromkeys(public.InterfaceInfo.__dataclass_fields__, 1) | {"addresses": ["a"]},
+        "neighbor": dict.fromkeys(public.NeighborInfo.__dataclass_fields__, "x"),
+        "instance": dict.fromkeys(public.InstanceInfo.__dataclass_fields__, 1),
+        "kept": dict.fromkeys(public.KeptInfo.__dataclass_fields__, 1),
+        "route": {"prefix": "p", "hops": ["h"], "origin": "static"},
+    }
+    newer = {name: {**entry, "from_next_year": 1} for name, entry in entries.items()}
+    replies: dict[str, tuple[Any, Message]] = {
+        "interface": (calls.interfaces(), {"interfaces": [newer["interface"]], "next": None}),
+        "neighbor": (calls.neighbors(None), {"neighbors": [newer["neighbor"]], "next": None}),
+        "instance": (calls.show(), {"instance": newer["instance"]}),
+        "kept": (config_calls.history(), {"kept": [newer["kept"]]}),
+        "route": (calls.routes_page(None, 0), {"routes": [newer["route"]], "next": None}),
+        "outcome": (calls.ping("a"), {"outcomes": [["reply", "a", 1, 2, 3, 4, 5, "from_next_year"]]}),
+    }
+    for call, reply in replies.values():
+        found, _ = drive(call, lambda _request, reply=reply: reply)  # type: ignore[misc]
+        assert found
 
 
 def test_changes_are_cut_by_number_and_by_octets() -> None:
@@ -148,6 +191,84 @@ def test_connection_that_ends_is_a_sentence(path: Path) -> None:
         thread.join()
         with pytest.raises(NotReachableError, match="the instance closed the connection"):
             asking.show()
+
+
+def test_call_that_was_interrupted_leaves_no_answer_to_the_next_one(path: Path) -> None:
+    thread = served(path, [frame.emit(HELLO)])
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with Client(path=path) as asking:
+        asking._receive = interrupt  # type: ignore[method-assign]
+        with pytest.raises(KeyboardInterrupt):
+            asking.ping("10.0.0.1")
+        with pytest.raises(NotReachableError, match="this client is closed; make another one"):
+            asking.show()
+    thread.join()
+
+
+GOODBYE = frame.emit({"type": "goodbye", "error": "64 clients are here."})
+
+
+@pytest.mark.parametrize("answers", [[GOODBYE], [frame.emit(HELLO), GOODBYE]])
+def test_goodbye_of_the_instance_is_told(path: Path, answers: list[bytes]) -> None:
+    async def for_asyncio() -> None:
+        async with async_client.AsyncClient(path=path) as asking:
+            await asking.show()
+
+    thread = served(path, answers)
+    with pytest.raises(NotReachableError, match=r": 64 clients are here\.$"), Client(path=path) as asking:
+        asking.show()
+    thread.join()
+    path.unlink()
+    thread = served(path, answers)
+    with pytest.raises(NotReachableError, match=r": 64 clients are here\.$"):
+        asyncio.run(for_asyncio())
+    thread.join()
+
+
+def test_goodbye_that_came_before_anything_was_sent_is_told(path: Path) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    with listener:
+        listener.bind(str(path))
+        listener.listen()
+        gone = threading.Event()
+
+        def refuse() -> None:
+            with listener.accept()[0] as connection:
+                connection.sendall(GOODBYE)
+            gone.set()
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+
+        class Late(Client):
+            def _send(self, octets: bytes) -> None:
+                assert gone.wait(30)
+                super()._send(octets)
+
+        with pytest.raises(NotReachableError, match=r"64 clients are here\.$"):
+            Late(path=path)
+        thread.join()
+
+
+def test_messages_that_are_not_known_are_ignored(path: Path) -> None:
+    strange = frame.emit({"type": "from_next_year", "error": "x"})
+    reply = frame.emit({"type": "reply", "id": 0, "ok": True, "version": "9", "protocol": 1})
+
+    async def for_asyncio() -> tuple[str, int]:
+        async with async_client.AsyncClient(path=path) as asking:
+            return await asking.version()
+
+    thread = served(path, [frame.emit(HELLO) + strange, strange + reply])
+    with Client(path=path) as asking:
+        assert asking.version() == ("9", 1)
+    thread.join()
+    path.unlink()
+    thread = served(path, [frame.emit(HELLO) + strange, strange + reply])
+    assert asyncio.run(for_asyncio()) == ("9", 1)
+    thread.join()
 
 
 def test_socket_is_looked_for_where_instances_without_root_are(

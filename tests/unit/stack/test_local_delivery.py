@@ -104,13 +104,54 @@ def test_datagram_is_not_handed_to_a_slot_that_is_not_there() -> None:
     assert made.receive(0, framed(to_port(10)), NOW)[0].reason == "no_listener"
 
 
-def test_datagram_in_fragments_is_not_handed_for_the_others_are_gone() -> None:
+@pytest.mark.parametrize("octets", [1600, 3000, 65507])
+def test_datagram_in_fragments_is_handed_in_frames_of_our_own(octets: int) -> None:
+    payload = UdpDatagram(7, 10, bytes(octets)).emit(src=PEER, dst=ADDRESS)
+    *before, last = fragment(to_port(10, payload=payload, identification=77), 1400)
+    made = worker()
+    for part in before:
+        assert made.receive(0, framed(part), NOW) == []
+    handed = made.receive(0, framed(last), NOW)
+    assert {(out.slot, out.port) for out in handed} == {(THEIRS, 0)}
+    assert all(len(out.frame) <= 1514 for out in handed)
+    *waiting, whole = taken_there(handed)
+    assert not any(waiting)
+    [received] = whole
+    assert (received.packet.src, received.packet.identification) == (PEER, 77)
+    assert received.packet.payload == payload
+
+
+def test_datagram_in_fragments_that_was_handed_is_not_handed_again() -> None:
     payload = UdpDatagram(7, 10, bytes(3000)).emit(src=PEER, dst=ADDRESS)
     *before, last = fragment(to_port(10, payload=payload), 1500)
     made = worker()
     for part in before:
-        made.receive(0, framed(part), NOW)
-    assert made.receive(0, framed(last), NOW)[0].reason == "no_listener"
+        made.receive(0, framed(part), NOW, handed=True)
+    assert made.receive(0, framed(last), NOW, handed=True)[0].reason == "no_listener"
+
+
+@pytest.mark.parametrize("octets", [0, 1472, 1473, 65507])
+def test_datagram_of_ours_to_a_socket_of_another_worker_is_handed(octets: int) -> None:
+    payload = UdpDatagram(7, 10, bytes(octets)).emit(src=ADDRESS, dst=WAN_ADDRESS)
+    made = worker()
+    packet = Ipv4Packet(src=ADDRESS, dst=WAN_ADDRESS, protocol=17, payload=payload)
+    for _ in range(2):
+        handed = made.send(packet, NOW)
+        assert {(out.slot, out.port) for out in handed} == {(THEIRS, 1)}
+        *_, [received] = taken_there(handed)
+        assert (received.packet.src, received.packet.dst, received.packet.payload) == (
+            ADDRESS,
+            WAN_ADDRESS,
+            payload,
+        )
+
+
+def taken_there(handed: list[Any]) -> list[Any]:
+    """What the other worker makes of frames; from the wire it would take none that says to be from us."""
+    there = router(slot=THEIRS, owner_of=owner)
+    forged = [there.receive(out.port, out.frame, NOW) for out in handed]
+    assert [out.reason for [out] in forged] == ["ethernet_source"] * len(handed)
+    return [there.receive(out.port, out.frame, NOW, handed=True) for out in handed]
 
 
 @meets("error.port")

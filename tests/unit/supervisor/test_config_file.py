@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import pytest
 from halo_mp.errors import UsageError
 from halo_mp.supervisor import arguments, config
 from halo_mp.supervisor.config_file import KEYS, LISTS, NAMED
+from halo_mp.supervisor.config_open import MAX_OCTETS
+from halo_mp.supervisor.config_reader import MOST_PROBLEMS
+from halo_mp.supervisor.config_routes import load_routes
 
 MACHINE = config.Machine(cores=(0, 1, 2, 3), free_pages={})
 ROOT = Path(__file__).resolve().parents[3]
@@ -232,7 +236,10 @@ def test_tables_say_which_ports_there_are_where_nothing_else_does(
             "[instance\n[memory]",
             "router.toml, line 1, column 10: it is not TOML: Expected ']' at the end of a table declaration.",
         ),
-        ("a = 1\na = 2\nb = 1", "router.toml, line 2, column 6: it is not TOML: Cannot overwrite a value."),
+        (
+            "a = 1\na = 2\nb = 1",
+            "router.toml, line 2, column 6: it is not TOML: the key before this place is there twice.",
+        ),
         ("[memoy]", "router.toml, memoy: there is no such key; the nearest is memory."),
         (
             "[zz]",
@@ -316,3 +323,80 @@ def test_file_that_is_not_there_or_no_text_is_a_sentence(file: Path) -> None:
     file.write_bytes(b"a = '\xff'")
     with pytest.raises(UsageError, match=r"router\.toml: it is not TOML, which is text in UTF-8\."):
         config.build(arguments.parse(["--config", str(file)]), MACHINE)
+
+
+TOO_MUCH = "router.toml: it is nested deeper, or a number in it is longer, than in any configuration."
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a = " + "[" * 50_000, TOO_MUCH),
+        ("[memory]\nring_size = " + "9" * 5000, TOO_MUCH),
+        (
+            "[memory]\nring_size = 0x" + "f" * 5000,
+            "router.toml, memory.ring_size: no number is that large here.",
+        ),
+        (
+            "[instance]\nname." + "a." * 2000 + "a = 1",
+            "router.toml, instance.name: expected a text or a number,",
+        ),
+        (
+            "[instance]\nname = 2026-11-22",
+            "router.toml, instance.name: expected a text or a number, not 2026-11-22.",
+        ),
+        (
+            "[routing]\nroutes_file = 'x\\u0000'".replace("'", '"'),
+            "router.toml, routing.routes_file: --routes-file",
+        ),
+        ("k" * 100_000 + " = 1", "router.toml, kkkk"),
+        (f"[instance]\nname = '{'k' * 100_000}'", "router.toml, instance.name: --name kkkk"),
+        (
+            "[instance]\nname = 'a\\u001b[31m\\nb'".replace("'", '"'),
+            "router.toml, instance.name: --name 'a\\x1b[31m",
+        ),
+    ],
+)
+def test_file_that_is_nothing_like_one_is_a_short_sentence(file: Path, text: str, sentence: str) -> None:
+    (found,) = refused(file, text)
+    assert found.startswith(sentence)
+    assert len(found) < 600
+    assert found.isprintable()
+
+
+def test_file_with_the_mark_of_its_octet_order_is_read(file: Path) -> None:
+    file.write_text("[memory]\nring_size = 64", "utf-8-sig")
+    assert config.build(arguments.parse(["--config", str(file)]), MACHINE).ring_size == 64
+    assert config.build(arguments.parse(["--config", "x"], "\ufeff[memory]\nring_size = 64"), MACHINE)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "directory", "device"])
+def test_what_is_no_ordinary_file_is_refused_and_not_waited_for(tmp_path: Path, kind: str) -> None:
+    os.mkfifo(tmp_path / "fifo")  # which nobody writes to
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "device").symlink_to("/dev/zero")
+    path = tmp_path / kind
+    assert refused_as_it_is(path)[0].startswith(f"--config {path}: it can not be read: ")
+    with pytest.raises(UsageError, match=rf"--routes-file .*{kind}: it can not be read: "):
+        load_routes(str(path), ())
+
+
+def test_file_of_any_size_is_refused_before_it_is_read(file: Path) -> None:
+    with file.open("w") as written:
+        written.truncate(MAX_OCTETS + 1)
+    assert refused_as_it_is(file) == [
+        f"--config {file}: it can not be read: it has more than 64 MiB; put its routes into a routing.routes_file."
+    ]
+
+
+def test_many_refusals_are_counted(file: Path) -> None:
+    route = "[[routes]]\nprefix = '10.0.0.0/8'\nvia = '10.99.0.1'\n"
+    found = refused(file, route * 4000)
+    assert len(found) == MOST_PROBLEMS + 1
+    assert found[-1] == f"... and {4000 - MOST_PROBLEMS} more like these."
+
+
+def refused_as_it_is(file: Path) -> list[str]:
+    with pytest.raises(UsageError) as refusal:
+        config.build(arguments.parse(["--config", str(file)]), MACHINE)
+    return str(refusal.value).split("\n")

@@ -5,13 +5,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import stat
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from halo_mp import logs
+from halo_mp.control import frame
 from halo_mp.control.channel import Channel, ChannelClosed, Peer, RequestFailed, connect
 from halo_mp.control.client import AsyncClient
 from halo_mp.control.frame import MAX_FRAME_OCTETS, emit
@@ -163,12 +168,12 @@ ME = f"uid {os.getuid()}"
 Play = Callable[[Path, Recorder], Awaitable[None]]
 
 
-def serve(tmp_path: Path, play: Play) -> None:
+def serve(tmp_path: Path, play: Play, recorder: Recorder | None = None) -> None:
     """Play against a server, and assert that it leaves nothing."""
     path = tmp_path / "control.sock"
+    recorder = recorder or Recorder()
 
     async def scenario() -> None:
-        recorder = Recorder()
         server = ControlServer(path, recorder, instance="x", group=os.getegid())
         recorder.clients = lambda: len(server._clients)
         try:
@@ -202,10 +207,18 @@ async def ask(channel: Channel, kind: str, **fields: Any) -> dict[str, Any]:
         await asyncio.gather(reading, return_exceptions=True)
 
 
-async def is_closed(channel: Channel) -> None:
-    with pytest.raises(ChannelClosed):
-        await channel.receive()
-    channel.close()
+async def is_closed(channel: Channel) -> str:
+    """Wait until it is; return why, as far as that was said."""
+    said: list[str] = []
+    with suppress(ChannelClosed):
+        while len(said) < 2:
+            message, _ = await channel.receive()
+            assert message["type"] == "goodbye"
+            said.append(message["error"])
+    assert channel.closed
+    assert all(sentence.endswith(".") for sentence in said)
+    assert len(said) < 2
+    return said[0] if said else ""
 
 
 def test_hello_says_who_is_there(tmp_path: Path) -> None:
@@ -233,7 +246,7 @@ def test_without_a_hello_it_is_closed(tmp_path: Path, first: dict[str, Any]) -> 
     async def play(path: Path, recorder: Recorder) -> None:
         channel = await connect(path)
         await channel.send(first)
-        await is_closed(channel)
+        assert "before its hello with a version" in await is_closed(channel)
         assert not recorder.asked
 
     serve(tmp_path, play)
@@ -254,7 +267,7 @@ def test_silent_client_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(control, "HELLO_TIMEOUT_S", 0.05)
 
     async def play(path: Path, _recorder: Recorder) -> None:
-        await is_closed(await connect(path))
+        assert "says nothing" in await is_closed(await connect(path))
 
     serve(tmp_path, play)
 
@@ -444,7 +457,7 @@ def test_frame_that_is_wrong_closes_its_client_and_no_other(tmp_path: Path, octe
     async def play(path: Path, _recorder: Recorder) -> None:
         good, bad = await greeted(path), await greeted(path)
         bad._socket.send(octets)
-        await is_closed(bad)
+        assert (await is_closed(bad)).startswith("this client sent ")
         assert (await ask(good, "version"))["protocol"] == 1
         good.close()
 
@@ -510,17 +523,56 @@ def test_mistake_of_ours_costs_one_client(tmp_path: Path) -> None:
     async def play(path: Path, _recorder: Recorder) -> None:
         good, bad = await greeted(path), await greeted(path)
         await bad.send({"type": "routes.lookup", "address": "bug", "id": 1})
-        await is_closed(bad)
+        assert "mistake of halo-mp's own" in await is_closed(bad)
         assert (await ask(good, "version"))["protocol"] == 1
         good.close()
 
     serve(tmp_path, play)
 
 
-def test_more_clients_than_there_can_be_are_closed(tmp_path: Path) -> None:
+def read_all(connection: socket.socket) -> None:
+    with suppress(OSError):
+        while connection.recv(1 << 16):
+            pass
+
+
+def test_client_that_has_sent_very_much_already_lets_others_have_their_turn(tmp_path: Path) -> None:
+    sent = 1000
+
+    class Slow(Recorder):
+        def list_interfaces(self, start: int) -> Mapping[str, Any]:
+            end = time.perf_counter() + control.TURN_S / 4  # of work
+            while time.perf_counter() < end:
+                pass
+            return super().list_interfaces(start)
+
+    async def play(path: Path, recorder: Recorder) -> None:
+        requests = [emit({"type": "interfaces.list", "start": 0, "id": number}) for number in range(sent)]
+        octets = emit(HELLO) + b"".join(requests)
+        assert len(octets) < 1 << 16, "they come with one read"
+        other = await greeted(path)
+        with socket.socket(socket.AF_UNIX) as busy:
+            busy.connect(str(path))
+            busy.sendall(octets)
+            reading = asyncio.create_task(asyncio.to_thread(read_all, busy))
+            await until(lambda: bool(recorder.asked))
+            assert (await ask(other, "version"))["protocol"] == 1
+            assert len(recorder.asked) < sent
+            busy.shutdown(socket.SHUT_RDWR)
+            await reading
+        other.close()
+
+    serve(tmp_path, play, Slow())
+
+
+def test_more_clients_than_there_can_be_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "MAX_CLIENTS_FOR_OWNERS", MAX_CLIENTS)
+
     async def play(path: Path, recorder: Recorder) -> None:
         channels = [await greeted(path) for _ in range(MAX_CLIENTS)]
-        await is_closed(await connect(path))
+        sentence = await is_closed(await connect(path))
+        assert sentence.startswith(f"{MAX_CLIENTS} clients are connected already, {MAX_CLIENTS} of them by ")
+        assert sentence.endswith(f", pid {os.getpid()}: end some, then try again.")
         assert (await ask(channels[0], "version"))["protocol"] == 1
         channels.pop().close()
         await until(lambda: recorder.clients() < MAX_CLIENTS)
@@ -531,12 +583,85 @@ def test_more_clients_than_there_can_be_are_closed(tmp_path: Path) -> None:
     serve(tmp_path, play)
 
 
-def test_descriptors_that_are_sent_along_are_closed(tmp_path: Path) -> None:
+def test_owners_get_in_when_others_have_taken_all_that_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play(path: Path, recorder: Recorder) -> None:
+        channels = [await greeted(path) for _ in range(MAX_CLIENTS)]
+        assert (await ask(await greeted_into(channels, path), "version"))["protocol"] == 1
+        with monkeypatch.context() as others:
+            others.setattr(control, "_is_owner", lambda _peer: False)
+            assert "clients are connected already" in await is_closed(await connect(path))
+        for channel in channels:
+            channel.close()
+        await until(lambda: not recorder.clients())
+
+    serve(tmp_path, play)
+
+
+async def greeted_into(channels: list[Channel], path: Path) -> Channel:
+    channels.append(await greeted(path))
+    return channels[-1]
+
+
+def test_flood_of_clients_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "MAX_CLIENTS_FOR_OWNERS", 1)
+    told: list[str] = []
+    logs.listen("warning", lambda _at, _level, event, _fields: told.append(event))
+
     async def play(path: Path, _recorder: Recorder) -> None:
-        channel = await connect(path)
-        await channel.send(HELLO, [0, 1, 2])
-        await channel.receive()
+        channel = await greeted(path)
+        for _ in range(50):
+            await is_closed(await connect(path))
+        assert told == ["control.refused"]
+        channel.close()
+
+    try:
+        serve(tmp_path, play)
+    finally:
+        logs.unlisten()
+
+
+def test_descriptors_that_are_sent_along_are_never_ours(tmp_path: Path) -> None:
+    async def play(path: Path, recorder: Recorder) -> None:
+        before = len(os.listdir("/proc/self/fd"))
+        clients = [socket.socket(socket.AF_UNIX) for _ in range(10)]
+        for number, client in enumerate(clients, 1):
+            client.setblocking(False)
+            client.connect(str(path))
+            half = emit({"type": "version", "id": 1})[:-1]
+            socket.send_fds(client, [emit(HELLO), half], [0] * 190)
+            await until(lambda number=number: recorder.clients() == number)  # type: ignore[misc]
+            await asyncio.get_running_loop().sock_recv(client, 1 << 16)
+        assert len(os.listdir("/proc/self/fd")) == before + 2 * len(clients)
+        clients[0].send(b"\1")
+        assert frame_of(await asyncio.get_running_loop().sock_recv(clients[0], 1 << 16))["protocol"] == 1
+        for client in clients:
+            client.close()
+        await until(lambda: not recorder.clients())
+
+    serve(tmp_path, play)
+
+
+def frame_of(octets: bytes) -> dict[str, Any]:
+    return frame.parse_body(octets[frame.LENGTH_OCTETS :])
+
+
+def test_descriptors_that_are_declared_close_their_client(tmp_path: Path) -> None:
+    async def play(path: Path, _recorder: Recorder) -> None:
+        channel = await greeted(path)
         await channel.send({"type": "version", "id": 1}, [0, 1])
+        assert await is_closed(channel) == "this client sent 2 descriptors declared, of which 0 came."
+
+    serve(tmp_path, play)
+
+
+def test_answer_to_nothing_is_ignored_whatever_its_id(tmp_path: Path) -> None:
+    async def play(path: Path, _recorder: Recorder) -> None:
+        channel = await greeted(path)
+        for odd in (1, [1], {"a": 1}, None, 1.5, "x"):
+            await channel.send({"type": "reply", "id": odd, "ok": True})
+        assert (await ask(channel, "version"))["protocol"] == 1
         channel.close()
 
     serve(tmp_path, play)

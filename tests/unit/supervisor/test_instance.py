@@ -128,6 +128,7 @@ def test_state_is_read_back(tmp_path: Path) -> None:
         members=(Member("supervisor", None, os.getpid(), own_start_ticks()), Member("worker", 3, 12, 34)),
         taps=("x.0",),
         regions=("/halo-mp.x.owners",),
+        waiting=([1, 2, "x"],),
     )
     state.save(tmp_path / "state", content)
     assert state.load(tmp_path / "state") == content

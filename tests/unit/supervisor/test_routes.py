@@ -12,11 +12,12 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
+from halo_mp.plain import from_plain, to_plain
 from halo_mp.shm.fib import Columns, FibWriter, Target, TargetKind, create_fib, create_routes
 from halo_mp.shm.layout import lib
 from halo_mp.shm.region import Region
 from halo_mp.shm.tables import Interface, InterfaceFlag, TablesWriter, create_tables
-from halo_mp.supervisor.routes import Routes
+from halo_mp.supervisor.routes import Routes, WaitingRoute
 from halo_mp.supervisor.targets import Hop, RouteError, Via
 
 MAC = bytes.fromhex("02aabbccddee")
@@ -150,6 +151,35 @@ def test_connected_route_has_precedence_and_what_was_asked_for_waits(rig: Rig) -
     assert rig.lookup("10.7.0.9").interface == 7
     rig.routes.set_interfaces(PORTS)
     assert rig.lookup("10.7.0.9") == Target(TargetKind.GATEWAY, 0, ip("10.0.0.2"))
+
+
+def test_routes_that_wait_are_told_and_wait_for_a_successor(rig: Rig) -> None:
+    told: list[int] = []
+    rig.routes.on_waiting = lambda: told.append(len(rig.routes.waiting()))
+    rig.routes.set_interfaces(PORTS)
+    rig.add("10.0.0.0/24", "10.0.1.9", replace=True)
+    rig.add("10.0.2.0/24", (Hop(ip("10.0.0.7"), 0, 2), Hop(ip("10.0.1.7"))), replace=True)
+    rig.add("10.8.0.0/16", "10.0.1.9")
+    assert told == [1, 2]
+    saved = rig.routes.waiting()
+    rig.reopen()
+    rig.routes.set_interfaces(PORTS)
+    assert rig.routes.resume_waiting(from_plain(WaitingRoute, to_plain(each)) for each in saved) == []
+    assert rig.routes.waiting() == saved
+    rig.routes.set_interfaces({})
+    assert rig.routes.waiting() == []
+    rig.routes.set_interfaces({1: PORTS[1]})
+    assert rig.lookup("10.0.0.5").address == ip("10.0.1.9")
+
+
+def test_route_that_waited_for_what_is_gone_by_now_waits_no_more(rig: Rig) -> None:
+    rig.routes.set_interfaces(PORTS)
+    rig.add("10.0.0.0/24", "prohibit", replace=True)
+    saved = rig.routes.waiting()
+    rig.reopen()
+    rig.routes.set_interfaces({1: PORTS[1]})
+    assert rig.routes.resume_waiting(saved) == []
+    assert rig.lookup("10.0.0.5").kind is TargetKind.PROHIBIT
 
 
 def test_connected_route_is_not_deleted(rig: Rig) -> None:

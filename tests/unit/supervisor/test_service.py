@@ -91,3 +91,18 @@ def test_manager_that_is_gone_or_does_not_read_holds_up_nobody(manager: tuple[so
     service.ready("x")
     service.close()
     service.stopping()
+
+
+def test_manager_that_reads_late_hears_what_counts(manager: tuple[socket.socket, str]) -> None:
+    service = Service({"NOTIFY_SOCKET": manager[1], "WATCHDOG_USEC": "4000000"})
+    service.starting("a")
+    for second in range(100):  # more than its queue takes
+        service.alive(1000.0 + second)
+    service.ready("b")
+    service.reloading()
+    service.ready("c")
+    assert {"WATCHDOG": "1"} in said(manager[0])
+    service.alive(2000.0)
+    found = said(manager[0])
+    assert [message.get("STATUS", "") for message in found] == ["b", "Reloading the configuration", "c", ""]
+    service.close()
