@@ -7,9 +7,8 @@ never raises for what they are.
 
 from __future__ import annotations
 
-import errno
 import os
-from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, Final, Protocol
 
 from halo_mp._native import ffi, lib
@@ -29,8 +28,7 @@ class Fields(Protocol):
         """Write each field."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(IntEnum):
     """What `input` says of a datagram, by the numbers of `enum halo_kcp_verdict`."""
 
     TAKEN = 0
@@ -164,6 +162,3 @@ def _checked(result: int) -> int:
     if result < 0:
         raise OSError(-result, os.strerror(-result))
     return result
-
-
-AGAIN: Final = -errno.EAGAIN

@@ -8,29 +8,17 @@ from __future__ import annotations
 
 import os
 import random
-from typing import Any
 
 import pytest
 
-from halo_mp.kcp.core import Session, default_settings
-from tests.support.kcp_reference import Reference
+from halo_mp.kcp.core import Session
+from tests.support.kcp_reference import Fields, Reference
 
 SEED = 20261123
 RUNS = int(os.environ.get("HALO_KCP_RUNS", "4"))
 OCTETS = int(os.environ.get("HALO_KCP_OCTETS", "300000"))
 CONV = 0x1234
 LONGEST_MS = 3_600_000
-
-
-class Fields:
-    """Settings by name, over the reference's."""
-
-    def __init__(self, **fields: int) -> None:
-        self.fields = fields
-
-    def emit(self, pointer: Any) -> None:
-        for name, value in self.fields.items():
-            setattr(pointer, name, value)
 
 
 class Side:
@@ -83,12 +71,10 @@ def test_reference_and_ours_bring_every_octet_over(run: int) -> None:
         ack_no_delay=rng.choice([0, 1]),
         write_delay=rng.choice([0, 1]),
     )
-    struct = default_settings()
-    fields.emit(struct)
     loss = rng.choice([0.01, 0.05, 0.1])
     sides = [
         Side(Session(fields, CONV), rng.randbytes(OCTETS), rng, loss),
-        Side(Reference(struct, CONV), rng.randbytes(OCTETS), rng, loss),
+        Side(Reference(fields.struct(), CONV), rng.randbytes(OCTETS), rng, loss),
     ]
     start = now = rng.choice([0, 2**32 - 500])
     while any(len(side.read) < OCTETS for side in sides):

@@ -8,6 +8,8 @@ from typing import Any
 
 from cffi import FFI
 
+from halo_mp.kcp.core import default_settings
+
 _DECLARATIONS = """
 typedef struct IKCPCB {
     uint32_t conv, mtu, mss, state;
@@ -58,6 +60,24 @@ def library() -> str:
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError("PyPI's kcp is not installed; `make tools` installs it")
     return spec.origin
+
+
+class Fields:
+    """Settings by name, over the reference's own; what a session of ours takes."""
+
+    def __init__(self, **fields: int) -> None:
+        self.fields = fields
+
+    def emit(self, pointer: Any) -> None:
+        """Write them to a `struct halo_kcp_settings`."""
+        for name, value in self.fields.items():
+            setattr(pointer, name, value)
+
+    def struct(self) -> Any:
+        """A `struct halo_kcp_settings` of their own."""
+        pointer = default_settings()
+        self.emit(pointer)
+        return pointer
 
 
 class Reference:

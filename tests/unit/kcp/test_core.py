@@ -6,12 +6,12 @@ from __future__ import annotations
 import errno
 import os
 import random
-from typing import Any
 
 import pytest
 
 from halo_mp._native import ffi, lib
 from halo_mp.kcp.core import Session, Verdict
+from tests.support.kcp_reference import Fields
 from tests.unit.kcp import golden
 from tests.unit.kcp.golden import Segment
 
@@ -20,19 +20,13 @@ CHECKS = {"off": 0, "zero": 1, "crc32": 2, "xxh3": 3}
 WRAP = 2**32
 
 
-class Fields:
-    """Settings by name, over the reference's."""
-
-    def __init__(self, **fields: int) -> None:
-        self.fields = {"congestion": 0, "interval_ms": 10, "nodelay": 1, **fields}
-
-    def emit(self, pointer: Any) -> None:
-        for name, value in self.fields.items():
-            setattr(pointer, name, value)
+def quick(**fields: int) -> Fields:
+    """Settings that wait for nothing."""
+    return Fields(**{"congestion": 0, "interval_ms": 10, "nodelay": 1, **fields})
 
 
 def session(row: Segment, *, send_next: int, receive_next: int) -> Session:
-    fields = Fields(format=FORMATS[row.format], check=CHECKS[row.check], receive_window=row.wnd or 128)
+    fields = quick(format=FORMATS[row.format], check=CHECKS[row.check], receive_window=row.wnd or 128)
     made = Session(fields, row.conv)
     assert lib.halo_kcp_start(made.pointer, send_next % WRAP, receive_next % WRAP) == 0
     return made
@@ -111,7 +105,7 @@ def test_session_refuses_a_golden_segment_with_another_check(row: Segment) -> No
 
 
 def test_errors_are_raised_by_their_numbers() -> None:
-    made = Session(Fields(mtu=124, most_fragments=2), 1)
+    made = Session(quick(mtu=124, most_fragments=2), 1)
     with pytest.raises(OSError, match=os.strerror(errno.EMSGSIZE)):
         made.send(bytes(201))
     made.close()
@@ -126,7 +120,7 @@ def test_errors_are_raised_by_their_numbers() -> None:
 
 def test_written_message_leaves_at_once_unless_told_otherwise() -> None:
     for write_delay, expected in ((0, 0), (1, 90)):
-        made = Session(Fields(write_delay=write_delay, interval_ms=100), 1)
+        made = Session(quick(write_delay=write_delay, interval_ms=100), 1)
         assert made.poll(1000) == []
         made.send(b"x")
         assert made.next_deadline(1010) == expected
@@ -136,7 +130,7 @@ def test_written_message_leaves_at_once_unless_told_otherwise() -> None:
 def test_acknowledgement_leaves_at_once_when_told_so() -> None:
     row = next(row for row in golden.SEGMENTS if row.name == "classic PUSH")
     for ack_no_delay, expected in ((1, 0), (0, 90)):
-        made = Session(Fields(ack_no_delay=ack_no_delay, interval_ms=100), row.conv)
+        made = Session(quick(ack_no_delay=ack_no_delay, interval_ms=100), row.conv)
         lib.halo_kcp_start(made.pointer, row.una, row.sn)
         assert made.poll(1000) == []
         made.input(row.octets, 1010)
@@ -145,7 +139,7 @@ def test_acknowledgement_leaves_at_once_when_told_so() -> None:
 
 
 def test_exported_session_goes_on_and_changed_octets_are_refused() -> None:
-    one, other = (Session(Fields(format=1), 7) for _ in range(2))
+    one, other = (Session(quick(format=1), 7) for _ in range(2))
     for number in range(50):
         one.send(bytes([number]) * 2000)
     for datagram in one.poll(0)[:9:2]:
@@ -177,7 +171,7 @@ def test_exported_session_goes_on_and_changed_octets_are_refused() -> None:
 
 
 def test_struct_of_a_session_is_small() -> None:
-    assert Session(Fields(), 1).info()["octets"] < 1024
+    assert Session(quick(), 1).info()["octets"] < 1024
 
 
 def test_constants_are_those_of_the_header() -> None:

@@ -11,13 +11,12 @@ import itertools
 import os
 import random
 from collections import Counter
-from typing import Any
 
 import pytest
 
 from halo_mp._native import ffi, lib
-from halo_mp.kcp.core import Session, default_settings
-from tests.support.kcp_reference import Reference
+from halo_mp.kcp.core import Session
+from tests.support.kcp_reference import Fields, Reference
 
 SEED = 20261123
 CONV = 0x11223344
@@ -35,22 +34,6 @@ COMPARED = (
     "send_una",
     "receive_next",
 )
-
-
-class Fields:
-    """Settings by name, over the reference's own."""
-
-    def __init__(self, **fields: int) -> None:
-        self.fields = {"most_fragments": 127, **fields}
-
-    def emit(self, pointer: Any) -> None:
-        for name, value in self.fields.items():
-            setattr(pointer, name, value)
-
-    def struct(self) -> Any:
-        pointer = default_settings()
-        self.emit(pointer)
-        return pointer
 
 
 class Twin:
@@ -129,6 +112,7 @@ def random_fields(rng: random.Random, stream: int) -> Fields:
         fast_limit=rng.choice([0, 1, 5]),
         congestion=rng.choice([0, 1]),
         dead_link=1000,
+        most_fragments=127,
     )
 
 
