@@ -18,6 +18,8 @@ from bench import (
     hooks,
     idle,
     io,
+    kcp,
+    kcp_loss,
     ping,
     ring,
     start,
@@ -52,6 +54,11 @@ BENCHMARKS: dict[str, tuple[Callable[[int], list[Row]], str]] = {
         "datagrams per second sent back, in three forms; against asyncio on a kernel socket",
     ),
     "tx": (tx.run, "frames per second that Python sends from a template, and whether a pace is kept"),
+    "kcp": (kcp.run, "segments per second of the KCP core in memory; against the reference's C"),
+    "kcp-loss": (
+        kcp_loss.run,
+        "KCP's goodput and latency by loss, simulated; against the reference's core",
+    ),
     "stats": (stats.run, "processor time of who reads all statistics, and of the dashboard"),
     "subscribers": (
         subscribers.run,

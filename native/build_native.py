@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Build script of halo_mp._native: layout, rings, fast path. Links nothing but libc."""
+"""Build script of halo_mp._native: layout, rings, fast path, KCP. Links nothing but libc."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import cdef
 
 SOURCES = sorted(
     str(path.relative_to(cdef.NATIVE.parent))
-    for folder in ("fastpath", "fib")
+    for folder in ("fastpath", "fib", "kcp")
     for path in (cdef.NATIVE / folder).glob("*.c")
 )
 
@@ -28,6 +28,8 @@ ffi.cdef(
         "fib_def.h",
         "socket_def.h",
         "capture_def.h",
+        "kcp_def.h",
+        "kcp_fec_def.h",
     )
 )
 # Inline functions of halo/flow.h.
@@ -41,9 +43,10 @@ ffi.cdef(
 )
 ffi.set_source(
     "halo_mp._native",
-    "#include <halo/layout.h>\n#include <halo/fastpath.h>\n#include <halo/fib_def.h>\n#include <halo/flow.h>\n",
+    "#include <halo/layout.h>\n#include <halo/fastpath.h>\n#include <halo/fib_def.h>\n#include <halo/flow.h>\n"
+    "#include <halo/kcp.h>\n#include <halo/kcp_fec_def.h>\n",
     sources=SOURCES,
-    include_dirs=["native/include", "native/fastpath", "native/fib"],
+    include_dirs=["native/include", "native/fastpath", "native/fib", "native/kcp"],
     extra_compile_args=cdef.WARNINGS,
     depends=sorted(str(path.relative_to(cdef.NATIVE.parent)) for path in cdef.NATIVE.glob("**/*.h")),
 )

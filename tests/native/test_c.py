@@ -18,8 +18,9 @@ FLAVOURS = {
     # ThreadSanitizer does not follow fences, and says so; what it checks here are the rings' acquires and releases.
     "threads": ["-O1", "-g", "-fsanitize=thread", "-Wno-tsan"],
 }
-INCLUDES = [f"-I{NATIVE / folder}" for folder in ("include", "fastpath")]
+INCLUDES = [f"-I{NATIVE / folder}" for folder in ("include", "fastpath", "kcp")]
 FASTPATH = sorted((NATIVE / "fastpath").glob("*.c"))
+KCP = sorted((NATIVE / "kcp").glob("*.c"))
 RIG = [NATIVE / "tests" / name for name in ("rig.c", "frames.c", "check.c")]
 SOURCES = {
     "ring_test": [NATIVE / "tests" / "check.c", NATIVE / "fastpath" / "bench.c"],
@@ -36,8 +37,14 @@ SOURCES = {
     "raw_test": [*RIG, *FASTPATH],
     "blast_test": [*RIG, *FASTPATH],
     "worker_test": [*RIG, *FASTPATH],
+    "kcp_fec_test": [NATIVE / "tests" / "check.c", *KCP],
+    "kcp_core_test": [NATIVE / "tests" / "check.c", *KCP],
+    "kcp_group_test": [NATIVE / "tests" / "check.c", *KCP],
+    "kcp_fuzz_test": [NATIVE / "tests" / "check.c", *KCP],
     "capture_test": [*RIG, *FASTPATH],
 }
+# What a program is linked with beyond the rest.
+LINK = {"kcp_core_test": ["-Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc"]}
 TIMEOUT_S = 180
 
 Build = Callable[[str, str], Path]
@@ -62,7 +69,14 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     def link(program: str, flavour: str) -> Path:
         out = folder / f"{program}-{flavour}"
         sources = [NATIVE / "tests" / f"{program}.c", *SOURCES[program]]
-        gcc(flavour, *(compile_one(source, flavour) for source in sources), "-o", out, "-lm")
+        gcc(
+            flavour,
+            *(compile_one(source, flavour) for source in sources),
+            "-o",
+            out,
+            "-lm",
+            *LINK.get(program, []),
+        )
         return out
 
     return link

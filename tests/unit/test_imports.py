@@ -26,6 +26,7 @@ MAY = {
     "wire": set(),
     "stack": {"wire"},
     "shm": LOW | {"_native"},
+    "kcp": {"wire", "_native"},
     "control": LOW | {"shm", "wire"},
     "app": LOW | {"shm", "wire"},
     "stats": LOW | {"shm"},
