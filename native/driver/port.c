@@ -21,6 +21,7 @@ enum {
 	COPY_BUFFERS = 8192,
 	COPY_CACHE = 256,
 	XDP_HEADROOM = 256, /* the kernel keeps so much in front of a frame */
+	MOST_DEVICE_XSTATS = 4096,
 	FRAME_OVERHEAD = RTE_ETHER_HDR_LEN + 2 * RTE_VLAN_HLEN,
 };
 
@@ -355,23 +356,30 @@ static void copy_stats(const struct halo_port *port, struct halo_port_status *st
 	status->rx_no_mbuf = port->base.rx_nombuf + stats.rx_nombuf;
 }
 
+/* All that there are, or of more than have room those that say something. */
 static void copy_xstats(const struct halo_port *port, struct halo_port_status *status)
 {
-	static struct rte_eth_xstat_name names[HALO_MAX_XSTATS];
-	static struct rte_eth_xstat values[HALO_MAX_XSTATS];
+	static struct rte_eth_xstat_name names[MOST_DEVICE_XSTATS];
+	static struct rte_eth_xstat values[MOST_DEVICE_XSTATS];
 	int count = rte_eth_xstats_get_names(port->device, NULL, 0);
+	uint32_t copied = 0;
 	int i;
 
-	if (count <= 0 || count > HALO_MAX_XSTATS)
+	if (count <= 0 || count > MOST_DEVICE_XSTATS)
 		return;
 	if (rte_eth_xstats_get_names(port->device, names, (unsigned int)count) != count ||
 	    rte_eth_xstats_get(port->device, values, (unsigned int)count) != count)
 		return;
-	for (i = 0; i < count; i++) {
-		snprintf(status->xstat[i].name, sizeof(status->xstat[i].name), "%s", names[values[i].id].name);
-		status->xstat[i].value = values[i].value;
+	for (i = 0; i < count && copied < HALO_MAX_XSTATS; i++) {
+		struct halo_xstat *xstat = &status->xstat[copied];
+
+		if (values[i].id >= (uint64_t)count || (count > HALO_MAX_XSTATS && values[i].value == 0))
+			continue;
+		snprintf(xstat->name, sizeof(xstat->name), "%s", names[values[i].id].name);
+		xstat->value = values[i].value;
+		copied++;
 	}
-	status->xstat_count = (uint32_t)count;
+	status->xstat_count = copied;
 }
 
 /* Readers retry while `updates` is odd or has changed; the fences keep the fields between the two steps. */
