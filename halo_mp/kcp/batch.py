@@ -22,6 +22,9 @@ ROUNDS: Final = 8
 SOCKET_BUFFER_OCTETS: Final = 4 << 20
 _ALL: Final = lib.HALO_KCP_OFFLOAD_GRO | lib.HALO_KCP_OFFLOAD_GSO
 _KEPT: Final = 4096
+_SO_SNDBUFFORCE: Final = 32
+_SO_RCVBUFFORCE: Final = 33
+"""Beyond the system's bounds, for who may."""
 
 
 class _SocketInfo:
@@ -49,7 +52,7 @@ class KernelCarrier:
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, *, offloads: int = _ALL) -> None:
         """Raises MemoryError."""
         sock.setblocking(False)
-        _enlarge(sock)
+        enlarge(sock)
         self.transport = _SocketInfo(sock)
         self.is_blocked = False
         self._is_connected = self.transport.get_extra_info("peername") is not None
@@ -174,10 +177,13 @@ class KernelCarrier:
 _COUNTERS: Final = ("receive_calls", "send_calls", "received", "sent", "truncated", "undelivered")
 
 
-def _enlarge(sock: socket.socket) -> None:
+def enlarge(sock: Any) -> None:
     """Ask for buffers that hold what comes in a turn of Python's; as much as the system allows."""
-    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-        sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER_OCTETS)
+    for forced, option in ((_SO_RCVBUFFORCE, socket.SO_RCVBUF), (_SO_SNDBUFFORCE, socket.SO_SNDBUF)):
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, forced, SOCKET_BUFFER_OCTETS)
+        except PermissionError:
+            sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER_OCTETS)
 
 
 def adopt(transport: Any) -> socket.socket | None:

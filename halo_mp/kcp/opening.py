@@ -12,7 +12,7 @@ import asyncio
 import weakref
 from typing import Any, Final
 
-from halo_mp.kcp.batch import KernelCarrier, adopt
+from halo_mp.kcp.batch import KernelCarrier, adopt, enlarge
 from halo_mp.kcp.carriers import AsyncioCarrier, Carrier
 from halo_mp.kcp.endpoint import MOST_SESSIONS, Acceptor, Endpoint
 from halo_mp.kcp.peers import Address
@@ -115,7 +115,11 @@ async def _open_carrier(
     )
     try:
         sock = adopt(transport) if batch else None
-        return carrier if sock is None else KernelCarrier(loop, sock)
+        if sock is not None:
+            return KernelCarrier(loop, sock)
+        if transport.get_extra_info("socket") is not None and not transport.get_extra_info("halo"):
+            enlarge(transport.get_extra_info("socket"))
+        return carrier
     except BaseException:
         transport.close()
         raise

@@ -7,7 +7,7 @@
     closing    all that was written is delivered    FIN with the reason                  finishing (classic: ended)
     closing    close_timeout_s is over              FIN(timeout)                         ended, with an error
     finishing  FIN of the peer                                                           ended
-    finishing  time for it is over                  FIN again, at most FINS in all       finishing, at last ended
+    finishing  an interval is over, then time-outs  FIN, at most FINS in all             finishing, at last ended
     open,      FIN of the peer                      FIN back; its reason is kept         ended
     closing
     not ended  dead link; nothing heard for         FIN with the reason, once            ended, with an error
@@ -322,7 +322,7 @@ class Session:
             self.end(errors.ended_here(self._close_event), fin=None)
             return
         self.state = SessionState.FINISHING
-        self._finish_again()
+        self._alarm(self.settings.interval_ms)  # first the peer gets our acknowledgements: it may be closing, too
 
     def _finish_again(self) -> None:
         if self._fins >= FINS:
