@@ -236,4 +236,4 @@ def opens_classic_session(octets: bytes) -> bool:
     if len(octets) < _CLASSIC.size:
         return False
     command, _, _, _, sn, una, _ = _CLASSIC.unpack_from(octets)
-    return una == 0 and (command == _COMMAND_ASK or (command == _COMMAND_PUSH and sn < _FIRST_WINDOW))
+    return bool(una == 0 and (command == _COMMAND_ASK or (command == _COMMAND_PUSH and sn < _FIRST_WINDOW)))

@@ -109,8 +109,8 @@ async def _open_carrier(
 ) -> Any:
     transport, carrier = await loop.create_datagram_endpoint(
         lambda: AsyncioCarrier(loop),
-        local_addr=local,  # type: ignore[arg-type]
-        remote_addr=remote,  # type: ignore[arg-type]
+        local_addr=local,
+        remote_addr=remote,
         **options,
     )
     try:

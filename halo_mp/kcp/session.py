@@ -4,10 +4,11 @@
     state      event                                done                                 next
     open       `close`                              no more is written                   closing
     open       silent for keep_alive_s              PING, or a probe                     open
-    closing    all that was written is delivered    FIN with the reason                  finishing (classic: ended)
+    closing    all that was written is delivered    for an interval nothing: ACKs leave  finishing
     closing    close_timeout_s is over              FIN(timeout)                         ended, with an error
     finishing  FIN of the peer                                                           ended
-    finishing  an interval is over, then time-outs  FIN, at most FINS in all             finishing, at last ended
+    finishing  the interval is over, or a time-out  FIN with the reason, at most FINS    finishing, at last ended
+                                                    (classic: none)
     open,      FIN of the peer                      FIN back; its reason is kept         ended
     closing
     not ended  dead link; nothing heard for         FIN with the reason, once            ended, with an error
@@ -318,14 +319,13 @@ class Session:
             pass
 
     def _finish(self) -> None:
-        if self.settings.format != "halo":
-            self.end(errors.ended_here(self._close_event), fin=None)
-            return
         self.state = SessionState.FINISHING
-        self._alarm(self.settings.interval_ms)  # first the peer gets our acknowledgements: it may be closing, too
+        self._alarm(
+            self.settings.interval_ms
+        )  # first the peer gets our acknowledgements: it may be closing, too
 
     def _finish_again(self) -> None:
-        if self._fins >= FINS:
+        if self._fins >= FINS or self.settings.format != "halo":
             self.end(errors.ended_here(self._close_event), fin=None)
             return
         self._send_fin(self._close_event)

@@ -42,9 +42,7 @@ def relay(namespace: Namespace) -> Iterator[Callable[[float], None]]:
         each.stdout.close()
 
 
-def end(
-    whose: str, what: str, host: str, count: int, options: dict[str, Any], port: str = PORT
-) -> list[str]:
+def end(whose: str, what: str, host: str, count: int, options: dict[str, Any], port: str = PORT) -> list[str]:
     words = [sys.executable, "-m", "tests.support.kcp_ends", whose, what, host, port, str(count)]
     return words if whose == "reference" else [*words, json.dumps(options)]
 
@@ -86,7 +84,9 @@ def test_transfer_goes_by_few_system_calls(namespace: Namespace) -> None:
 
 
 def test_transfer_over_a_path_that_refuses_segmentation(namespace: Namespace) -> None:
-    namespace.run("ip", "link", "set", "lo", "mtu", "1000")  # less than a datagram: the kernel has to cut each
+    namespace.run(
+        "ip", "link", "set", "lo", "mtu", "1000"
+    )  # less than a datagram: the kernel has to cut each
     found = transfer(namespace, "ours", "ours", count=2_000_000, options=FAST)
     assert found["offloads"] == 1, "segmentation was given up"
     assert found["sent"] > found["send_calls"]

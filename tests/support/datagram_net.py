@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """An event loop whose clock is nobody's, and a network in memory for its datagram endpoints.
 
-Where asyncio would wait for a time, the clock jumps there: an hour of keep-alive takes as long as what happens in it. A
-loop that waits for nothing at all fails at once. Code under test runs as it is: it asks the loop for datagram endpoints.
+Where asyncio would wait for a time, the clock jumps there: an hour of keep-alive takes as long as what happens in it.
+A loop that waits for nothing at all fails at once. Code under test runs as it is: it asks the loop for datagram
+endpoints.
 """
 
 from __future__ import annotations

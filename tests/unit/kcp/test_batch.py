@@ -53,7 +53,10 @@ def received(batch: Any, control: int = 0) -> tuple[int, list[bytes], list[bytes
     return (
         count,
         [ffi.buffer(incoming[i].octets, incoming[i].length)[:] for i in range(max(count, 0))],
-        [ffi.buffer(apart[i].octets, apart[i].length)[:] for i in range(lib.halo_kcp_batch_control_count(batch))],
+        [
+            ffi.buffer(apart[i].octets, apart[i].length)[:]
+            for i in range(lib.halo_kcp_batch_control_count(batch))
+        ],
     )
 
 

@@ -221,7 +221,12 @@ def test_classic_server_takes_no_late_datagrams_for_a_beginning() -> None:
         listener, client, _ = await pair(loop, CLASSIC)
         head = (78).to_bytes(4, "little")
         late = [
-            head + bytes([81, 0]) + bytes(2 + 4) + (0).to_bytes(4, "little") + (9).to_bytes(4, "little") + bytes(4),
+            head
+            + bytes([81, 0])
+            + bytes(2 + 4)
+            + (0).to_bytes(4, "little")
+            + (9).to_bytes(4, "little")
+            + bytes(4),
             head + bytes([81, 0]) + bytes(2 + 4) + (40).to_bytes(4, "little") + bytes(8),
             head + bytes([82, 0]) + bytes(18),
             head + bytes([99, 0]) + bytes(18),
@@ -377,7 +382,9 @@ def test_dead_link_ends_the_session_with_its_reason(settings: Settings) -> None:
         listener, client, server = await pair(loop, settings.replace(dead_link=5))
         loop.net.judge = lambda src, dst, data: False
         client.send_nowait(b"does this arrive?")
-        with pytest.raises(SessionEndedError, match="acknowledged nothing: a segment was sent 5 times") as ended:
+        with pytest.raises(
+            SessionEndedError, match="acknowledged nothing: a segment was sent 5 times"
+        ) as ended:
             await client.receive()
         assert ended.value.reason == "dead_link"
         with pytest.raises(SessionEndedError, match="acknowledged nothing"):
@@ -584,8 +591,16 @@ def test_nothing_that_a_stranger_sends_moves_a_session() -> None:
         head = server.conv.to_bytes(8, "little")
         for octets in (
             head + bytes(20),  # no command
-            head + bytes([81, 0]) + bytes(2 + 4) + (9999).to_bytes(4, "little") + bytes(8),  # beyond the window
-            head + bytes([82, 0]) + bytes(2 + 4) + (5).to_bytes(4, "little") + bytes(8),  # acknowledges nothing of ours
+            head
+            + bytes([81, 0])
+            + bytes(2 + 4)
+            + (9999).to_bytes(4, "little")
+            + bytes(8),  # beyond the window
+            head
+            + bytes([82, 0])
+            + bytes(2 + 4)
+            + (5).to_bytes(4, "little")
+            + bytes(8),  # acknowledges nothing of ours
             head + bytes([81, 0]) + bytes(14) + (77).to_bytes(4, "little"),  # a length that lies
             head,
         ):
@@ -622,11 +637,15 @@ def test_peer_that_never_reads_stalls_the_sender() -> None:
         settings = MESSAGES.replace(send_window=64, receive_window=128, congestion="none", dead_link=1000)
         listener, client, server = await pair(loop, settings)
         sent = 0
+
+        async def send() -> None:
+            nonlocal sent
+            while True:
+                await client.send(bytes(1000))
+                sent += 1
+
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(300):
-                while True:
-                    await client.send(bytes(1000))
-                    sent += 1
+            await asyncio.wait_for(send(), 300)
         assert sent <= 128 + 128 + 2, "the receiver's window, the sender's buffer"
         assert server.info.unread == 128
         assert server.info.octets < 1 << 20
@@ -673,7 +692,9 @@ def test_messages_that_are_too_long_are_refused() -> None:
     async def program(loop: NetLoop) -> None:
         listener, client, server = await pair(loop)
         most = MESSAGES.message_octets
-        with pytest.raises(ValueError, match=f"a message of {most + 1} octets is too long; at most {most} fit"):
+        with pytest.raises(
+            ValueError, match=f"a message of {most + 1} octets is too long; at most {most} fit"
+        ):
             client.send_nowait(bytes(most + 1))
         await client.send(bytes(most))
         assert await server.receive() == bytes(most)

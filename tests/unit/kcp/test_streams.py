@@ -144,12 +144,16 @@ def test_drain_waits_while_the_peer_does_not_read() -> None:
         async with await kcp.start_server(serve, *SERVER, settings=settings, limit=1000):
             reader, writer = await kcp.open_connection(*SERVER, settings=settings)
             written = 0
+
+            async def write() -> None:
+                nonlocal written
+                while True:
+                    writer.write(bytes(10_000))
+                    written += 10_000
+                    await writer.drain()
+
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(100):
-                    while True:
-                        writer.write(bytes(10_000))
-                        written += 10_000
-                        await writer.drain()
+                await asyncio.wait_for(write(), 100)
             segments = 128 + 128
             assert written < (segments + 8) * settings.segment_octets + 2 * (256 << 10)
             taken.set()
