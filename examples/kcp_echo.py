@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """KCP in two workers on two ports: that of port 0 serves, that of port 1 is its client and says how it goes.
 
-    python examples/kcp_echo.py --ports 0       then, from another shell:  python examples/kcp_client.py 10.77.0.1
-    python examples/kcp_echo.py --ports 1 --name second --route 10.77.0.0/24=10.77.1.2
+    python examples/kcp_echo.py --ports 0,1     then, from another shell:  python examples/kcp_client.py 10.77.0.1
 
-The second is an instance of its own, with the kernel as the router between (net.ipv4.ip_forward=1), and the first needs
---route 10.77.1.0/24=10.77.0.2 then. The calls are those of a kernel socket (examples/kcp_client.py): the worker's event
-loop knows the halo stack. When a worker dies, the other one's session ends with its reason, and the client comes back.
+The calls are those of a kernel socket (examples/kcp_client.py): the worker's event loop knows the halo stack. When a
+worker dies, the other one's session ends with its reason, and the client comes back.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -75,6 +74,12 @@ def remotes(running: Instance) -> Iterator[tuple[Remote, Remote]]:
         yield first, second
 
 
+def test_two_workers_across_two_ports(remotes: tuple[Remote, Remote]) -> None:
+    assert remotes[0].run(SERVE) is True
+    assert remotes[1].run(CLIENT.format(host="10.77.0.1", port=4000, count=300_000)) == [True, True, 300_000]
+    remotes[0].run(STOP)
+
+
 def test_client_and_server_in_one_worker(remotes: tuple[Remote, Remote]) -> None:
     assert remotes[0].run(SERVE) is True
     assert remotes[0].run(CLIENT.format(host="10.77.0.1", port=4000, count=300_000)) == [True, True, 300_000]
@@ -122,37 +127,28 @@ def test_closed_port_of_a_worker_is_told_at_once(remotes: tuple[Remote, Remote])
     assert "nobody has the peer's address and port" in str(ended)
 
 
-@contextmanager
-def two_ports() -> Iterator[tuple[Instance, Instance]]:
-    """The example on port 0 and on port 1, and the kernel as the router between."""
+def test_two_workers_survive_the_death_of_either() -> None:
     example = (sys.executable, str(ROOT / "examples/kcp_echo.py"))
-    with Namespace() as namespace:
-        namespace.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
-        routes = ("10.77.1.0/24=10.77.0.2", "10.77.0.0/24=10.77.1.2")
-        with (
-            Instance(namespace, "--ports", "0", "--route", routes[0], program=example) as first,
-            Instance(namespace, "--ports", "1", "--route", routes[1], program=example) as second,
-        ):
-            yield first, second
-            for each in (first, second):
-                assert not each.events("protocol.error")
-                assert each.stop() == 0
-
-
-def test_two_ports_survive_the_death_of_either_worker() -> None:
-    with two_ports() as (server, client):
+    with Namespace() as namespace, Instance(namespace, "--ports", "0,1", program=example) as running:
 
         def said(text: str) -> int:
-            return sum(text in entry["message"] for entry in client.events("log"))
+            return sum(text in entry["message"] for entry in running.events("log"))
 
         def heard(text: str, count: int) -> None:
             wait_until(
-                lambda: said(text) >= count, what=f"{text!r} {count} times in\n{client.text()}", timeout_s=30
+                lambda: said(text) >= count, what=f"{text!r} {count} times in\n{running.text()}", timeout_s=30
             )
 
+        def kill(slot: int) -> None:
+            pids = [each["pid"] for each in running.events("worker.spawned") if each["slot"] == slot]
+            os.kill(pids[-1], signal.SIGKILL)
+
         heard("hello 1 came back", 1)
-        os.kill(server.events("worker.spawned")[-1]["pid"], signal.SIGKILL)
-        heard("the session has ended: ", 1)
+        ended = said("the session has ended: ")
+        kill(0)
+        heard("the session has ended: ", ended + 1)
         heard("hello 0 came back", 2)
-        os.kill(client.events("worker.spawned")[-1]["pid"], signal.SIGKILL)
+        kill(1)
         heard("hello 0 came back", 3)
+        assert not running.events("protocol.error")
+        assert running.stop() == 0
