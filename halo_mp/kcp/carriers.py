@@ -25,7 +25,9 @@ assert DATAGRAM.size == ffi.sizeof("struct halo_kcp_datagram")
 class Owner(Protocol):
     """What a carrier tells its endpoint."""
 
-    has_control: bool
+    @property
+    def has_control(self) -> bool:
+        """Whether datagrams of 20 octets are control packets."""
 
     def take(self, incoming: Any, count: int, control: list[tuple[bytes, Address]]) -> None:
         """Take datagrams in, `struct halo_kcp_incoming *`, and control packets with where they come from."""
@@ -35,6 +37,9 @@ class Owner(Protocol):
 
     def address_of(self, number: int) -> Address | None:
         """Return where a session's datagrams go."""
+
+    def addresses(self) -> set[Address]:
+        """Return where datagrams of any session go."""
 
     def room(self) -> None:
         """It can send again."""
@@ -46,7 +51,9 @@ class Owner(Protocol):
 class Carrier(Protocol):
     """What an endpoint asks of a carrier."""
 
-    transport: Any
+    @property
+    def transport(self) -> Any:
+        """Something with `get_extra_info` for sockname, peername, socket and halo."""
 
     @property
     def is_blocked(self) -> bool:
@@ -60,6 +67,13 @@ class Carrier(Protocol):
 
     def close(self) -> None:
         """Send and receive no more."""
+
+
+class StartableCarrier(Carrier, Protocol):
+    """A carrier, before it has an endpoint."""
+
+    def start(self, owner: Owner) -> None:
+        """Tell an endpoint what comes, from now on."""
 
 
 class AsyncioCarrier(asyncio.DatagramProtocol):

@@ -258,6 +258,10 @@ class Endpoint:
         session = self.sessions.get(number)
         return None if session is None else session.address
 
+    def addresses(self) -> set[Address]:
+        """Return where datagrams of any session go."""
+        return {session.address for session in self.sessions.values()}
+
     def room(self) -> None:
         """The carrier can send again."""
         self.make_due()

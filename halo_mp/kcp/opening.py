@@ -13,8 +13,9 @@ import weakref
 from typing import Any, Final
 
 from halo_mp.kcp.batch import KernelCarrier, adopt, enlarge
-from halo_mp.kcp.carriers import AsyncioCarrier, Carrier
+from halo_mp.kcp.carriers import AsyncioCarrier, StartableCarrier
 from halo_mp.kcp.endpoint import MOST_SESSIONS, Acceptor, Endpoint
+from halo_mp.kcp.fec_carrier import FecCarrier
 from halo_mp.kcp.peers import Address
 from halo_mp.kcp.session import Session
 from halo_mp.kcp.settings import Settings
@@ -35,7 +36,7 @@ async def open_endpoint(
 ) -> Endpoint:
     """Return an endpoint on a new socket. `options` go to `create_datagram_endpoint`. Raises OSError."""
     loop = asyncio.get_running_loop()
-    carrier = await _open_carrier(loop, local_addr, remote_addr, batch=batch, **options)
+    carrier = await _open_carrier(loop, settings, local_addr, remote_addr, batch=batch, **options)
     try:
         endpoint = Endpoint(loop, carrier, settings, accept=accept, most_sessions=most_sessions)
     except BaseException:
@@ -94,35 +95,40 @@ async def rebind(endpoint: Endpoint, *, local_addr: Address | None = None, batch
             "only a client's endpoint can be bound anew; a server's peers know it by its address"
         )
     loop = asyncio.get_running_loop()
-    carrier = await _open_carrier(loop, local_addr, remote[:2], batch=batch)
+    carrier = await _open_carrier(loop, endpoint.settings, local_addr, remote[:2], batch=batch)
     endpoint.replace_carrier(carrier)
     carrier.start(endpoint)
 
 
 async def _open_carrier(
     loop: asyncio.AbstractEventLoop,
+    settings: Settings,
     local: Address | None,
     remote: Address | None,
     *,
     batch: bool,
     **options: Any,
-) -> Any:
-    transport, carrier = await loop.create_datagram_endpoint(
-        lambda: AsyncioCarrier(loop),
-        local_addr=local,
-        remote_addr=remote,
-        **options,
+) -> StartableCarrier:
+    transport, plain = await loop.create_datagram_endpoint(
+        lambda: AsyncioCarrier(loop), local_addr=local, remote_addr=remote, **options
     )
     try:
-        sock = adopt(transport) if batch else None
-        if sock is not None:
-            return KernelCarrier(loop, sock)
-        if transport.get_extra_info("socket") is not None and not transport.get_extra_info("halo"):
-            enlarge(transport.get_extra_info("socket"))
-        return carrier
+        carrier = _carrier_on(loop, transport, plain, batch=batch)
+        return FecCarrier(loop, carrier, settings) if settings.fec_data else carrier
     except BaseException:
         transport.close()
         raise
 
 
-__all__ = ["ENDPOINTS", "Carrier", "open_client", "open_endpoint", "rebind"]
+def _carrier_on(
+    loop: asyncio.AbstractEventLoop, transport: Any, plain: AsyncioCarrier, *, batch: bool
+) -> StartableCarrier:
+    sock = adopt(transport) if batch else None
+    if sock is not None:
+        return KernelCarrier(loop, sock)
+    if transport.get_extra_info("socket") is not None and not transport.get_extra_info("halo"):
+        enlarge(transport.get_extra_info("socket"))
+    return plain
+
+
+__all__ = ["ENDPOINTS", "open_client", "open_endpoint", "rebind"]

@@ -36,6 +36,9 @@ _BOUNDS: Final[dict[str, tuple[int, int]]] = {
 _FLAGS: Final = ("stream", "conserve", "early", "ack_no_delay", "write_delay", "flush_on_ack")
 _HEADER_OCTETS: Final = {"classic": 24, "halo": 28}
 _CHECK_OCTETS: Final = 4
+_FEC_OCTETS: Final = 8
+_LEAST_MTU: Final = 50
+_MOST_SHARDS: Final = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +71,10 @@ class Settings:
     write_delay: bool = False
     flush_on_ack: bool = True
 
+    fec_data: int = 0
+    """Forward error correction as kcp-go's: after so many datagrams come `fec_parity` more. 0: none."""
+    fec_parity: int = 0
+
     connect_timeout_s: float = 10.0
     """For the handshake of halo's format; the classic one has none."""
     keep_alive_s: float = 10.0
@@ -90,6 +97,16 @@ class Settings:
             value = getattr(self, name)
             if not (math.isfinite(value) and 0 <= value <= 86400):
                 raise ValueError(f"{name} is {value}; expected seconds, 0 to 86400")
+        shards = self.fec_data, self.fec_parity
+        if (
+            (shards != (0, 0) and min(shards) < 1)
+            or sum(shards) > _MOST_SHARDS
+            or self._core_mtu < _LEAST_MTU
+        ):
+            raise ValueError(
+                f"fec_data is {self.fec_data} and fec_parity {self.fec_parity}, with an mtu of {self.mtu}; expected "
+                f"both 0, or both 1 or more and together at most {_MOST_SHARDS}, and an mtu of {_LEAST_MTU + _FEC_OCTETS}"
+            )
         if self.write_buffer_segments < 0:
             raise ValueError(f"write_buffer_segments is {self.write_buffer_segments}; expected 0 or more")
 
@@ -111,13 +128,18 @@ class Settings:
 
     @property
     def header_octets(self) -> int:
-        """Of a segment."""
+        """Of a segment, without FEC's."""
         return _HEADER_OCTETS[self.format] + (0 if self.check == "off" else _CHECK_OCTETS)
 
     @property
     def segment_octets(self) -> int:
         """Of payload that one segment carries."""
-        return self.mtu - self.header_octets
+        return self._core_mtu - self.header_octets
+
+    @property
+    def _core_mtu(self) -> int:
+        """What FEC leaves of the MTU."""
+        return self.mtu - (_FEC_OCTETS if self.fec_data else 0)
 
     @property
     def message_octets(self) -> int:
@@ -139,4 +161,5 @@ class Settings:
             setattr(pointer, name, words[getattr(self, name)])
         for name in (*_BOUNDS, *_FLAGS):
             setattr(pointer, name, int(getattr(self, name)))
+        pointer.mtu = self._core_mtu
         pointer.reserved = 0
