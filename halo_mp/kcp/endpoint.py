@@ -80,6 +80,7 @@ class Endpoint:
         self._output.limit = OUTPUT_DATAGRAMS
         self._events = ffi.gc(ffi.new("struct halo_kcp_events *"), lib.halo_kcp_events_free)
         self._peer = ffi.new("struct halo_kcp_peer *")
+        self._heard = ffi.new("uint32_t *")
         self._peers = Peers()
         self._buffer = ffi.new("uint8_t[]", READ_OCTETS)
         self.sessions: dict[int, Session] = {}
@@ -106,6 +107,11 @@ class Endpoint:
     def totals(self) -> Counters:
         """Sums over all sessions that there ever were."""
         return read_group_counters(self.group)
+
+    def heard_ms(self, number: int) -> int:
+        """Return when a datagram of a session was last taken, by `now_ms`."""
+        lib.halo_kcp_group_heard(self.group, number, self._heard)
+        return int(self._heard[0])
 
     def buffer(self, octets: int) -> Any:
         """Return room to read into, until the next call: one for all sessions."""

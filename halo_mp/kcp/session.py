@@ -78,6 +78,9 @@ class SessionOwner(Protocol):
     def buffer(self, octets: int) -> Any:
         """Return room to read into, until the next call."""
 
+    def heard_ms(self, number: int) -> int:
+        """Return when a datagram of a session was last taken."""
+
     def make_due(self) -> None:
         """Let what was written leave soon."""
 
@@ -338,10 +341,9 @@ class Session:
 
     def _silent_ms(self) -> int:
         """For how long nothing was heard of the peer."""
-        heard = ffi.new("uint32_t *")
         now_ms = self._owner.now_ms
-        lib.halo_kcp_group_heard(self._owner.group, self.number, heard)
-        return max(0, min(_difference(now_ms, int(heard[0])), _difference(now_ms, self._heard_ms)))
+        heard_ms = self._owner.heard_ms(self.number)
+        return max(0, min(_difference(now_ms, heard_ms), _difference(now_ms, self._heard_ms)))
 
     def _introduce_again(self) -> None:
         """A client's first packet may have been lost, or the server's answer."""

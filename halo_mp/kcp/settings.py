@@ -105,7 +105,8 @@ class Settings:
         ):
             raise ValueError(
                 f"fec_data is {self.fec_data} and fec_parity {self.fec_parity}, with an mtu of {self.mtu}; expected "
-                f"both 0, or both 1 or more and together at most {_MOST_SHARDS}, and an mtu of {_LEAST_MTU + _FEC_OCTETS}"
+                f"both 0, or both 1 or more and together at most {_MOST_SHARDS}, and an mtu of "
+                f"{_LEAST_MTU + _FEC_OCTETS}"
             )
         if self.write_buffer_segments < 0:
             raise ValueError(f"write_buffer_segments is {self.write_buffer_segments}; expected 0 or more")
