@@ -119,6 +119,16 @@ class Endpoint:
             self._buffer = ffi.new("uint8_t[]", octets)
         return self._buffer
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether its socket is closed."""
+        return self._is_closed
+
+    @property
+    def is_server(self) -> bool:
+        """Whether it takes sessions."""
+        return self._accept is not None
+
     def make_due(self) -> None:
         """Have a turn soon."""
         if not self._in_turn and self._due is None and not self._is_closed:
