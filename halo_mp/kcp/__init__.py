@@ -9,6 +9,7 @@ from halo_mp.kcp.control import EndReason
 from halo_mp.kcp.counters import Counters, EndpointCounters, Info
 from halo_mp.kcp.errors import RefusedError, SessionEndedError
 from halo_mp.kcp.opening import rebind
+from halo_mp.kcp.report import report
 from halo_mp.kcp.settings import Settings
 from halo_mp.kcp.streams import (
     Listener,
@@ -40,5 +41,6 @@ __all__ = [
     "listen",
     "open_connection",
     "rebind",
+    "report",
     "start_server",
 ]

@@ -6,6 +6,7 @@ worker dies.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -112,6 +113,30 @@ def test_worker_is_a_client_of_a_kernel_socket(running: Instance, remotes: tuple
         )
         assert receiving.wait(timeout=30) == 0
     assert digest == hashlib.sha256(bytes(300_000)).hexdigest()
+
+
+def test_show_kcp_tells_of_both_workers(running: Instance, remotes: tuple[Remote, Remote]) -> None:
+    words = (sys.executable, "-m", "halo_mp.cli", "show", "kcp", "--name", running.name)
+    assert remotes[0].run(SERVE) is True
+    opened = """
+        from halo_mp import kcp
+        kept["client"] = await kcp.connect("10.77.0.1", 4000, settings=kcp.Settings())
+        await kept["client"].send(b"12345")
+        return (await kept["client"].receive()).decode()
+    """
+    assert remotes[1].run(opened) == "12345"
+    found = json.loads(subprocess.run([*words, "--json"], capture_output=True, text=True, check=True).stdout)
+    [server], [client] = found["0"]["endpoints"], found["1"]["endpoints"]
+    assert (server["role"], server["address"], server["stack"]) == ("server", ["10.77.0.1", 4000], "halo")
+    assert server["totals"]["bytes_received"] >= 5
+    assert (client["role"], client["sessions"]) == ("client", 1)
+    [session] = found["1"]["sessions"]
+    assert (session["peer"], session["state"]) == (["10.77.0.1", 4000], "open")
+    text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert f"{session['conv']:#x}" in text
+    assert text.splitlines()[0].split()[:3] == ["worker", "address", "stack"]
+    remotes[1].run("kept['client'].close()\nawait kept.pop('client').wait_closed()")
+    remotes[0].run(STOP)
 
 
 def test_closed_port_of_a_worker_is_told_at_once(remotes: tuple[Remote, Remote]) -> None:
