@@ -91,6 +91,9 @@ class Operations(Protocol):
     def lookup(self, address: str, flow: Fields) -> Fields | None:
         """`routes.lookup`."""
 
+    async def list_kcp(self, start: int) -> Fields:
+        """`kcp.list`."""
+
     async def ping(self, address: str, settings: Fields) -> list[Any]:
         """`ping`, which takes its time; cancelled, it ends at once."""
 
@@ -281,6 +284,7 @@ class Requests:
             "routes.replace": self._routes_change,
             "routes.delete": self._routes_delete,
             "routes.lookup": self._routes_lookup,
+            "kcp.list": self._kcp_list,
             "subscribe": self._subscribe,
             "unsubscribe": self._unsubscribe,
             "ping": self._ping,
@@ -368,6 +372,9 @@ class Requests:
     async def _capture(self, message: Message) -> Fields:
         settings = {name: value for name, value in message.items() if name not in _ENVELOPE}
         return await self._operations.capture(settings, trace=message["type"] == "trace.start")
+
+    async def _kcp_list(self, message: Message) -> Fields:
+        return await self._operations.list_kcp(message.get("start", 0))
 
     async def _ping(self, message: Message) -> Fields:
         settings = {name: value for name, value in message.items() if name not in {*_ENVELOPE, "address"}}

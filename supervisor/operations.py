@@ -103,6 +103,10 @@ class PublishedOperations:
         wanted = {**settings, "dst": _parsed(parse_host, address), "source": source}
         return await self._published.echoes.ping(Ping(**wanted))
 
+    async def list_kcp(self, start: int) -> Fields:
+        """Return what the KCP of a worker says, of the first from a slot on."""
+        return await self._published.kcp.list(start)
+
     async def capture(self, settings: Mapping[str, Any], *, trace: bool) -> Opened:
         """Begin a capture or a trace; what is returned ends it."""
         ports = self._published.config.ports

@@ -26,6 +26,7 @@ from halo_mp.supervisor.config_interfaces import kernel_side
 from halo_mp.supervisor.config_model import AddressConfig, NeighborConfig
 from halo_mp.supervisor.config_routes import RouteList, via_of
 from halo_mp.supervisor.echo import Echoes
+from halo_mp.supervisor.kcp import KcpReports
 from halo_mp.supervisor.keeper_driver import DriverKeeper
 from halo_mp.supervisor.keeper_worker import WorkerKeeper
 from halo_mp.supervisor.life import Life
@@ -70,6 +71,7 @@ class Published:
         routes.on_waiting = on_changed
         self.neighbors = NeighborTable()
         self.news = News(self.neighbors, routes, workers, lambda: self.interfaces)
+        self.kcp = KcpReports(workers)
         self.echoes = Echoes(routes, workers, lambda: self.interfaces)
         self.captures = Captures(workers)
         self.sockets = Sockets(tables, self.reader_epochs)

@@ -158,6 +158,9 @@ class Worker:
                 self._host.udp.answer(numbers, accepted=kind == "sockets.accepted")
             case "echo" if self._host:
                 self._start_echo(self._host, message)
+            case "kcp":
+                await self._line.channel.reply(message, kcp=_kcp_report())
+                return
             case "echo.end":
                 self._end_echo(int(message["number"]))
             case "capture.start" if self._captures and len(fds) == 1:
@@ -506,6 +509,12 @@ def _drop_privileges(privileges: Privileges) -> None:
             f"the worker cannot give up its privileges (uid {uid}, gid {gid}): {os.strerror(-error)}. "
             "Name another user with --user, or start without root."
         )
+
+
+def _kcp_report() -> dict[str, Any] | None:
+    """What the application's KCP says; nothing is imported for that."""
+    module = sys.modules.get("halo_mp.kcp")
+    return None if module is None else module.report()
 
 
 def _end_without_memory() -> None:

@@ -15,6 +15,7 @@ from halo_mp.cli.config_commands import show as show_config
 from halo_mp.cli.lazy import AdvisingGroup
 from halo_mp.cli.options import interface_argument, json_option, name_option
 from halo_mp.cli.output import write_json, write_json_lines, write_pairs, write_table
+from halo_mp.cli.show_kcp import kcp
 from halo_mp.control.client import Client
 from halo_mp.control.public import RouteInfo
 
@@ -162,3 +163,4 @@ def route(
 
 
 show.add_command(show_config, "config")
+show.add_command(kcp)

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from halo_mp.control import calls, config_calls, frame
 from halo_mp.control.calls import Call, ControlError, NotReachableError
@@ -96,6 +96,10 @@ class AsyncClient:
     async def show(self) -> InstanceInfo:
         """See `Client`."""
         return await self.run(calls.show())
+
+    async def kcp(self) -> dict[int, Any]:
+        """See `Client`."""
+        return await self.run(calls.kcp())
 
     async def stop(self) -> None:
         """See `Client`."""

@@ -110,6 +110,18 @@ def show() -> Call[InstanceInfo]:
     return read(InstanceInfo, reply["instance"])
 
 
+def kcp() -> Call[dict[int, Any]]:
+    """Return what the KCP of each worker says, by slot; workers without any are left out."""
+    found: dict[int, Any] = {}
+    start: int | None = 0
+    while start is not None:
+        reply = yield {"type": "kcp.list", "start": start}
+        if isinstance(reply["kcp"], dict):
+            found[int(reply["slot"])] = reply["kcp"]
+        start = reply["next"]
+    return found
+
+
 def interfaces() -> Call[list[InterfaceInfo]]:
     """Return all of them."""
     found = yield from _all("interfaces")

@@ -18,7 +18,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from halo_mp.control import calls, config_calls, frame
 from halo_mp.control.async_client import AsyncClient
@@ -97,6 +97,10 @@ class Client:
     def show(self) -> InstanceInfo:
         """Return the instance as a whole."""
         return self.run(calls.show())
+
+    def kcp(self) -> dict[int, Any]:
+        """Return what the KCP of each worker says of itself, by slot: `endpoints`, `sessions`, `left_out`."""
+        return self.run(calls.kcp())
 
     def stop(self) -> None:
         """Ask for the end of the instance; it has ended a moment later."""

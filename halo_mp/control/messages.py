@@ -298,6 +298,12 @@ class Echo(TypedDict):
     source: int
 
 
+class Kcp(TypedDict):
+    """Supervisor → worker, a request: reply with `kcp`, what `halo_mp.kcp.report` says, or None without any KCP."""
+
+    type: Literal["kcp"]
+
+
 class EchoEnd(TypedDict):
     """Supervisor → worker: nobody waits for the outcomes of this `echo` any more."""
 

@@ -89,6 +89,7 @@ REQUESTS: dict[str, Request] = {
         ("found",),
         _optional("src", "protocol", "src_port", "dst_port"),
     ),
+    "kcp.list": Request({"start": int}, ("slot", "kcp", "next"), _optional("start")),
     "subscribe": Request(
         {"topic": str, "level": str, "period_ms": int}, optional=_optional("level", "period_ms")
     ),

@@ -23,13 +23,17 @@ Server, one `PendingTable` for each endpoint:
     pending         too many are, of all or of      the oldest of them goes,      unknown
                     its host                        counted
 
-A SYN is a few octets from an address that nobody has proved. What it costs is an entry here, of which there is a bounded
-number; no session is made for it, and none that was accepted is touched, whatever comes. One host can fill only its own
-share. An accepted address may send a SYN again: its client was started anew on the same port, and gets another session.
+A SYN is a few octets from an address that nobody has proved. What it costs is an entry here, of which there is a
+bounded number; no session is made for it, and none that was accepted is touched, whatever comes. One host can fill only
+its own share. An accepted address may send a SYN again: its client was started anew on the same port, and gets another
+session.
+
+Classic KCP has no handshake: `opens_classic_session` says what a server takes for the beginning of a session.
 """
 
 from __future__ import annotations
 
+import struct
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -44,6 +48,13 @@ LAST_RETRY_S: Final = 2.0
 PENDING_S: Final = 60.0
 MOST_PENDING: Final = 4096
 MOST_PENDING_OF_HOST: Final = 256
+
+_COMMAND_PUSH: Final = 81
+_COMMAND_ASK: Final = 83
+_CLASSIC: Final = struct.Struct("<4xBBHIIII")
+"""command, fragment, window, ts, sn, una, length"""
+_FIRST_WINDOW: Final = 32
+"""Segments that nobody has answered: what the reference sends at most before it hears of us."""
 
 
 class ClientState(Enum):
@@ -215,3 +226,14 @@ class PendingTable:
         del own[peer]
         if not own:
             del self._of_host[pending.host]
+
+
+def opens_classic_session(octets: bytes) -> bool:
+    """Whether a datagram may be the first of a classic session: data from its start, by who has received nothing yet.
+
+    What is late of a session that has ended seldom looks so.
+    """
+    if len(octets) < _CLASSIC.size:
+        return False
+    command, _, _, _, sn, una, _ = _CLASSIC.unpack_from(octets)
+    return bool(una == 0 and (command == _COMMAND_ASK or (command == _COMMAND_PUSH and sn < _FIRST_WINDOW)))

@@ -347,3 +347,34 @@ def test_top_talkers_are_told() -> None:
             timeout_s=30,
             what=f"the top talkers in\n{running.text()}",
         )
+
+
+# ---- KCP
+
+
+def test_kcp_file_arrives_whole(tmp_path: Path) -> None:
+    file, folder = tmp_path / "sent", tmp_path / "there"
+    folder.mkdir()
+    file.write_bytes(os.urandom(3_000_000))
+    with Namespace() as namespace:
+        with namespace.popen(*command("kcp_file.py", "receive", str(folder))) as receiving:
+            # Who comes too early is refused by the kernel, and says so.
+            wait_until(
+                lambda: (
+                    namespace.run(
+                        *command("kcp_file.py", "send", str(file), "127.0.0.1"), check=False
+                    ).returncode
+                    == 0
+                ),
+                what="a transfer",
+                timeout_s=30,
+            )
+            assert receiving.wait(timeout=30) == 0
+    assert (folder / "sent").read_bytes() == file.read_bytes()
+
+
+def test_kcp_client_of_nobody_says_so() -> None:
+    with Namespace() as namespace:
+        refused = namespace.run(*command("kcp_client.py", "127.0.0.1"), check=False)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("kcp_client: nobody has the peer's address and port")

@@ -89,6 +89,10 @@ class Recorder:
         self._note("lookup", address, dict(flow))
         return None
 
+    async def list_kcp(self, start: int) -> dict[str, Any]:
+        self._note("kcp", start)
+        return {"slot": None, "kcp": None, "next": None}
+
     async def ping(self, address: str, settings: Mapping[str, Any]) -> list[Any]:
         self._note("ping", address, dict(settings))
         try:
@@ -294,6 +298,8 @@ SOUND = [
         {"address": "a", "src": "b", "dst_port": 5},
         ("lookup", "a", {"src": "b", "dst_port": 5}),
     ),
+    ("kcp.list", {}, ("kcp", 0)),
+    ("kcp.list", {"start": 2}, ("kcp", 2)),
     ("ping", {"address": "a", "count": 3, "df": True}, ("ping", "a", {"count": 3, "df": True})),
     ("capture.start", {"points": ["rx"], "snap": 60}, ("capture", {"points": ["rx"], "snap": 60})),
     ("trace.start", {"filter": b"x", "ports": [1]}, ("trace", {"filter": b"x", "ports": [1]})),
@@ -418,6 +424,7 @@ def test_who_is_no_admin_may_look_and_change_nothing(tmp_path: Path, monkeypatch
             "routes",
             "lookup",
             "history",
+            "kcp",
             "subscribe",
         }
         channel.close()

@@ -1,0 +1,570 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One datagram socket with many sessions: what comes goes to the session that it is for, what is due goes out.
+
+One timer for all sessions, that of the group's wheel (native/kcp/group.c). A turn is: datagrams in, what they mean for
+sessions and their users, datagrams out; what users write meanwhile leaves at its end. Users are called in a turn and
+may do what they like, end sessions and the endpoint too; an exception of theirs costs their session.
+
+Nothing that comes from the network makes more here than: a session, of which there are at most `most_sessions`, each
+from an address that has answered (halo's format) or an application that asked for it (classic); an entry in the bounded
+table of pending handshakes; an entry among the last ENDED sessions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import struct
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Final
+
+from halo_mp._native import ffi, lib
+from halo_mp.kcp import control, errors
+from halo_mp.kcp.carriers import Carrier
+from halo_mp.kcp.control import ControlKind, ControlPacket, EndReason
+from halo_mp.kcp.counters import Counters, EndpointCounters, read_group_counters
+from halo_mp.kcp.handshake import ClientHandshake, ClientState, PendingTable, opens_classic_session
+from halo_mp.kcp.peers import PEER, Address, Peers, unpack
+from halo_mp.kcp.session import READ_OCTETS, Session, SessionState
+from halo_mp.kcp.settings import FORMATS, Settings
+from halo_mp.wire.octets import WireError
+
+MOST_SESSIONS: Final = 16384
+ENDED: Final = 4096
+"""So many ended sessions are remembered: what still comes for them is told why, and makes none anew."""
+OUTPUT_DATAGRAMS: Final = 256
+"""Polled at a time."""
+POLLS: Final = 16
+"""In one turn; then others have theirs."""
+RESETS_PER_S: Final = 1000
+_EVENT: Final = struct.Struct("=IIIi")
+"""`struct halo_kcp_event`"""
+
+assert _EVENT.size == ffi.sizeof("struct halo_kcp_event")
+assert PEER.size == ffi.sizeof("struct halo_kcp_peer")
+
+Acceptor = Callable[[Session], bool]
+"""Gives a new session its user; False: there is no room for another one."""
+
+
+class Endpoint:
+    """Made by `halo_mp.kcp.streams`, for a carrier that is open. A client's when there is no acceptor."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        carrier: Carrier,
+        settings: Settings,
+        *,
+        accept: Acceptor | None = None,
+        most_sessions: int = MOST_SESSIONS,
+    ) -> None:
+        """Raises MemoryError."""
+        self.loop = loop
+        self.settings = settings
+        self.carrier = carrier
+        self.counters = EndpointCounters()
+        self.has_control = settings.format == "halo"
+        self.closed: asyncio.Future[None] = loop.create_future()
+        self.on_idle: Callable[[], None] | None = None
+        """Called when the last session has gone."""
+        self._accept = accept
+        self._settings = ffi.new("struct halo_kcp_settings *")
+        settings.emit(self._settings)
+        group = lib.halo_kcp_group_create(FORMATS[settings.format], most_sessions)
+        if group == ffi.NULL:
+            raise MemoryError("no memory for an endpoint")
+        self.group = ffi.gc(group, lib.halo_kcp_group_free)
+        self._output = ffi.gc(ffi.new("struct halo_kcp_output *"), lib.halo_kcp_output_free)
+        self._output.limit = OUTPUT_DATAGRAMS
+        self._events = ffi.gc(ffi.new("struct halo_kcp_events *"), lib.halo_kcp_events_free)
+        self._peer = ffi.new("struct halo_kcp_peer *")
+        self._heard = ffi.new("uint32_t *")
+        self._peers = Peers()
+        self._buffer = ffi.new("uint8_t[]", READ_OCTETS)
+        self.sessions: dict[int, Session] = {}
+        self.pending = PendingTable(self._choose_conv)
+        self._ended: OrderedDict[tuple[Address | None, int], int] = OrderedDict()
+        self._next_id = 0
+        self._shaking: tuple[ClientHandshake, Address, asyncio.Event] | None = None
+        self._refusal: OSError | None = None
+        self._shake_lock = asyncio.Lock()
+        self._timer: asyncio.TimerHandle | None = None
+        self._due: asyncio.Handle | None = None
+        self._in_turn = False
+        self._is_closed = False
+        self._reset_second, self._resets = 0, 0
+
+    # ---- for sessions and their users
+
+    @property
+    def now_ms(self) -> int:
+        """The loop's clock, in milliseconds that wrap."""
+        return int(self.loop.time() * 1000) & 0xFFFFFFFF
+
+    @property
+    def totals(self) -> Counters:
+        """Sums over all sessions that there ever were."""
+        return read_group_counters(self.group)
+
+    def heard_ms(self, number: int) -> int:
+        """Return when a datagram of a session was last taken, by `now_ms`."""
+        lib.halo_kcp_group_heard(self.group, number, self._heard)
+        return int(self._heard[0])
+
+    def buffer(self, octets: int) -> Any:
+        """Return room to read into, until the next call: one for all sessions."""
+        if octets > len(self._buffer):
+            self._buffer = ffi.new("uint8_t[]", octets)
+        return self._buffer
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether its socket is closed."""
+        return self._is_closed
+
+    @property
+    def is_server(self) -> bool:
+        """Whether it takes sessions."""
+        return self._accept is not None
+
+    def make_due(self) -> None:
+        """Have a turn soon."""
+        if not self._in_turn and self._due is None and not self._is_closed:
+            self._due = self.loop.call_soon(self._turn_due)
+
+    def send_control(self, packet: ControlPacket, address: Address) -> None:
+        self.counters.control_out += 1
+        if packet.kind is ControlKind.PING:
+            self.counters.pings_out += 1
+        if not self._is_closed:
+            self.carrier.send_to(packet.emit(), address)
+
+    def count_probe(self) -> None:
+        self.counters.probes_out += 1
+
+    def forget(self, session: Session) -> None:
+        del self.sessions[session.number]
+        self.counters.established -= 1
+        self._count_end(session)
+        key = (None if self.has_control else session.address, session.conv)
+        self._ended[key] = _event_of(session)
+        while len(self._ended) > ENDED:
+            self._ended.popitem(last=False)
+        if not self.sessions and self.on_idle is not None:
+            self.loop.call_soon(self._tell_idle)
+
+    # ---- sessions
+
+    def open_session(self, conv: int, address: Address, *, is_client: bool, first: Any = None) -> Session:
+        """Return a new session, that `Session.start` brings to life. `first`: the datagram that it is made for.
+
+        Raises OSError when it can not be, ValueError when that datagram is not right, MemoryError.
+        """
+        kcp = lib.halo_kcp_create(conv, self._settings)
+        if kcp == ffi.NULL:
+            raise MemoryError("no memory for a session")
+        try:
+            number = self._add(kcp, address, is_client=is_client, first=first)
+        except BaseException:
+            lib.halo_kcp_free(kcp)
+            raise
+        session = Session(
+            self,
+            number=number,
+            kcp=kcp,
+            conv=conv,
+            address=address,
+            settings=self.settings,
+            is_client=is_client,
+        )
+        self.sessions[number] = session
+        self.counters.count_open(active=is_client)
+        return session
+
+    def _add(self, kcp: Any, address: Address, *, is_client: bool, first: Any) -> int:
+        now_ms = self.now_ms
+        if first is not None and (verdict := lib.halo_kcp_input(kcp, first.octets, first.length, now_ms)):
+            raise ValueError(f"not the first datagram of a session: verdict {verdict}")
+        ffi.memmove(self._peer, self._peers[address], PEER.size)
+        migrate = self.has_control and not is_client
+        number = int(lib.halo_kcp_group_add(self.group, kcp, self._peer, migrate, now_ms))
+        if number < 0:
+            raise OSError(
+                -number, f"no session at {address[0]} port {address[1]}: {_WHY_NOT.get(-number, 'refused')}"
+            )
+        return number
+
+    async def connect(self, address: Address) -> Session:
+        """Have a server make a session (halo's format). Raises TimeoutError, OSError."""
+        async with self._shake_lock:  # a server knows its pending clients by their address alone
+            shake = ClientHandshake(
+                now=self.loop.time(), timeout_s=self.settings.connect_timeout_s, is_used=self._is_used
+            )
+            news = asyncio.Event()
+            self._shaking, self._refusal = (shake, address, news), None
+            try:
+                await self._shake_hands(shake, address, news)
+            finally:
+                self._shaking = None
+        if shake.conv is None:
+            raise TimeoutError(
+                f"no KCP server at {address[0]} port {address[1]} has answered {shake.tries} SYNs in "
+                f"{self.settings.connect_timeout_s:g} s; look at its address, its format, and what is between"
+            )
+        return self.open_session(shake.conv, address, is_client=True)
+
+    def close(self) -> None:
+        """Close the socket; sessions that are left end, without a word to their peers."""
+        if self._is_closed:
+            return
+        for session in list(self.sessions.values()):
+            session.end(errors.ended_here(), fin=None)
+        self._is_closed = True
+        for handle in (self._timer, self._due):
+            if handle is not None:
+                handle.cancel()
+        self._timer = self._due = None
+        self.carrier.close()
+        if self._shaking is not None:
+            self._shaking[2].set()
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    def replace_carrier(self, carrier: Carrier) -> None:
+        """Go on through another socket; the old one is closed."""
+        lib.halo_kcp_output_clear(self._output)
+        old, self.carrier = self.carrier, carrier
+        old.close()
+        for session in self.sessions.values():
+            session.on_alarm()  # which probes, so that the peer hears of us
+        self.make_due()
+
+    # ---- what the carrier says
+
+    def take(self, incoming: Any, count: int, packets: list[tuple[bytes, Address]]) -> None:
+        """A turn, for datagrams and control packets that have come."""
+        if self._is_closed:
+            return
+        self._in_turn = True
+        try:
+            if count:
+                lib.halo_kcp_group_input(self.group, incoming, count, self.now_ms, self._events)
+                self._handle_events(incoming)
+            for octets, address in packets:
+                self._take_control(octets, address)
+        finally:
+            self._in_turn = False
+        self._turn()
+
+    def take_error(self, error: OSError) -> None:
+        """What the socket says: of the one peer of a connected one, or of nobody in particular."""
+        self.counters.errors += 1
+        if self._accept is not None or not isinstance(error, ConnectionRefusedError):
+            return
+        if self._shaking is not None:
+            self._refusal = error
+            self._shaking[2].set()
+        for session in list(self.sessions.values()):
+            session.end(errors.refused(error), fin=None)
+
+    def address_of(self, number: int) -> Address | None:
+        """Return where a session's datagrams go."""
+        session = self.sessions.get(number)
+        return None if session is None else session.address
+
+    def addresses(self) -> set[Address]:
+        """Return where datagrams of any session go."""
+        return {session.address for session in self.sessions.values()}
+
+    def room(self) -> None:
+        """The carrier can send again."""
+        self.make_due()
+
+    def lost(self, error: Exception | None) -> None:
+        """The carrier's transport was closed by somebody else."""
+        self.close()
+
+    # ---- a turn
+
+    def _turn_due(self) -> None:
+        self._due = None
+        self._turn()
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._turn()
+
+    def _turn(self) -> None:
+        """Send what is due, and come back when something else is."""
+        if self._is_closed:
+            return
+        self._in_turn = True
+        try:
+            for _ in range(POLLS):
+                if self.carrier.is_blocked or self._is_closed:
+                    break
+                count = lib.halo_kcp_group_poll(self.group, self.now_ms, self._output, self._events)
+                if self._output.count:
+                    self.carrier.send_output(self._output, self.group)
+                had_events = self._events.count > 0
+                if had_events:
+                    self._handle_events(None)
+                if count < OUTPUT_DATAGRAMS and not had_events:
+                    break
+        finally:
+            self._in_turn = False
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._is_closed or self.carrier.is_blocked:
+            return
+        wait_ms = int(lib.halo_kcp_group_next(self.group, self.now_ms))
+        if wait_ms < lib.HALO_KCP_NO_DEADLINE:
+            self._timer = self.loop.call_later(wait_ms / 1000, self._on_timer)
+
+    def _handle_events(self, incoming: Any) -> None:
+        events = self._events
+        found = ffi.buffer(events.event, events.count * _EVENT.size)[:] if events.count else b""
+        lib.halo_kcp_events_clear(events)
+        for number, what, datagram, _ in _EVENT.iter_unpack(found):
+            session = self.sessions.get(number)
+            if session is None:
+                if what & lib.HALO_KCP_UNKNOWN:
+                    self._take_unknown(incoming, datagram)
+                continue
+            try:
+                self._tell_session(session, what)
+            except Exception as error:  # of its user
+                self._blame(session, error)
+
+    def _tell_session(self, session: Session, what: int) -> None:
+        if what & lib.HALO_KCP_MOVED:
+            self._move(session)
+        if what & lib.HALO_KCP_READABLE:
+            session.on_readable()
+        if what & lib.HALO_KCP_WRITABLE and session.state is not SessionState.ENDED:
+            session.on_writable()
+        if what & lib.HALO_KCP_ENDING and session.state is not SessionState.ENDED:
+            session.on_dead()
+        if what & lib.HALO_KCP_ALARM and session.state is not SessionState.ENDED:
+            session.on_alarm()
+
+    def _blame(self, session: Session, error: Exception) -> None:
+        self.loop.call_exception_handler(
+            {"message": f"the user of KCP session {session.conv:#x} has raised", "exception": error}
+        )
+        session.abort()
+
+    def _move(self, session: Session) -> None:
+        lib.halo_kcp_group_peer(self.group, session.number, self._peer)
+        session.address = unpack(ffi.buffer(self._peer)[:])
+        self.counters.migrations += 1
+
+    # ---- datagrams of no session
+
+    def _take_unknown(self, incoming: Any, index: int) -> None:
+        one = incoming[index]
+        conv = self._conv_of(one)
+        if conv is None:
+            self.counters.unknown_conv += 1
+            return
+        peer = ffi.addressof(one, "peer")
+        if lib.halo_kcp_group_find(self.group, conv, peer) >= 0:  # one before it has just made the session
+            lib.halo_kcp_group_input(self.group, incoming + index, 1, self.now_ms, self._events)
+            self._handle_events(incoming + index)
+            return
+        address = unpack(ffi.buffer(peer)[:])
+        if self._accept is None or not self._is_welcome(conv, address, one):
+            self.counters.unknown_conv += 1
+            self._reset(conv, address)
+        else:
+            self._make_session(self._accept, conv, address, one)
+
+    def _conv_of(self, one: Any) -> int | None:
+        conv = ffi.new("uint64_t *")
+        if lib.halo_kcp_conv(self._settings.format, one.octets, one.length, conv):
+            return None
+        return int(conv[0])
+
+    def _make_session(self, accept: Acceptor, conv: int, address: Address, first: Any) -> None:
+        try:
+            session = self.open_session(conv, address, is_client=False, first=first)
+        except ValueError:
+            self.counters.unknown_conv += 1
+            return
+        except (OSError, MemoryError):
+            self.counters.refused_full += 1
+            return
+        try:
+            if not accept(session):
+                self._refuse(session)
+                return
+            if self.has_control:
+                self.pending.accept(address)
+            session.start()
+            if session.peek() >= 0:
+                session.on_readable()
+        except Exception as error:
+            self._blame(session, error)
+
+    def _refuse(self, session: Session) -> None:
+        """Forget it; it may come again."""
+        self.counters.refused_full += 1
+        session.end(errors.ended_here(), fin=None)
+        self._ended.pop((None if self.has_control else session.address, session.conv), None)
+
+    def _is_welcome(self, conv: int, address: Address, one: Any) -> bool:
+        if self.has_control:
+            return self.pending.is_expected(address, conv, self.loop.time())
+        return (address, conv) not in self._ended and opens_classic_session(
+            ffi.buffer(one.octets, one.length)[:]
+        )
+
+    def _reset(self, conv: int, address: Address) -> None:
+        """Tell who speaks of a session that is none why: we may have been started anew, or our FIN was lost."""
+        second = int(self.loop.time())
+        if second != self._reset_second:
+            self._reset_second, self._resets = second, 0
+        if not self.has_control or self._resets >= RESETS_PER_S:
+            return
+        self._resets += 1
+        self.counters.resets_out += 1
+        event = self._ended.get((None, conv), int(EndReason.NOT_FOUND_SESSION))
+        self.send_control(ControlPacket(ControlKind.FIN, conv, event), address)
+
+    # ---- control packets
+
+    def _take_control(self, octets: bytes, address: Address) -> None:
+        self.counters.control_in += 1
+        try:
+            packet = control.parse(octets)
+        except WireError:
+            self.counters.control_malformed += 1
+            return
+        match packet.kind:
+            case ControlKind.SYN:
+                self._take_syn(packet, address)
+            case ControlKind.EST:
+                self._take_est(packet, address)
+            case ControlKind.FIN:
+                self._take_fin(packet, address)
+            case ControlKind.PING:
+                self._take_ping(packet, address)
+
+    def _take_syn(self, packet: ControlPacket, address: Address) -> None:
+        if self._accept is None:
+            self.pending.counters.syns_refused += 1
+            return
+        answer = self.pending.receive(packet, address, address[0], self.loop.time())
+        if answer is not None:
+            self.send_control(answer, address)
+
+    def _take_est(self, packet: ControlPacket, address: Address) -> None:
+        if self._shaking is None:
+            self.counters.ests_ignored += 1
+            return
+        shake, server, news = self._shaking
+        if shake.receive(packet, from_server=_is_same(address, server)):
+            news.set()
+        else:
+            self.counters.ests_ignored += 1
+
+    def _take_fin(self, packet: ControlPacket, address: Address) -> None:
+        session = self._session_of(packet.conv, address)
+        if session is None:
+            self.counters.fins_ignored += 1
+            return
+        try:
+            session.on_fin(packet.event)
+        except Exception as error:
+            self._blame(session, error)
+
+    def _take_ping(self, packet: ControlPacket, address: Address) -> None:
+        """Only servers answer, and only peers of sessions: two of them can not keep each other busy."""
+        session = self._session_of(packet.conv, address)
+        if session is None and self._accept is None and packet.conv == 0:
+            session = next((each for each in self.sessions.values() if _is_same(each.address, address)), None)
+        if session is None:
+            self.counters.pings_ignored += 1
+            if self._accept is not None and packet.conv:
+                self._reset(packet.conv, address)
+            return
+        self.counters.pings_in += 1
+        session.on_heard()
+        if not session.is_client:
+            self.send_control(packet, address)
+
+    def _session_of(self, conv: int, address: Address) -> Session | None:
+        """Return the session of that conv whose peer is there."""
+        number = int(lib.halo_kcp_group_find(self.group, conv, ffi.NULL))
+        session = self.sessions.get(number)
+        return session if session is not None and _is_same(session.address, address) else None
+
+    # ---- private
+
+    async def _shake_hands(self, shake: ClientHandshake, address: Address, news: asyncio.Event) -> None:
+        while shake.state is ClientState.CONNECTING and not self._is_closed:
+            if (packet := shake.poll(self.loop.time())) is not None:
+                self.send_control(packet, address)
+            deadline = shake.next_deadline()
+            if deadline is None:
+                return
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await news.wait()
+            except TimeoutError:
+                continue
+            if self._refusal is not None:
+                raise errors.refused(self._refusal)
+        if self._is_closed:
+            raise errors.ended_here()
+
+    def _is_used(self, conv: int) -> bool:
+        return int(lib.halo_kcp_group_find(self.group, conv, ffi.NULL)) >= 0
+
+    def _choose_conv(self) -> int:
+        """Return a session id that counts up, and a random half; none that is in use or was a moment ago."""
+        while True:
+            self._next_id = self._next_id % 0xFFFFFFFF + 1
+            conv = secrets.randbits(32) << 32 | self._next_id
+            if not self._is_used(conv) and (None, conv) not in self._ended:
+                return conv
+
+    def _count_end(self, session: Session) -> None:
+        counters = self.counters
+        match session.error.reason if session.error else "":
+            case "dead_link":
+                counters.ended_dead_link += 1
+            case "idle_timeout":
+                counters.ended_idle += 1
+            case "refused":
+                counters.ended_refused += 1
+            case "closed" | "close_timeout":
+                counters.ended_here += 1
+            case _:
+                counters.ended_by_peer += 1
+
+    def _tell_idle(self) -> None:
+        if not self.sessions and self.on_idle is not None:
+            self.on_idle()
+
+
+def _is_same(one: Address, other: Address) -> bool:
+    """Whether two addresses are one; a flow label is no part of them."""
+    return one[:2] == other[:2] and one[3:] == other[3:]
+
+
+def _event_of(session: Session) -> int:
+    """What somebody who still speaks of an ended session is told."""
+    error = session.error
+    if error is not None and error.graceful:
+        return int(EndReason.CLIENT_CLOSE if session.is_client else EndReason.SERVER_SHUTDOWN)
+    return int(EndReason.NOT_FOUND_SESSION)
+
+
+_WHY_NOT: Final = {17: "there is one of that conv", 28: "there are as many sessions as may be"}

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A session as an asyncio transport: for `asyncio.Protocol`, and so for all that is made of it, streams among them.
+
+What differs from TCP's: there is no half-close; in message mode each `write` is a message and each `data_received` one;
+`close` ends with `connection_lost` when what was written has been delivered, or its time is over. A reader that pauses
+leaves what comes in the session, whose window then closes: the peer waits, and nothing grows here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from halo_mp.kcp.control import EndReason
+from halo_mp.kcp.errors import SessionEndedError
+from halo_mp.kcp.session import Session, SessionState
+
+if TYPE_CHECKING:
+    from halo_mp.kcp.endpoint import Endpoint
+
+
+class KcpTransport(asyncio.Transport):
+    """Made by `halo_mp.kcp.streams`, for a session that is open."""
+
+    def __init__(self, endpoint: Endpoint, session: Session, protocol: asyncio.Protocol) -> None:
+        """`start` tells the protocol."""
+        found = endpoint.carrier.transport.get_extra_info
+        super().__init__(
+            {
+                "peername": session.address,
+                "sockname": found("sockname"),
+                "socket": found("socket"),
+                "halo": found("halo", False),
+                "kcp": session,
+                "kcp_endpoint": endpoint,
+            }
+        )
+        self._loop = endpoint.loop
+        self._session = session
+        self._protocol = protocol
+        self._is_closing = False
+        self._reads = True
+        self._paused_writing = False
+        self._end: SessionEndedError | None = None
+        self._lost = False
+        self._high = session.settings.high_water_segments
+        self._low = self._high // 2
+        session.user = self
+
+    def __repr__(self) -> str:
+        state = "closed" if self._lost else "closing" if self._is_closing else "open"
+        return f"<KcpTransport {state} conv={self._session.conv:#x} peer={self._session.address}>"
+
+    def start(self) -> None:
+        """Tell the protocol that it is connected."""
+        self._protocol.connection_made(self)
+
+    # ---- what asyncio knows
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """peername (which may change), sockname, socket, halo; kcp: the session, with `counters` and `info`."""
+        if name == "peername":
+            return self._session.address
+        return super().get_extra_info(name, default)
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Let another protocol have what comes from now on."""
+        self._protocol = protocol  # type: ignore[assignment]
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        """Return the current protocol."""
+        return self._protocol
+
+    def is_closing(self) -> bool:
+        """Whether it is closing or closed."""
+        return self._is_closing
+
+    def is_reading(self) -> bool:
+        """Whether the protocol gets what comes."""
+        return self._reads and not self._is_closing
+
+    def pause_reading(self) -> None:
+        """Leave what comes in the session."""
+        self._reads = False
+
+    def resume_reading(self) -> None:
+        """Give the protocol what has come meanwhile, soon."""
+        if not self._reads:
+            self._reads = True
+            self._loop.call_soon(self.data_ready)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send octets, or a message. Raises ValueError when a message is too long; after the end, it is ignored."""
+        if type(data) is not bytes:
+            data = bytes(data)
+        if self._is_closing or self._session.state is not SessionState.OPEN:
+            return  # as asyncio's: the protocol is told of the end
+        if not data and self._session.settings.stream:
+            return
+        self._session.send(data, len(data))
+        if not self._paused_writing and self._session.waiting > self._high:
+            self._pause_writing()
+
+    def can_write_eof(self) -> bool:
+        """Return False: KCP knows no half-close."""
+        return False
+
+    def write_eof(self) -> None:
+        """Raise NotImplementedError."""
+        raise NotImplementedError(
+            "KCP has no half-close; close() delivers what was written, and ends the session"
+        )
+
+    def get_write_buffer_size(self) -> int:
+        """Return about how many octets wait, not acknowledged."""
+        return self._session.waiting * self._session.settings.segment_octets
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        """Return the low and the high mark, in octets of full segments."""
+        octets = self._session.settings.segment_octets
+        return self._low * octets, self._high * octets
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Say at how much that is not acknowledged writers wait, and at how little they go on. Raises ValueError."""
+        octets = self._session.settings.segment_octets
+        if high is None:
+            high = self._high * octets if low is None else 4 * low
+        low = high // 2 if low is None else low
+        if not high >= low >= 0:
+            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+        self._high, self._low = high // octets, low // octets
+        if not self._paused_writing and self._session.waiting > self._high:
+            self._pause_writing()
+
+    def close(self) -> None:
+        """Deliver what was written, then tell the protocol connection_lost(None)."""
+        session = self._session
+        self.close_with(EndReason.CLIENT_CLOSE if session.is_client else EndReason.SERVER_SHUTDOWN)
+
+    def close_with(self, event: int) -> None:
+        """Close, and let the FIN have that reason."""
+        if not self._is_closing:
+            self._is_closing = True
+            self._session.close(event)
+
+    def abort(self) -> None:
+        """End at once; what was not delivered is lost."""
+        self._is_closing = True
+        self._session.abort()
+
+    # ---- what the session says
+
+    def data_ready(self) -> None:
+        """Give the protocol what is there, until it has enough."""
+        session = self._session
+        while self._reads and not self._is_closing and (octets := session.take()) is not None:
+            self._protocol.data_received(octets)
+        if self._end is not None and self._reads:
+            self._tell_end()
+
+    def room_ready(self) -> None:
+        """Writers go on."""
+        if self._paused_writing:
+            self._paused_writing = False
+            self._protocol.resume_writing()
+
+    def ended(self, error: SessionEndedError) -> None:
+        """What has come is the protocol's still, when all has; then it is told."""
+        self._end = error
+        if error.graceful and not self._is_closing and not self._reads and self._session.peek() >= 0:
+            return  # resume_reading() goes on here
+        self._loop.call_soon(self.data_ready if error.graceful else self._tell_end)
+
+    # ---- private
+
+    def _pause_writing(self) -> None:
+        self._paused_writing = True
+        self._protocol.pause_writing()
+        self._session.want(self._low)
+
+    def _tell_end(self) -> None:
+        if self._lost or self._end is None:
+            return
+        self._lost = True
+        error = None if self._end.graceful else self._end
+        if error is None and not self._is_closing:
+            self._protocol.eof_received()
+        self._is_closing = True
+        self._protocol.connection_lost(error)
