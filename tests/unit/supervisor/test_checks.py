@@ -397,7 +397,7 @@ def test_memory_that_is_not_there(tmp_path: Path) -> None:
     real = Path("/proc/meminfo").read_text()
     fake = write(tmp_path / "meminfo", re.sub(r"(MemAvailable:) .*", r"\1 40960 kB", real))
     said = inside(
-        f'sh("mount --bind {fake} /proc/meminfo")\nprint(problem(check_memory, built('--hugepages off')))', *ROOT_OF_ALL
+        f'sh("mount --bind {fake} /proc/meminfo")\nprint(problem(check_memory, built("--hugepages off")))', *ROOT_OF_ALL
     )
     assert re.match(r"Pool, rings and DPDK need \d+ MiB of memory, and this machine has 40 MiB\.", said)
 
@@ -412,7 +412,7 @@ for line in open("/proc/self/cgroup").read().splitlines():
         os.makedirs(folder, exist_ok=True)
         name = "memory.limit_in_bytes" if controllers else "memory.max"
         open(os.path.join(folder, name), "w").write("52428800\\n")
-print(problem(check_memory, built('--hugepages off')))
+print(problem(check_memory, built("--hugepages off")))
 """
     said = inside(code, *ROOT_OF_ALL)
     assert re.match(
