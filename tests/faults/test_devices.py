@@ -382,5 +382,6 @@ def told(bed: Bed) -> int:
 
 
 def descriptors(process: int) -> Counter[str]:
-    """How many descriptors of each kind a process has."""
-    return Counter(link.partition("[")[0] for link in lives.descriptors(process).values())
+    """How many descriptors of each kind a process has; DPDK's heap takes and gives back segments as it likes."""
+    links = (link.partition("[")[0] for link in lives.descriptors(process).values())
+    return Counter(link for link in links if not link.startswith("/memfd:seg_"))
