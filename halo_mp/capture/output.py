@@ -111,7 +111,7 @@ class Pipe:
     def flush(self) -> None:
         """Let who reads see it; without anything new, only see that it is there."""
         if not self._waiting and any(events & select.POLLERR for _, events in self._poll.poll(0)):
-            raise BrokenPipeError
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))  # as write(2) says it
         idle_s = 0.0
         while self._waiting:
             if self._poll.poll(_LOOK_S * 1000):

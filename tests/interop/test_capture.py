@@ -157,6 +157,13 @@ def test_pipe_is_read_live(tap: Tap) -> None:
         assert running.process.poll() is None
 
 
+def test_reader_that_has_seen_enough_ends_it_without_a_word(tap: Tap) -> None:
+    with capture(tap, "-w", "-", stdout=subprocess.PIPE) as running:
+        assert running.process.stdout is not None
+        running.process.stdout.close()  # nothing is sent: no write would fail
+        assert running.wait() == ""
+
+
 def test_lines_without_a_file(tap: Tap) -> None:
     with capture(tap, "-c", "2", "icmp or ip6", stdout=subprocess.PIPE) as running:
         tap.send(tap.frame(ECHO))

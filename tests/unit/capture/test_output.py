@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 from collections.abc import Iterator
@@ -101,5 +102,6 @@ def test_reader_that_has_gone_is_found_without_a_packet(tmp_path: Path) -> None:
     pipe = made.open()
     pipe.flush()
     os.close(made.reader)
-    with pytest.raises(BrokenPipeError):
+    with pytest.raises(BrokenPipeError) as found:
         pipe.flush()
+    assert found.value.errno == errno.EPIPE
