@@ -20,7 +20,7 @@ NEIGHBORS = {
     lib.HALO_NEIGHBOR_REACHABLE: "reachable",
     lib.HALO_NEIGHBOR_STALE: "stale",
     lib.HALO_NEIGHBOR_FAILED: "failed",
-    lib.HALO_NEIGHBOR_REPORT: "learned by another worker",
+    lib.HALO_NEIGHBOR_REPORT: "told by the supervisor",
 }
 _NOTHING = 0xFFFF
 _EVENT = "struct halo_trace_event"
