@@ -66,7 +66,7 @@ class Instance:
                 if time.monotonic() < patience_ends and pid is not None and not Path(f"/proc/{pid}").exists():
                     time.sleep(0.005)  # a child that it had forked, and that is not yet another program
                     continue
-                raise _running(name, pid) from None
+                raise running(name, pid) from None
             if _is_current(fd, directory / "lock"):
                 break
             os.close(fd)  # its last owner removed it between our open and our lock
@@ -150,7 +150,8 @@ def _read_pid(fd: int) -> int | None:
     return int(text) if text.isdigit() else None
 
 
-def _running(name: str, pid: int | None) -> InstanceRunning:
+def running(name: str, pid: int | None) -> InstanceRunning:
+    """Return the refusal of a name that somebody has."""
     who = f"as process {pid}" if pid else "already"
     stop = f"Stop it with `kill {pid}`" if pid else "Stop it"
     return InstanceRunning(

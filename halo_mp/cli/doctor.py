@@ -60,10 +60,15 @@ def look(machine: Machine) -> list[Finding]:
 
 def configured(file: str) -> list[Finding]:
     """Return what the start of this configuration would be refused for."""
-    from halo_mp.supervisor import arguments, checks, config
+    from halo_mp.cli.run import with_name
+    from halo_mp.runtime import runtime_base
+    from halo_mp.supervisor import arguments, checks, config, instance, status_reader
 
     try:
-        checks.check(config.build(arguments.parse(["--config", file])))
+        wanted = config.build(arguments.parse(with_name(["--config", file])))
+        if (pid := status_reader.look(runtime_base(), wanted.instance).pid) is not None:
+            raise instance.running(wanted.instance, pid)  # whatever it has would be refused as taken
+        checks.check(wanted)
     except HaloError as error:
         return [Finding("configuration", "failure", sentence) for sentence in str(error).splitlines()]
     return [Finding("configuration", "good", f"{file} could start here.")]

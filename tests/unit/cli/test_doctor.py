@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from halo_mp.cli import doctor_devices, doctor_machine, doctor_software
-from halo_mp.cli.doctor import text
+from halo_mp.cli.doctor import configured, text
 from halo_mp.cli.findings import Finding, Machine, numbers
 from tests.support.namespace import Namespace
 
@@ -165,6 +166,27 @@ def test_offloads_of_a_veth_are_found_until_they_are_off(namespace: Namespace) -
         assert isinstance(commands, list)
         namespace.run("sh", "-c", commands[0])  # what it says to type
     assert [entry["level"] for entry in found()] == ["good"]
+
+
+def test_configuration_of_an_instance_that_runs_is_taken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("halo_mp.runtime.runtime_base", lambda: tmp_path)
+    file = tmp_path / "edge7.toml"
+    file.write_text('[instance]\nname = "edge7"\n')
+    with subprocess.Popen(
+        [sys.executable, "-c", "print(flush=True); input()", "halo_mp.supervisor"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as running:
+        assert running.stdout is not None
+        running.stdout.readline()  # exec has been: its command line is there
+        (tmp_path / "edge7").mkdir()
+        (tmp_path / "edge7/lock").write_text(f"{running.pid}\n")
+        (found,) = configured(str(file))
+        running.communicate(b"\n")
+    assert (found.topic, found.level) == ("configuration", "failure")
+    assert f"instance 'edge7' is running as process {running.pid}" in found.text
 
 
 def test_text_has_a_line_for_each_finding_and_commands_below() -> None:
