@@ -79,7 +79,8 @@ def plan(started: Config, now: Running, wanted: Config) -> Plan:
     """
     if wanted.instance != started.instance:
         raise RefusedError(
-            f"that is for an instance named {wanted.instance!r}, and this is {started.instance!r}."
+            f"that is for an instance named {wanted.instance!r}, and this is {started.instance!r}. Name the other "
+            f"one by --name {wanted.instance}, or take the name out of [instance]."
         )
     if len(wanted.neighbors) > MAX_NEIGHBORS:
         raise RefusedError(f"{len(wanted.neighbors)} static neighbors are too many, at most {MAX_NEIGHBORS}.")

@@ -63,8 +63,8 @@ def _headline(found: Found, names: Sequence[str], now: float) -> str:
         case Verdict.ORPHANED:
             return (
                 f"Instance {name!r} is running without a supervisor: that is dead, and {', '.join(found.alive)} "
-                f"{'go' if len(found.alive) > 1 else 'goes'} on until --orphan-timeout. What follows is the last that "
-                "the supervisor knew."
+                f"{'go' if len(found.alive) > 1 else 'goes'} on until --orphan-timeout. Start it again with the same "
+                "flags and the same file, and it takes over. What follows is the last that the dead one knew."
             )
     assert status is not None
     since = f"since {moment(status.since)} ({duration(now - status.since)}), supervisor {found.pid}"

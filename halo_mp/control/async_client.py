@@ -216,7 +216,7 @@ class AsyncClient:
         except FrameError as error:
             raise ControlError(f"{self._path} sent {error}; it is no halo-mp.") from None
         except asyncio.IncompleteReadError:
-            raise NotReachableError(f"{self._path}: the instance closed the connection.") from None
+            raise calls.closed(self._path) from None
 
 
 class AsyncInterfaces(AsyncGroup):

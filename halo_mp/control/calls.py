@@ -81,10 +81,15 @@ def check_reply(reply: Message) -> Message:
     return reply
 
 
+def closed(path: Path) -> NotReachableError:
+    """Say that the supervisor has ended, or has died, or has had enough of us."""
+    return NotReachableError(f"{path}: the instance closed the connection. halo-mp status says how it is.")
+
+
 def not_reachable(path: Path, error: OSError) -> NotReachableError:
     """Say what a person can do about it."""
     if isinstance(error, BrokenPipeError | ConnectionResetError):
-        return NotReachableError(f"{path}: the instance closed the connection.")
+        return closed(path)
     if isinstance(error, PermissionError):
         hint = "ask as root, or as a member of the instance's --control-group"
     elif isinstance(error, ConnectionRefusedError):
@@ -93,7 +98,7 @@ def not_reachable(path: Path, error: OSError) -> NotReachableError:
             "again under the same name, and it takes over."
         )
     elif isinstance(error, FileNotFoundError):
-        hint = "is the instance running, and is that its name?"
+        hint = "is the instance running, and is that its name? halo-mp status says what there is."
         return NotReachableError(f"nobody answers at {path}: {hint}")
     else:
         hint = "the instance may be busy or gone"

@@ -25,7 +25,7 @@ from functools import partial
 from typing import Any
 
 from halo_mp.control import calls
-from halo_mp.control.client import AsyncClient, Client, ControlError, NotReachableError
+from halo_mp.control.client import AsyncClient, Client, ControlError
 from halo_mp.control.frame import MAX_FDS, MAX_FRAME_OCTETS
 from halo_mp.control.public import CaptureInfo
 
@@ -83,7 +83,7 @@ class CaptureClient(Client):
             )
             self._fds += tuple(fds)
             if not more:
-                raise NotReachableError(f"{self._path}: the instance closed the connection.")
+                raise calls.closed(self._path)
             self._unread += more
 
 

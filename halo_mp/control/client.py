@@ -219,7 +219,7 @@ class Client:
         while len(self._unread) < count:
             more = self._socket.recv(_READ_OCTETS)
             if not more:
-                raise NotReachableError(f"{self._path}: the instance closed the connection.")
+                raise calls.closed(self._path)
             self._unread += more
 
 

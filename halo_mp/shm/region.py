@@ -239,7 +239,9 @@ def _open(name: str, *, writable: bool) -> int:
     try:
         return int(posix_ipc.SharedMemory(name, read_only=not writable).fd)
     except posix_ipc.ExistentialError:
-        raise EnvironmentProblem(f"there is no shared memory {name}: is the instance running?") from None
+        raise EnvironmentProblem(
+            f"there is no shared memory {name}: is the instance running, and is that its name?"
+        ) from None
     except (OSError, posix_ipc.Error) as error:
         raise EnvironmentProblem(f"shared memory {name} can not be opened: {error}.") from None
 

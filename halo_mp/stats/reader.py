@@ -169,7 +169,7 @@ class Reader:
     def _not_running(self) -> NoMemory:
         return NoMemory(
             f"Instance {self.instance!r} is not running: it has no shared memory. "
-            f"`python -m halo_mp.supervisor.status --name {self.instance}` says what there is."
+            f"`halo-mp status --name {self.instance}` says what there is."
         )
 
     def _read_status(self) -> Status:

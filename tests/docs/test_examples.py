@@ -74,7 +74,8 @@ def test_counters_of_no_instance_say_so() -> None:
     assert refused.returncode == 3
     assert (
         refused.stderr
-        == "counters: there is no shared memory /halo-mp.not-there.ports: is the instance running?\n"
+        == "counters: there is no shared memory /halo-mp.not-there.ports: is the instance running, and is that its "
+        "name?\n"
     )
 
 

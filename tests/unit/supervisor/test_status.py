@@ -228,6 +228,7 @@ def test_text_says_what_is_the_matter() -> None:
     assert "; next try in 3 s" in said("failed")
     assert "No counters: there is no shared memory" in said("failed")
     assert "running without a supervisor: that is dead, and driver, worker 0 go on" in said("orphans")
+    assert "Start it again with the same flags and the same file" in said("orphans")
     assert "9 reports of processes" in said("orphans")
     assert "is starting as process 1" in said("starting")
     assert "is not running" in said("dead")
