@@ -74,9 +74,22 @@ def problems(frame: Frame) -> tuple[Problem, ...]:
     return (*found, *_drops(frame))
 
 
+def has_ended(frame: Frame) -> bool:
+    """Whether nobody is left, nor anybody who would start somebody."""
+    return not frame.now.status.is_supervised and not any(
+        each.is_alive for each in frame.now.status.processes
+    )
+
+
 def _supervisor(frame: Frame) -> Iterator[Problem]:
     status = frame.now.status
-    if not status.is_supervised:
+    if has_ended(frame):
+        yield Problem(
+            "instance",
+            "It has ended, and not in order. The next start under this name removes what it has left; halo-mp stop "
+            "does so, too.",
+        )
+    elif not status.is_supervised:
         yield Problem(
             "supervisor",
             "It is dead. Driver and workers go on until --orphan-timeout: start it again with the same flags, and it "
@@ -87,6 +100,8 @@ def _supervisor(frame: Frame) -> Iterator[Problem]:
 
 
 def _processes(frame: Frame) -> Iterator[Problem]:
+    if has_ended(frame):
+        return
     of_status = {process.name: process for process in frame.now.status.processes}
     for process in frame.processes:
         known = of_status.get(process.name)

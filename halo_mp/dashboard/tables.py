@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from halo_mp.dashboard.feed import Frame, time_of
 from halo_mp.dashboard.figures import cores, octets, percent, seconds, si, spark
-from halo_mp.dashboard.problems import SENTENCES, problems
+from halo_mp.dashboard.problems import SENTENCES, has_ended, problems
 from halo_mp.shm.load import STAGES
 from halo_mp.stats.processes import ProcessStats
 from halo_mp.stats.rates import drop_rates, port_rates, seconds_between, slot_rates
@@ -93,10 +93,11 @@ def headline(frame: Frame) -> str:
     slots = [slot_rates(frame.before, frame.now, each) for each in frame.now.slots]
     well = "" if status.is_well and status.is_supervised else ", NOT WELL"
     supervised = "" if status.is_supervised else " without a supervisor"
+    state = "ended, was up" if has_ended(frame) else f"{status.state}{supervised}"
     received, sent = sum(port.rx_pps for port in ports), sum(port.tx_pps for port in ports)
     dropped = sum(slot.drops_pps for slot in slots)
     return (
-        f"{frame.now.instance} {status.state}{supervised} {duration(passed)}{well} · "
+        f"{frame.now.instance} {state} {duration(passed)}{well} · "
         f"in {si(received)} pps · out {si(sent)} pps · drops {si(dropped)}/s"
     )
 

@@ -7,6 +7,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from textual.pilot import Pilot
@@ -356,6 +357,19 @@ def test_supervisor_that_is_gone_is_said_in_red(feed: Feed, regions: Regions) ->
         assert "without a supervisor" in top(app)
         assert app.query_one("#top").has_class("unwell")
         assert said(app).startswith("supervisor: It is dead.")
+
+    play(feed, scene)
+
+
+def test_instance_whose_orphans_have_ended_says_what_removes_it(feed: Feed, regions: Regions) -> None:
+    async def scene(app: Dashboard, pilot: Pilot[None]) -> None:
+        dead = tuple(replace(each, start_ticks=1) for each in regions.status.processes)
+        regions.say(supervisor_start_ticks=1, processes=dead)
+        app.take()
+        await pilot.pause()
+        assert "ended, was up" in top(app)
+        assert said(app).startswith("instance: It has ended, and not in order.")
+        assert "supervisor" not in said(app)
 
     play(feed, scene)
 
