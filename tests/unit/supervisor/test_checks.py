@@ -397,7 +397,8 @@ def test_memory_that_is_not_there(tmp_path: Path) -> None:
     real = Path("/proc/meminfo").read_text()
     fake = write(tmp_path / "meminfo", re.sub(r"(MemAvailable:) .*", r"\1 40960 kB", real))
     said = inside(
-        f'sh("mount --bind {fake} /proc/meminfo")\nprint(problem(check_memory, built("--hugepages off")))', *ROOT_OF_ALL
+        f'sh("mount --bind {fake} /proc/meminfo")\nprint(problem(check_memory, built("--hugepages off")))',
+        *ROOT_OF_ALL,
     )
     assert re.match(r"Pool, rings and DPDK need \d+ MiB of memory, and this machine has 40 MiB\.", said)
 
