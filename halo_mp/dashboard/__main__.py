@@ -27,6 +27,7 @@ from pathlib import Path
 
 from halo_mp.dashboard.asking import ask
 from halo_mp.dashboard.feed import FRAME_S, SAMPLE_S, Feed, Frame
+from halo_mp.dashboard.page import end_with_server
 from halo_mp.dashboard.plain import as_json, as_text
 from halo_mp.errors import EnvironmentProblem, HaloError, UsageError
 from halo_mp.listen import listen_address
@@ -123,9 +124,10 @@ def _show(feed: Feed, directory: Path) -> int:
         raise _missing(error) from None
     if "TEXTUAL_DRIVER" not in os.environ and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("This is no terminal. --once and --json print, --web serves.")
-    app = Dashboard(
-        feed, lambda: ask(directory), server=os.getppid() if "TEXTUAL_DRIVER" in os.environ else None
-    )
+    server = os.getppid() if "TEXTUAL_DRIVER" in os.environ else None
+    if server is not None:
+        end_with_server(server)
+    app = Dashboard(feed, lambda: ask(directory), server=server)
     app.run()
     return app.return_code or 0
 
