@@ -76,7 +76,8 @@ class Session:
 
     def send(self, octets: bytes | bytearray | memoryview) -> int:
         """Write a message, or octets in stream mode. Raises OSError: EMSGSIZE, EPIPE when ended, ENOBUFS, ENOMEM."""
-        return _checked(lib.halo_kcp_send(self._kcp, ffi.from_buffer(octets), len(octets)))
+        buffer = ffi.from_buffer(octets)
+        return _checked(lib.halo_kcp_send(self._kcp, buffer, len(buffer)))
 
     def peek(self) -> int | None:
         """Octets of the next message, or of all there is in stream mode; None: there is none."""
@@ -94,7 +95,8 @@ class Session:
 
     def input(self, octets: bytes | bytearray | memoryview, now_ms: int) -> int:
         """Take in one datagram; return a Verdict."""
-        return lib.halo_kcp_input(self._kcp, ffi.from_buffer(octets), len(octets), now_ms & CLOCK_MASK)
+        buffer = ffi.from_buffer(octets)
+        return lib.halo_kcp_input(self._kcp, buffer, len(buffer), now_ms & CLOCK_MASK)
 
     def poll(self, now_ms: int) -> list[bytes]:
         """Return the datagrams that are to be sent now."""

@@ -121,10 +121,11 @@ class FecEncoder:
     def encode(self, datagram: bytes | bytearray | memoryview, now_ms: int = 0) -> list[bytes]:
         """What to send in the place of this datagram. Raises ValueError when it is too long."""
         now_ms &= 0xFFFFFFFF
-        count = lib.halo_kcp_fec_encode(self._encoder, ffi.from_buffer(datagram), len(datagram), now_ms)
+        octets = ffi.from_buffer(datagram)
+        count = lib.halo_kcp_fec_encode(self._encoder, octets, len(octets), now_ms)
         if count < 0:
             raise ValueError(
-                f"a datagram of {len(datagram)} octets and {OVERHEAD} of FEC is longer than the settings say"
+                f"a datagram of {len(octets)} octets and {OVERHEAD} of FEC is longer than the settings say"
             )
         return [self._encoded(i) for i in range(count)]
 
@@ -160,7 +161,7 @@ class FecDecoder:
     def decode(self, datagram: bytes | bytearray | memoryview) -> list[bytes]:
         """What is there for KCP now: one at most that came in this datagram, and any that were made whole."""
         octets = ffi.from_buffer(datagram)
-        count = lib.halo_kcp_fec_decode(self._decoder, octets, len(datagram))
+        count = lib.halo_kcp_fec_decode(self._decoder, octets, len(octets))
         return [self._decoded(i) for i in range(count)]  # while `octets` holds the datagram
 
     def _decoded(self, i: int) -> bytes:

@@ -91,11 +91,11 @@ static void probe_window(struct halo_kcp *kcp, uint32_t now_ms)
 		return;
 	}
 	if (kcp->probe_wait_ms == 0) {
-		kcp->probe_wait_ms = PROBE_FIRST_MS;
+		kcp->probe_wait_ms = kcp->settings.probe_ms ? kcp->settings.probe_ms : PROBE_FIRST_MS;
 	} else {
 		if (after(now_ms, kcp->probe_ms) < 0)
 			return;
-		kcp->probe_wait_ms = least(kcp->probe_wait_ms + kcp->probe_wait_ms / 2, PROBE_MOST_MS);
+		kcp->probe_wait_ms = least(kcp->probe_wait_ms + most(kcp->probe_wait_ms / 2, 1), PROBE_MOST_MS);
 		kcp->probe |= PROBE_ASK;
 	}
 	kcp->probe_ms = now_ms + kcp->probe_wait_ms;

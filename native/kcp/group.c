@@ -30,6 +30,7 @@ struct member {
 	uint32_t event_call; /* of the group, in which it got that */
 	bool alarmed;
 	bool wants;
+	bool ends; /* ENDING is to be told */
 	bool migrates;
 };
 
@@ -290,7 +291,7 @@ static void set_timer(struct halo_kcp_group *group, uint32_t number, uint32_t no
 
 	if (member->alarmed)
 		wait_ms = least(wait_ms, after(member->alarm_ms, now_ms) > 0 ? member->alarm_ms - now_ms : 0);
-	if (member->wants && halo_kcp_waiting(member->kcp) <= member->wanted)
+	if (member->ends || (member->wants && halo_kcp_waiting(member->kcp) <= member->wanted))
 		wait_ms = 0;
 	if (wait_ms == HALO_KCP_NO_DEADLINE)
 		halo_wheel_cancel(&group->wheel, group->timer, number);
@@ -456,8 +457,7 @@ static void tell_wanted(struct halo_kcp_group *group, struct halo_kcp_events *ev
 
 	if (!member->wants || halo_kcp_waiting(member->kcp) > member->wanted)
 		return;
-	member->wants = false;
-	tell(group, events, number, HALO_KCP_WRITABLE);
+	member->wants = tell(group, events, number, HALO_KCP_WRITABLE) == NULL;
 }
 
 /* Give a session its datagram. */
@@ -525,12 +525,11 @@ static void poll_member(struct halo_kcp_group *group, uint32_t number, uint32_t 
 	halo_kcp_poll(member->kcp, now_ms, output);
 	for (; i < output->count; i++)
 		output->datagram[i].session = number;
-	if (alive && member->kcp->end != HALO_KCP_ALIVE)
-		tell(group, events, number, HALO_KCP_ENDING);
-	if (member->alarmed && after(now_ms, member->alarm_ms) >= 0) {
-		member->alarmed = false;
-		tell(group, events, number, HALO_KCP_ALARM);
-	}
+	/* What there is no memory for is told at the next poll: nobody would ask for it. */
+	if (member->ends || (alive && member->kcp->end != HALO_KCP_ALIVE))
+		member->ends = tell(group, events, number, HALO_KCP_ENDING) == NULL;
+	if (member->alarmed && after(now_ms, member->alarm_ms) >= 0)
+		member->alarmed = tell(group, events, number, HALO_KCP_ALARM) == NULL;
 	tell_wanted(group, events, number);
 	/* Not again in this call, whatever it says. */
 	set_timer(group, number, now_ms);

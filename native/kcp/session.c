@@ -69,6 +69,7 @@ const char *halo_kcp_settings_check(const struct halo_kcp_settings *settings)
 		{"min_rto_ms", settings->min_rto_ms, 0, RTO_MAX_MS},
 		{"congestion", settings->congestion, 0, HALO_KCP_CONGESTION_COUNT - 1},
 		{"dead_link", settings->dead_link, 1, UINT32_MAX},
+		{"probe_ms", settings->probe_ms, 0, PROBE_MOST_MS},
 		{"most_fragments", settings->most_fragments, 1, HALO_KCP_MAX_FRAGMENTS},
 		{"reserved", settings->reserved, 0, 0},
 	};

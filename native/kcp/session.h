@@ -180,17 +180,25 @@ static inline void release_segment(struct halo_kcp *kcp, struct segment *segment
 	pool_give(kcp->pool, segment);
 }
 
-/* Move segments without a gap to what the application can read. */
+/*
+ * Move segments without a gap to what the application can read. In stream mode a segment without octets is read by nobody
+ * when nothing stands before it: it goes at once, or a window full of them would never open again.
+ */
 static inline void advance(struct halo_kcp *kcp)
 {
 	while (kcp->held && kcp->receive_next - kcp->read_next < kcp->settings.receive_window) {
-		struct segment *segment = *in_slot(kcp, kcp->receive_next);
+		struct segment **slot = in_slot(kcp, kcp->receive_next), *segment = *slot;
 
 		if (!segment)
 			return;
 		kcp->unread_octets += segment->length;
 		kcp->receive_next++;
 		kcp->held--;
+		if (segment->length == 0 && kcp->settings.stream && kcp->receive_next - kcp->read_next == 1) {
+			kcp->read_next++;
+			*slot = NULL;
+			release_segment(kcp, segment);
+		}
 	}
 }
 

@@ -16,7 +16,7 @@
 
 enum {
 	MAGIC = 0x50434b68, /* hKCP */
-	VERSION = 1,
+	VERSION = 2,
 	PREFIX_OCTETS = 20,
 	SETTINGS = sizeof(struct halo_kcp_settings) / 4,
 	COUNTERS = sizeof(struct halo_kcp_counters) / 8,
@@ -93,7 +93,8 @@ static const uint16_t scalars[] = {
 	offsetof(struct halo_kcp, threshold),     offsetof(struct halo_kcp, timed),
 	offsetof(struct halo_kcp, urgent),        offsetof(struct halo_kcp, probe),
 	offsetof(struct halo_kcp, flush_ms),      offsetof(struct halo_kcp, probe_ms),
-	offsetof(struct halo_kcp, probe_wait_ms),
+	offsetof(struct halo_kcp, probe_wait_ms), offsetof(struct halo_kcp, pushed),
+	offsetof(struct halo_kcp, newest_ts),
 };
 
 enum { SCALARS = sizeof(scalars) / sizeof(scalars[0]) };
@@ -298,6 +299,9 @@ static bool read_in(struct reader *reader, struct halo_kcp *kcp)
 		else
 			kcp->held += segment != NULL;
 	}
+	/* The end is where the last one that came ends: who has nothing behind a gap forgets where that was. */
+	if (end != kcp->read_next && !*in_slot(kcp, end - 1))
+		return false;
 	kcp->receive_end = end;
 	if (kcp->read_offset == 0)
 		return true;

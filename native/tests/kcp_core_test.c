@@ -7,6 +7,7 @@
 #include <halo/kcp.h>
 
 #include "check.h"
+#include "memory.h"
 
 enum {
 	SEED = 20261123,
@@ -43,42 +44,6 @@ struct pair {
 	uint64_t sent, received; /* octets from end 0 to end 1: they count upwards */
 	bool stream;
 };
-
-/* Memory that fails: so many of a hundred requests, of those that the sessions make. Linked in by --wrap. */
-static uint32_t failing;
-static bool inside;
-static uint64_t failing_seed = SEED;
-static uint32_t failed;
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t count, size_t size);
-void *__real_realloc(void *memory, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t count, size_t size);
-void *__wrap_realloc(void *memory, size_t size);
-
-static bool fails(void)
-{
-	bool now = inside && random_below(&failing_seed, 100) < failing;
-
-	failed += now;
-	return now;
-}
-
-void *__wrap_malloc(size_t size)
-{
-	return fails() ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t count, size_t size)
-{
-	return fails() ? NULL : __real_calloc(count, size);
-}
-
-void *__wrap_realloc(void *memory, size_t size)
-{
-	return fails() ? NULL : __real_realloc(memory, size);
-}
 
 static struct halo_kcp_settings quick(uint32_t format, uint32_t check)
 {
@@ -164,9 +129,9 @@ static void land(struct pair *pair)
 			continue;
 		}
 		pair->flying[i] = pair->flying[--pair->count];
-		inside = true;
+		memory_inside = true;
 		verdict = halo_kcp_input(pair->end[flying.to], flying.octets, flying.length, pair->now_ms);
-		inside = false;
+		memory_inside = false;
 		CHECK_EQUAL(verdict, HALO_KCP_TAKEN);
 		free(flying.octets);
 	}
@@ -182,10 +147,10 @@ static void write_some(struct pair *pair)
 		return;
 	for (i = 0; i < length; i++)
 		octets[i] = (uint8_t)((pair->sent + i) * 31);
-	inside = true;
+	memory_inside = true;
 	sent = halo_kcp_send(pair->end[0], octets, length);
-	inside = false;
-	if (failing && sent == -ENOMEM)
+	memory_inside = false;
+	if (memory_failing && sent == -ENOMEM)
 		return;
 	CHECK_EQUAL(sent, length);
 	pair->sent += length;
@@ -216,9 +181,9 @@ static void step(struct pair *pair, bool write)
 		write_some(pair);
 	read_some(pair);
 	for (i = 0; i < 2; i++) {
-		inside = true;
+		memory_inside = true;
 		halo_kcp_poll(pair->end[i], pair->now_ms, &pair->output);
-		inside = false;
+		memory_inside = false;
 		launch(pair, 1 - i);
 	}
 }
@@ -268,6 +233,59 @@ static void octets_arrive_in_every_format(void)
 		CHECK(counters.repeated > 0, "nothing came twice");
 		close_pair(&pair);
 	}
+}
+
+/* The least and the most that windows, MTU and interval can be. */
+static void octets_arrive_at_the_limits(void)
+{
+	static const struct {
+		uint32_t mtu, send_window, receive_window, interval_ms;
+	} rows[] = {
+		{HALO_KCP_MIN_MTU, 1, 1, 1},
+		{HALO_KCP_MIN_MTU, HALO_KCP_MAX_WINDOW, HALO_KCP_MAX_WINDOW, 5000},
+		{HALO_KCP_MAX_MTU, 1, HALO_KCP_MAX_WINDOW, 10},
+		{HALO_KCP_MAX_MTU, HALO_KCP_MAX_WINDOW, 1, 10},
+	};
+	uint32_t i, steps;
+
+	for (i = 0; i < sizeof(rows) / sizeof(rows[0]) * FORMATS; i++) {
+		struct halo_kcp_settings settings = quick(formats[i % FORMATS][0], formats[i % FORMATS][1]);
+
+		settings.mtu = rows[i / FORMATS].mtu;
+		settings.send_window = rows[i / FORMATS].send_window;
+		settings.receive_window = rows[i / FORMATS].receive_window;
+		settings.interval_ms = rows[i / FORMATS].interval_ms;
+		settings.congestion = HALO_KCP_CONGESTION_NONE;
+		settings.stream = 1;
+		open_pair(&pair, &settings, 5, 0);
+		pair.output.by_reference = 1;
+		for (steps = 0; steps < 60; steps++)
+			step(&pair, true);
+		finish(&pair);
+		CHECK(pair.sent > 1000, "%" PRIu64 " octets", pair.sent);
+		close_pair(&pair);
+	}
+}
+
+/* Nobody polls for an hour, or for weeks, while all is under way. */
+static void clock_leaps_forward(void)
+{
+	struct halo_kcp_settings settings = quick(HALO_KCP_HALO, HALO_KCP_CHECK_OFF);
+	struct halo_kcp_info info;
+	uint32_t steps;
+
+	open_pair(&pair, &settings, 5, (uint32_t)-3700000);
+	for (steps = 0; steps < 300; steps++) {
+		if (steps % 100 == 50) {
+			halo_kcp_info_read(pair.end[0], &info);
+			CHECK(info.in_flight > 0, "nothing is under way");
+			pair.now_ms += steps == 150 ? 2000000000 : 3600000;
+		}
+		step(&pair, true);
+	}
+	finish(&pair);
+	CHECK(pair.sent > 10000, "%" PRIu64 " octets", pair.sent);
+	close_pair(&pair);
 }
 
 /* What a writer sends first: `count` messages of so many octets, in one datagram if they fit. */
@@ -471,6 +489,38 @@ static void stream_merges(void)
 	CHECK_EQUAL(halo_kcp_peek(pair.end[1]), 145);
 	CHECK_EQUAL(halo_kcp_receive(pair.end[1], octets, 200), 145);
 	CHECK_EQUAL(halo_kcp_receive(pair.end[1], octets, 200), -EAGAIN);
+	close_pair(&pair);
+}
+
+/* Who writes messages to one that reads a stream can write empty ones, more of them than the window holds. */
+static void stream_is_not_shut_by_segments_of_nothing(void)
+{
+	struct halo_kcp_settings settings = quick(HALO_KCP_HALO, HALO_KCP_CHECK_OFF);
+	struct halo_kcp_info info;
+	uint8_t octets[8];
+	uint32_t i, steps;
+
+	settings.receive_window = 4;
+	open_pair(&pair, &settings, 20, 0);
+	settings.stream = 1;
+	CHECK_EQUAL(halo_kcp_change(pair.end[1], &settings), 0);
+	for (i = 0; i < 20; i++)
+		CHECK_EQUAL(halo_kcp_send(pair.end[0], octets, 0), 0);
+	CHECK_EQUAL(halo_kcp_send(pair.end[0], (const uint8_t *)"text", 4), 4);
+	CHECK_EQUAL(halo_kcp_send(pair.end[0], octets, 0), 0);
+	/* As who reads when there is something, and only then. */
+	for (steps = 0; steps < 1000 && halo_kcp_peek(pair.end[1]) < 0; steps++) {
+		pair.now_ms += 10;
+		land(&pair);
+		for (i = 0; i < 2; i++) {
+			halo_kcp_poll(pair.end[i], pair.now_ms, &pair.output);
+			launch(&pair, 1 - i);
+		}
+	}
+	CHECK_EQUAL(halo_kcp_peek(pair.end[1]), 4);
+	CHECK_EQUAL(halo_kcp_receive(pair.end[1], octets, sizeof(octets)), 4);
+	halo_kcp_info_read(pair.end[1], &info);
+	CHECK_EQUAL(info.unread, 0);
 	close_pair(&pair);
 }
 
@@ -706,9 +756,9 @@ static struct halo_kcp *import_at_last(const uint8_t *octets, uint64_t length)
 	uint32_t i;
 
 	for (i = 0; i < 1000 && !kcp; i++) {
-		inside = true;
+		memory_inside = true;
 		kcp = halo_kcp_import(octets, length);
-		inside = false;
+		memory_inside = false;
 	}
 	return kcp;
 }
@@ -722,8 +772,8 @@ static void memory_fails_now_and_then(void)
 		settings.stream = i & 1;
 		open_pair(&pair, &settings, 5, 0);
 		pair.output.by_reference = i >> 1;
-		failing = 30;
-		failed = 0;
+		memory_failing = 30;
+		memory_failed = 0;
 		for (steps = 0; steps < 300; steps++) {
 			step(&pair, true);
 			/* Queues come and go, so that there is something to fail. */
@@ -732,9 +782,9 @@ static void memory_fails_now_and_then(void)
 				uint8_t *octets = exported(pair.end[i & 1], &length);
 				struct halo_kcp *kcp;
 
-				failing = 3;
+				memory_failing = 3;
 				kcp = import_at_last(octets, length);
-				failing = 30;
+				memory_failing = 30;
 				free(octets);
 				CHECK(kcp != NULL, "it was never imported");
 				halo_kcp_free(pair.end[i & 1]);
@@ -744,8 +794,8 @@ static void memory_fails_now_and_then(void)
 			}
 		}
 		finish(&pair);
-		failing = 0;
-		CHECK(failed > 50, "memory failed %u times", failed);
+		memory_failing = 0;
+		CHECK(memory_failed > 50, "memory failed %u times", memory_failed);
 		CHECK(pair.sent > 10000, "%" PRIu64 " octets", pair.sent);
 		close_pair(&pair);
 	}
@@ -756,11 +806,14 @@ int main(int argc, char **argv)
 {
 	static const struct row rows[] = {
 		{"octets_arrive_in_every_format", octets_arrive_in_every_format},
+		{"octets_arrive_at_the_limits", octets_arrive_at_the_limits},
+		{"clock_leaps_forward", clock_leaps_forward},
 		{"wrong_check_takes_nothing", wrong_check_takes_nothing},
 		{"truncated_at_every_length", truncated_at_every_length},
 		{"octets_that_lie", octets_that_lie},
 		{"messages_have_limits", messages_have_limits},
 		{"stream_merges", stream_merges},
+		{"stream_is_not_shut_by_segments_of_nothing", stream_is_not_shut_by_segments_of_nothing},
 		{"full_reader_tells_when_there_is_room", full_reader_tells_when_there_is_room},
 		{"idle_session_gives_its_memory_back", idle_session_gives_its_memory_back},
 		{"state_survives_its_session", state_survives_its_session},

@@ -7,6 +7,7 @@
 #include <halo/kcp.h>
 
 #include "check.h"
+#include "memory.h"
 #include "wheel.h"
 
 enum {
@@ -316,6 +317,38 @@ static void session_moves_only_with_proof(void)
 	halo_kcp_group_free(group);
 }
 
+/* A session that was exported and came back still knows what it was told. */
+static void imported_session_moves_only_with_proof(void)
+{
+	struct halo_kcp_group *group = halo_kcp_group_create(HALO_KCP_HALO, 8);
+	struct halo_kcp_settings settings = settings_of(HALO_KCP_HALO);
+	uint32_t number = add(group, HALO_KCP_HALO, 1, 1, 1);
+	struct halo_kcp *other = halo_kcp_create(1, &settings), *kcp;
+	struct halo_kcp_peer peer = peer_of(1);
+	struct halo_kcp_incoming incoming;
+	uint8_t old[200], state[4096], text[8];
+	uint64_t length;
+
+	halo_kcp_send(other, (const uint8_t *)"hello", 5);
+	incoming = datagram(other, 10, 1);
+	memcpy(old, incoming.octets, incoming.length);
+	incoming.octets = old;
+	give(group, &incoming, 10);
+	CHECK_EQUAL(halo_kcp_group_receive(group, number, text, sizeof(text), 10), 5);
+
+	kcp = halo_kcp_group_remove(group, number);
+	length = halo_kcp_export(kcp, state, sizeof(state));
+	halo_kcp_free(kcp);
+	kcp = halo_kcp_import(state, length);
+	CHECK(kcp != NULL, "its own state");
+	number = (uint32_t)halo_kcp_group_add(group, kcp, &peer, 1, 20);
+	incoming.peer = peer_of(2);
+	give(group, &incoming, 20);
+	CHECK_EQUAL(event_of(number)->what, HALO_KCP_STRANGER);
+	halo_kcp_free(other);
+	halo_kcp_group_free(group);
+}
+
 static void classic_sessions_are_told_apart_by_peer(void)
 {
 	struct halo_kcp_group *group = halo_kcp_group_create(HALO_KCP_CLASSIC, 8);
@@ -402,6 +435,67 @@ static void poll_comes_back_at_its_limit(void)
 	}
 	CHECK_EQUAL(all, 100);
 	output.limit = 0;
+	halo_kcp_group_free(group);
+}
+
+/* What is told once is told when there is memory again, whatever was without. */
+static void what_had_no_memory_is_told_later(void)
+{
+	struct halo_kcp_group *group = halo_kcp_group_create(HALO_KCP_HALO, 100);
+	uint32_t i, now_ms, told[3] = {0};
+
+	for (i = 0; i < 100; i++) {
+		add(group, HALO_KCP_HALO, i, i, 0);
+		halo_kcp_group_alarm(group, i, 50, 0);
+		halo_kcp_group_want(group, i, 5, 0);
+		halo_kcp_group_send(group, i, (const uint8_t *)"x", 1, 0);
+	}
+	for (now_ms = 0; now_ms < 20000; now_ms++) {
+		/* Each time the events need memory again. */
+		halo_kcp_events_free(&events);
+		halo_kcp_output_free(&output);
+		memory_failing = now_ms % 10 ? 100 : 0;
+		memory_inside = true;
+		halo_kcp_group_poll(group, now_ms, &output, &events);
+		memory_inside = false;
+		for (i = 0; i < events.count; i++) {
+			told[0] += (events.event[i].what & HALO_KCP_ALARM) != 0;
+			told[1] += (events.event[i].what & HALO_KCP_WRITABLE) != 0;
+			told[2] += (events.event[i].what & HALO_KCP_ENDING) != 0;
+		}
+	}
+	memory_failing = 0;
+	for (i = 0; i < 3; i++)
+		CHECK_EQUAL(told[i], 100);
+	CHECK_EQUAL(halo_kcp_group_next(group, now_ms), HALO_KCP_NO_DEADLINE);
+	halo_kcp_group_free(group);
+}
+
+/* A group takes the next session when it could not take the last. */
+static void group_without_memory_is_as_before(void)
+{
+	struct halo_kcp_settings settings = settings_of(HALO_KCP_HALO);
+	struct halo_kcp_group *group = halo_kcp_group_create(HALO_KCP_HALO, 1000);
+	uint32_t i, refused = 0;
+
+	for (i = 0; i < 1000; i++) {
+		struct halo_kcp *kcp = halo_kcp_create(i, &settings);
+		struct halo_kcp_peer peer = peer_of(i);
+		int64_t number;
+
+		memory_failing = 60;
+		do {
+			memory_inside = true;
+			number = halo_kcp_group_add(group, kcp, &peer, 0, 0);
+			memory_inside = false;
+			refused += number == -ENOMEM;
+			CHECK(i == 0 || halo_kcp_group_find(group, i - 1, &peer) == i - 1, "%u is lost", i - 1);
+		} while (number == -ENOMEM);
+		memory_failing = 0;
+		CHECK_EQUAL(number, i);
+	}
+	CHECK(refused > 0, "memory never failed");
+	CHECK_EQUAL(halo_kcp_group_count(group), 1000);
 	halo_kcp_group_free(group);
 }
 
@@ -505,9 +599,12 @@ int main(int argc, char **argv)
 		{"sums_never_go_backwards", sums_never_go_backwards},
 		{"members_have_limits", members_have_limits},
 		{"session_moves_only_with_proof", session_moves_only_with_proof},
+		{"imported_session_moves_only_with_proof", imported_session_moves_only_with_proof},
 		{"classic_sessions_are_told_apart_by_peer", classic_sessions_are_told_apart_by_peer},
 		{"asked_for_is_told_once", asked_for_is_told_once},
 		{"poll_comes_back_at_its_limit", poll_comes_back_at_its_limit},
+		{"what_had_no_memory_is_told_later", what_had_no_memory_is_told_later},
+		{"group_without_memory_is_as_before", group_without_memory_is_as_before},
 		{"wheel_is_exact", wheel_is_exact},
 		{"empty_wheel_forgets_the_time", empty_wheel_forgets_the_time},
 		{"anything_may_come_in", anything_may_come_in},

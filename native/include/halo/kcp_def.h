@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * KCP: a reliable transport over datagrams, as state machines. Nothing here does I/O, looks at a clock or keeps a global:
- * `now_ms` is an argument, of any clock that counts milliseconds and may wrap; one session, or one group with all its
- * sessions, has one caller at a time. native/kcp/session.c has the theory of operation.
+ * `now_ms` is an argument, of any clock that counts milliseconds, may wrap, and never goes back (after a step back what is
+ * in flight waits until the clock is there again); one session, or one group with all its sessions, has one caller at a
+ * time. native/kcp/session.c has the theory of operation.
  *
  * Functions return 0 or a count, or a negative errno, where no verdict or other value is named.
  */
@@ -73,6 +74,7 @@ struct halo_kcp_settings {
 	uint32_t ack_no_delay;   /* != 0: acknowledgements leave at the next poll, not the next interval */
 	uint32_t write_delay;    /* 0: so does what was written; != 0: at the next interval */
 	uint32_t flush_on_ack;   /* != 0: all is flushed when the peer's una moves on, acks when they fill a datagram */
+	uint32_t probe_ms;       /* until a peer without window is asked for it first; 0: 7000, as the reference */
 	uint32_t reserved;
 };
 
@@ -129,7 +131,7 @@ struct halo_kcp_datagram {
 /*
  * What is to be sent; the struct is the caller's, zeros at first, what it points to is the batch's. With `by_reference`
  * a datagram that is one full segment stays where it is, in the session: it must have left before the session is called
- * again, poll apart. Without, datagrams lie one behind the other in `octets`, until halo_kcp_output_clear().
+ * again, poll apart, or freed. Nothing checks that: what was acknowledged meanwhile may be another segment. Without, datagrams lie one behind the other in `octets`, until halo_kcp_output_clear().
  */
 struct halo_kcp_output {
 	uint8_t *octets;
@@ -230,7 +232,10 @@ struct halo_kcp_event {
 	int32_t verdict;
 };
 
-/* The struct is the caller's, zeros at first. Calls append. Events that there is no memory for are lost, and counted. */
+/*
+ * The struct is the caller's, zeros at first. Calls append. When there is no memory for an event that is counted; WRITABLE,
+ * ENDING and ALARM are told at the next poll then, the others are lost.
+ */
 struct halo_kcp_events {
 	struct halo_kcp_event *event;
 	uint32_t count;

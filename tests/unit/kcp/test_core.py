@@ -6,6 +6,9 @@ from __future__ import annotations
 import errno
 import os
 import random
+import struct
+import zlib
+from array import array
 
 import pytest
 
@@ -168,6 +171,63 @@ def test_exported_session_goes_on_and_changed_octets_are_refused() -> None:
             Session.import_(blob[:-1])
     with pytest.raises(ValueError, match="no exported KCP session"):
         Session.import_(b"")
+
+
+PREFIX = struct.Struct("<IIQI")
+
+
+def sealed(blob: bytes) -> bytes:
+    """A changed state, with the length and the CRC-32 that it ought to have."""
+    magic, version, _, _ = PREFIX.unpack_from(blob)
+    body = blob[PREFIX.size :]
+    return PREFIX.pack(magic, version, len(blob), zlib.crc32(body)) + body
+
+
+def test_state_that_ends_in_a_hole_is_refused() -> None:
+    """Nothing is held, and yet there is to be a gap: queues would be given back with it, and missed later."""
+    one, other = (Session(quick(format=1), 7) for _ in range(2))
+    for payload in (b"lost", b"held"):
+        one.send(payload * 300)
+    _, held = one.poll(0)
+    other.input(held, 0)
+    other.poll(0)
+    assert other.info()["held"] == 1
+    blob = other.export()
+    segment = struct.pack("<II", 1201, 0) + b"held" * 300
+    assert blob.endswith(bytes(4) + segment)
+    assert Session.import_(sealed(blob)).info()["held"] == 1
+    with pytest.raises(ValueError, match="no exported KCP session"):
+        Session.import_(sealed(blob.removesuffix(segment) + bytes(4)))
+
+
+def test_shut_window_is_asked_for_at_the_time_that_is_set() -> None:
+    wins = struct.pack("<IBBHIIII", 7, golden.WINS, 0, 0, 0, 0, 0, 0)
+    for probe_ms, expected in (
+        (0, [7000, 17500, 33250]),
+        (500, [500, 1250, 2375, 4062, 6592]),
+        (1, [10, 20, 30, 40, 50]),
+    ):
+        made = Session(quick(probe_ms=probe_ms), 7)
+        made.send(b"x")
+        assert made.input(wins, 0) == Verdict.TAKEN
+        asked, now = [], 0
+        while now < 40_000:
+            asked += [now for octets in made.poll(now) if octets[4] == golden.WASK]
+            wait = made.next_deadline(now)
+            assert wait is not None
+            now += max(wait, 1)
+        assert asked[: len(expected)] == expected
+        assert len(asked) < 40
+
+
+def test_octets_are_counted_whatever_they_are_a_view_of() -> None:
+    words = memoryview(array("I", range(20)))
+    one, other = (Session(quick(format=1), 7) for _ in range(2))
+    assert one.send(words) == 80
+    (datagram,) = one.poll(0)
+    wide = memoryview(datagram).cast("I")
+    assert other.input(wide, 0) == Verdict.TAKEN
+    assert other.receive() == words.tobytes()
 
 
 def test_struct_of_a_session_is_small() -> None:

@@ -23,6 +23,12 @@ def messages_of(count: int, seed: int = 1) -> list[bytes]:
     return [rng.randbytes(rng.randint(1, 1400)) for _ in range(count)]
 
 
+def test_octets_are_counted_whatever_they_are_a_view_of() -> None:
+    encoder, decoder = FecEncoder(), FecDecoder()
+    (datagram,) = encoder.encode(memoryview(bytes(range(80))).cast("I"))
+    assert decoder.decode(memoryview(datagram).cast("I")) == [bytes(range(80))]
+
+
 def test_parity_is_what_the_polynomial_says() -> None:
     """2 + 1: the value at 2 is (2-1)/(0-1) = 3 times that at 0, and (2-0)/(1-0) = 2 times that at 1.
 
