@@ -317,6 +317,57 @@ static void session_moves_only_with_proof(void)
 	halo_kcp_group_free(group);
 }
 
+/* What was lost on its way comes late, as a copy from elsewhere: it is new, and older than what is known. */
+static void late_copy_moves_nothing(void)
+{
+	struct halo_kcp_group *group = halo_kcp_group_create(HALO_KCP_HALO, 8);
+	struct halo_kcp_settings settings = settings_of(HALO_KCP_HALO);
+	uint32_t number = add(group, HALO_KCP_HALO, 1, 1, 1), heard_ms;
+	struct halo_kcp *other = halo_kcp_create(1, &settings);
+	struct halo_kcp_incoming incoming, late;
+	uint8_t old[200];
+
+	halo_kcp_send(other, (const uint8_t *)"first", 5);
+	late = datagram(other, 10, 2);
+	memcpy(old, late.octets, late.length);
+	late.octets = old;
+	halo_kcp_send(other, (const uint8_t *)"second", 6);
+	incoming = datagram(other, 30, 1);
+	halo_kcp_events_clear(&events);
+	halo_kcp_group_input(group, &incoming, 1, 30, &events);
+	CHECK_EQUAL(events.count, 0); /* there is a gap before it */
+	give(group, &late, 40);
+	CHECK_EQUAL(event_of(number)->what, HALO_KCP_STRANGER);
+	halo_kcp_group_heard(group, number, &heard_ms);
+	CHECK_EQUAL(heard_ms, 30);
+	late.peer = peer_of(1);
+	give(group, &late, 50);
+	CHECK_EQUAL(event_of(number)->what, HALO_KCP_READABLE);
+	halo_kcp_group_heard(group, number, &heard_ms);
+	CHECK_EQUAL(heard_ms, 50);
+	/* Refused: it was not heard of. */
+	late.length--;
+	give(group, &late, 60);
+	CHECK_EQUAL(event_of(number)->what, HALO_KCP_REFUSED);
+	halo_kcp_group_heard(group, number, &heard_ms);
+	CHECK_EQUAL(heard_ms, 50);
+	halo_kcp_free(other);
+	halo_kcp_group_free(group);
+}
+
+/* Whoever goes, the next one gets a number that nobody had, as long as there are such. */
+static void numbers_rest(void)
+{
+	struct halo_kcp_group *group = halo_kcp_group_create(HALO_KCP_HALO, 8);
+	uint32_t i;
+
+	for (i = 0; i < 4; i++)
+		add(group, HALO_KCP_HALO, i, i, 0);
+	halo_kcp_free(halo_kcp_group_remove(group, 1));
+	CHECK_EQUAL(add(group, HALO_KCP_HALO, 9, 9, 0), 4);
+	halo_kcp_group_free(group);
+}
+
 /* A session that was exported and came back still knows what it was told. */
 static void imported_session_moves_only_with_proof(void)
 {
@@ -599,6 +650,8 @@ int main(int argc, char **argv)
 		{"sums_never_go_backwards", sums_never_go_backwards},
 		{"members_have_limits", members_have_limits},
 		{"session_moves_only_with_proof", session_moves_only_with_proof},
+		{"late_copy_moves_nothing", late_copy_moves_nothing},
+		{"numbers_rest", numbers_rest},
 		{"imported_session_moves_only_with_proof", imported_session_moves_only_with_proof},
 		{"classic_sessions_are_told_apart_by_peer", classic_sessions_are_told_apart_by_peer},
 		{"asked_for_is_told_once", asked_for_is_told_once},

@@ -20,7 +20,7 @@ void *__wrap_realloc(void *memory, size_t size);
 
 static bool fails(void)
 {
-	bool now = memory_inside && random_below(&seed, 100) < memory_failing;
+	bool now = memory_inside && memory_failing && random_below(&seed, 100) < memory_failing;
 
 	memory_failed += now;
 	return now;
