@@ -23,6 +23,16 @@ def messages_of(count: int, seed: int = 1) -> list[bytes]:
     return [rng.randbytes(rng.randint(1, 1400)) for _ in range(count)]
 
 
+def test_number_behind_the_last_group_is_an_error() -> None:
+    """What it carries goes on, as all data does; no group has such a number."""
+    decoder = FecDecoder()
+    shard = bytes.fromhex("f100 0300 2a")
+    assert decoder.decode((LIMIT_OF_13 - 13).to_bytes(4, "little") + shard) == [b"\x2a"]
+    assert decoder.counters.errors == 0
+    assert decoder.decode(LIMIT_OF_13.to_bytes(4, "little") + shard) == [b"\x2a"]
+    assert decoder.counters.errors == 1
+
+
 def test_octets_are_counted_whatever_they_are_a_view_of() -> None:
     encoder, decoder = FecEncoder(), FecDecoder()
     (datagram,) = encoder.encode(memoryview(bytes(range(80))).cast("I"))
