@@ -32,6 +32,7 @@ _BOUNDS: Final[dict[str, tuple[int, int]]] = {
     "fast_limit": (0, 65535),
     "dead_link": (1, 65535),
     "most_fragments": (1, 255),
+    "probe_ms": (0, 120000),
 }
 _FLAGS: Final = ("stream", "conserve", "early", "ack_no_delay", "write_delay", "flush_on_ack")
 _HEADER_OCTETS: Final = {"classic": 24, "halo": 28}
@@ -70,6 +71,8 @@ class Settings:
     ack_no_delay: bool = False
     write_delay: bool = False
     flush_on_ack: bool = True
+    probe_ms: int = 500
+    """Until a peer whose window is shut is asked for it first; as kcp-go. 0: the reference's 7 s."""
 
     fec_data: int = 0
     """Forward error correction as kcp-go's: after so many datagrams come `fec_parity` more. 0: none."""
@@ -124,6 +127,7 @@ class Settings:
             "resend": 0,
             "write_delay": True,
             "flush_on_ack": False,
+            "probe_ms": 0,
         }
         return cls(**{**settings, **changes})
 
