@@ -35,8 +35,10 @@ from halo_mp.kcp.counters import Counters, Info, read_counters, read_info
 from halo_mp.kcp.peers import Address
 from halo_mp.kcp.settings import Settings
 
-FINS: Final = 4
-"""Sent by who closes, until the peer answers with its own."""
+FINS: Final = 6
+"""Sent by who closes, ever more slowly, until the peer answers with its own."""
+LINGER_MS: Final = 2000
+"""So long what is in flight may stay unacknowledged when the peer has closed."""
 FIRST_PROBE_MS: Final = 250
 LAST_PROBE_MS: Final = 2000
 READ_OCTETS: Final = 256 * 1024
@@ -50,7 +52,11 @@ class SessionState(Enum):
 
     OPEN = auto()
     CLOSING = auto()
+    """Closed here, and something is not yet acknowledged."""
     FINISHING = auto()
+    """Everything is; the peer is to answer our FIN."""
+    LINGERING = auto()
+    """Closed by the peer, which acknowledges until we answer, and something of ours is in flight."""
     ENDED = auto()
 
 
@@ -157,6 +163,8 @@ class Session:
         Raises SessionEndedError when it is closing or has ended, ValueError for a message that is too long, BufferError
         when far too many wait, MemoryError.
         """
+        if self.state is SessionState.LINGERING:
+            raise errors.ended_by_peer(self._close_event)
         if self.state is not SessionState.OPEN:
             raise self.error or errors.ended_here(self._close_event)
         now_ms = self._owner.now_ms
@@ -265,7 +273,7 @@ class Session:
     # ---- what the endpoint says
 
     def on_readable(self) -> None:
-        if self.state is not SessionState.OPEN:
+        if self.state in (SessionState.CLOSING, SessionState.FINISHING):
             self._discard()  # the peer may have to get rid of it before it can hear us out
         elif self.user is not None:
             self.user.data_ready()
@@ -274,6 +282,11 @@ class Session:
         if self.state is SessionState.CLOSING:
             if self.waiting == 0:
                 self._finish()
+        elif self.state is SessionState.LINGERING:
+            if self.waiting == 0:
+                if self.user is not None:
+                    self.user.room_ready()
+                self._end_with_peer()
         elif self.state is SessionState.OPEN and self.user is not None:
             self.user.room_ready()
 
@@ -283,11 +296,16 @@ class Session:
             self.end(errors.dead_link(self.settings.dead_link), fin=EndReason.TIMEOUT)
 
     def on_fin(self, event: int) -> None:
-        """The peer has ended it."""
+        """The peer has ended it; when it closes, what it has of ours may only not be acknowledged yet."""
         if self.state is SessionState.FINISHING:
             self.end(errors.ended_here(self._close_event), fin=None)
-        else:
+        elif event not in errors.GRACEFUL or not self.waiting:
             self.end(errors.ended_by_peer(event), fin=event)
+        elif self.state is not SessionState.LINGERING:
+            self.state = SessionState.LINGERING
+            self._close_event = event
+            lib.halo_kcp_group_want(self._owner.group, self.number, 0, self._owner.now_ms)
+            self._alarm(LINGER_MS)
 
     def on_heard(self) -> None:
         """A control packet of the peer has come."""
@@ -299,6 +317,9 @@ class Session:
         match self.state:
             case SessionState.FINISHING:
                 self._finish_again()
+                return
+            case SessionState.LINGERING:
+                self._end_with_peer()
                 return
             case SessionState.CLOSING if _difference(self._owner.now_ms, self._close_at_ms) >= 0:
                 error = errors.close_timeout(self.settings.close_timeout_s, self.waiting)
@@ -332,7 +353,10 @@ class Session:
             self.end(errors.ended_here(self._close_event), fin=None)
             return
         self._send_fin(self._close_event)
-        self._alarm(min(max(self.info.rto_ms, 30), 1000))
+        self._alarm(min(int(max(self.info.rto_ms, 30) * 1.5 ** (self._fins - 1)), 1000))
+
+    def _end_with_peer(self) -> None:
+        self.end(errors.ended_by_peer(self._close_event), fin=self._close_event)
 
     def _send_fin(self, event: int) -> None:
         if self.settings.format == "halo":

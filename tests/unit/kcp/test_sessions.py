@@ -280,6 +280,53 @@ def test_close_delivers_what_was_written_before_its_fin() -> None:
     run(program, seed=5)
 
 
+@pytest.mark.parametrize("lost", [1, 3])
+def test_what_was_in_flight_when_the_peer_closed_is_acknowledged_first(lost: int) -> None:
+    """The peer has read it; the datagrams that say so are lost, and its FIN is not."""
+
+    async def program(loop: NetLoop) -> None:
+        listener, client, server = await pair(loop)
+        left = lost
+
+        def judge(src: Any, dst: Any, data: bytes) -> bool:
+            nonlocal left
+            is_lost = src == CLIENT and len(data) != 20 and left > 0
+            left -= is_lost
+            return not is_lost
+
+        loop.net.judge = judge
+        server.send_nowait(b"answer")
+        assert await client.receive() == b"answer"
+        client.close()
+        await server.drain()  # no error: it has arrived
+        assert left == 0
+        with pytest.raises(SessionEndedError, match="the peer has ended") as ended:
+            await server.receive()
+        assert ended.value.graceful
+        await client.wait_closed()
+        assert client.end is not None
+        assert client.end.graceful
+        await finish(listener)
+
+    run(program)
+
+
+def test_what_a_peer_that_has_closed_never_acknowledges_is_told() -> None:
+    async def program(loop: NetLoop) -> None:
+        listener, client, server = await pair(loop)
+        loop.net.judge = lambda src, dst, data: src != CLIENT or len(data) == 20
+        server.send_nowait(b"answer")
+        client.close()
+        with pytest.raises(SessionEndedError, match="the peer has ended"):
+            await server.drain()
+        with pytest.raises(SessionEndedError, match="the peer has ended"):
+            server.send_nowait(b"more")
+        await client.wait_closed()
+        await finish(listener)
+
+    run(program)
+
+
 def test_lost_fin_is_sent_again() -> None:
     async def program(loop: NetLoop) -> None:
         lost = 0
