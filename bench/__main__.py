@@ -20,6 +20,7 @@ from bench import (
     io,
     kcp,
     kcp_loss,
+    kcp_net,
     ping,
     ring,
     start,
@@ -54,7 +55,14 @@ BENCHMARKS: dict[str, tuple[Callable[[int], list[Row]], str]] = {
         "datagrams per second sent back, in three forms; against asyncio on a kernel socket",
     ),
     "tx": (tx.run, "frames per second that Python sends from a template, and whether a pace is kept"),
-    "kcp": (kcp.run, "segments per second of the KCP core in memory; against the reference's C"),
+    "kcp": (
+        kcp.run,
+        "segments per second of the KCP core in memory, against the reference's C; and what kcp-net measures",
+    ),
+    "kcp-net": (
+        kcp_net.run,
+        "goodput per core of KCP's streams on kernel sockets, against the reference, and between workers",
+    ),
     "kcp-loss": (
         kcp_loss.run,
         "KCP's goodput and latency by loss, simulated; against the reference's core",

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`bench kcp`: the core in memory, against the reference's C (PyPI `kcp`), both driven by the same compiled loop.
+"""`bench kcp`: the core in memory, against the reference's C (PyPI `kcp`), both driven by the same compiled loop; then
+what is above it, `bench.kcp_net`.
 
 The reference asks malloc for each segment, and glibc would give a whole window's memory back to the kernel and fetch it
 again each time: half of its speed, and no property of its own. So malloc is told to keep it, for both.
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench import kcp_net
 from bench.machine import pick_cores
 from bench.rows import Row, interval, row_at_least, row_skipped
 
@@ -56,7 +58,8 @@ def run(rounds: int) -> list[Row]:
         ]
     with tempfile.TemporaryDirectory(prefix="halo-mp.bench.") as folder:
         driver = compile_driver(Path(folder))
-        return [row for load in LOADS for row in compare(driver, load, rounds)]
+        rows = [row for load in LOADS for row in compare(driver, load, rounds)]
+    return [*rows, *kcp_net.run(rounds)]
 
 
 def compare(driver: Path, load: Load, rounds: int) -> list[Row]:

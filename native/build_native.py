@@ -30,6 +30,7 @@ ffi.cdef(
         "capture_def.h",
         "kcp_def.h",
         "kcp_batch_def.h",
+        "kcp_parked_def.h",
         "kcp_fec_def.h",
     )
 )
@@ -45,7 +46,8 @@ ffi.cdef(
 ffi.set_source(
     "halo_mp._native",
     "#include <halo/layout.h>\n#include <halo/fastpath.h>\n#include <halo/fib_def.h>\n#include <halo/flow.h>\n"
-    "#include <halo/kcp.h>\n#include <halo/kcp_batch_def.h>\n#include <halo/kcp_fec_def.h>\n",
+    "#include <halo/kcp.h>\n#include <halo/kcp_batch_def.h>\n#include <halo/kcp_parked_def.h>\n"
+    "#include <halo/kcp_fec_def.h>\n",
     sources=SOURCES,
     include_dirs=["native/include", "native/fastpath", "native/fib", "native/kcp"],
     extra_compile_args=cdef.WARNINGS,

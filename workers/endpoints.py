@@ -21,7 +21,8 @@ from typing import Any, Final
 
 from halo_mp.shm.layout import lib
 from halo_mp.wire.ipv4 import parse_address
-from halo_mp.workers.udp import HostPort, UdpSockets
+from halo_mp.workers.fastpath_udp import DatagramPath
+from halo_mp.workers.udp import BurstReceiver, HostPort, UdpSockets
 
 HIGH_WATER_OCTETS: Final = 64 * 1024
 MOST_WAITING_OCTETS: Final = 1 << 20
@@ -186,6 +187,7 @@ class HaloDatagramTransport(asyncio.DatagramTransport):
         self._waiting_octets = 0
         self._retry: asyncio.TimerHandle | None = None
         self._paused = False
+        self._has_bursts = False
         self._high, self._low = HIGH_WATER_OCTETS, HIGH_WATER_OCTETS // 4
         self._protocol = protocol
         sockets.bind(number, self)
@@ -199,6 +201,7 @@ class HaloDatagramTransport(asyncio.DatagramTransport):
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Let another protocol have what comes from now on."""
         self._protocol = protocol  # type: ignore[assignment]
+        self._has_bursts = False
         if not self._lost:
             self._sockets.set_receiver(self._number, self._receiver())
 
@@ -213,6 +216,14 @@ class HaloDatagramTransport(asyncio.DatagramTransport):
     def is_reading(self) -> bool:
         """Whether datagrams are received."""
         return not self._closing
+
+    def receive_bursts(self, receiver: BurstReceiver) -> tuple[DatagramPath, int]:
+        """Let somebody have what comes, parked, until another protocol is set; what the Python stack puts together, and
+        errors, stay the protocol's. Returns by what to send, and the socket's number there.
+        """
+        self._has_bursts = True
+        self._sockets.bind_burst(self._number, receiver)
+        return self._path, self._number
 
     def start(self, waiter: asyncio.Future[None]) -> None:
         """Tell the protocol, then let it have datagrams."""
@@ -288,7 +299,9 @@ class HaloDatagramTransport(asyncio.DatagramTransport):
     # ---- what the sockets say
 
     def receive(self, data: bytes, source: HostPort, dst: int) -> None:
-        """Drop what comes before the protocol knows of us."""
+        """Give the protocol what came by the Python stack, when bursts are somebody else's; else it is too early."""
+        if self._has_bursts and not self._closing:
+            self._protocol.datagram_received(data, source)
 
     def receive_error(self, error: OSError, asked: bool) -> None:
         """Tell the protocol what a datagram met."""

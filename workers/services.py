@@ -127,8 +127,8 @@ class _BurstService(_Service):
         self._bursts, self._np = _load_bursts(service)
         self._octets = self._np.frombuffer(self._pool, dtype="u1")
 
-    def receive_burst(self, told: bytearray, number: int) -> bool:
-        """Show the function those of its socket; return whether there are others."""
+    def receive_burst(self, told: bytearray, number: int) -> None:
+        """Show the function those of its socket."""
         np = self._np
         records = np.frombuffer(told, dtype=self._bursts.RECORD)
         mine = records["socket"] == number
@@ -140,7 +140,6 @@ class _BurstService(_Service):
             records = records[indices]
         if count:
             self._show(self._bursts.DatagramBurst(self, records, indices, self._octets))
-        return count < len(mine)
 
     def receive(self, data: bytes, source: HostPort, dst: int) -> None:
         """Show the function a burst of one datagram that the Python stack has put together: it is in no buffer."""

@@ -34,6 +34,9 @@ ANSWER_S: Final = 1.0
 MOST_PAYLOAD_OCTETS: Final = 65507
 _ADDRESSES_KEPT: Final = 65536
 _TRACEBACKS_PER_S: Final = 1.0
+_WORDS: Final = RECORD.size // 4
+_SOCKET: Final = 3
+"""Of the words of a RECORD, the socket's number."""
 
 # Of icmp(7) and the kernel's table of errors: errno, and whether a connected socket hears of it unasked.
 _UNREACHABLE: Final = {
@@ -95,8 +98,8 @@ class ParkedReceiver(Protocol):
 class BurstReceiver(Protocol):
     """Who gets all datagrams of a poll at once, parked; what it does not end is released."""
 
-    def receive_burst(self, told: bytearray, number: int) -> bool:
-        """Take those of a socket from the records of all; return whether there are others too."""
+    def receive_burst(self, told: bytearray, number: int) -> None:
+        """Take those of a socket from the records of all."""
 
 
 class StackSide(Protocol):
@@ -189,6 +192,7 @@ class UdpSockets:
     def set_receiver(self, number: int, receive: Callable[[bytes, HostPort], None]) -> None:
         """Let this function have all datagrams."""
         if number in self._open:
+            self._bursts.pop(number, None)
             self._receivers[number] = receive
 
     def bind_parked(self, number: int, receiver: ParkedReceiver) -> None:
@@ -197,6 +201,7 @@ class UdpSockets:
 
     def bind_burst(self, number: int, receiver: BurstReceiver) -> None:
         """Let somebody have datagrams parked, all of a poll at once."""
+        self._receivers.pop(number, None)
         self._bursts[number] = receiver
 
     def close(self, number: int) -> None:
@@ -291,14 +296,17 @@ class UdpSockets:
 
     def _handle_bursts(self, told: bytearray) -> bool:
         """Return whether there are datagrams for others too."""
-        others = True
-        for number, receiver in list(self._bursts.items()):
+        numbers = set(memoryview(told).cast("I")[_SOCKET::_WORDS])
+        others = False
+        for number in numbers:
+            receiver = self._bursts.get(number)
+            if receiver is None:
+                others = True
+                continue
             try:
-                others = receiver.receive_burst(told, number)
+                receiver.receive_burst(told, number)
             except BaseException:  # costs what it did not end
                 self.report_error()
-            if not others:
-                break
         return others
 
     def report_error(self) -> None:

@@ -19,6 +19,9 @@ from halo_mp.kcp.peers import Address, Peers
 DATAGRAM: Final = struct.Struct("=QII")
 """`struct halo_kcp_datagram`: where its octets are, how many, of which session."""
 
+MOST_AT_ONCE: Final = 64
+"""Datagrams of a turn, where others could still follow."""
+
 assert DATAGRAM.size == ffi.sizeof("struct halo_kcp_datagram")
 
 
@@ -91,6 +94,7 @@ class AsyncioCarrier(asyncio.DatagramProtocol):
         self._froms: list[bytes] = []
         self._control: list[tuple[bytes, Address]] = []
         self._is_due = False
+        self._seen = 0
         self._room = 64
         self._incoming = ffi.new("struct halo_kcp_incoming[]", self._room)
 
@@ -155,7 +159,13 @@ class AsyncioCarrier(asyncio.DatagramProtocol):
     # ---- private
 
     def _deliver(self) -> None:
-        self._is_due = False
+        """Asyncio reads one datagram in each turn of its loop: wait for those that follow at once."""
+        waiting = len(self._octets)
+        if self._seen < waiting < MOST_AT_ONCE:
+            self._seen = waiting
+            self._loop.call_soon(self._deliver)
+            return
+        self._is_due, self._seen = False, 0
         octets, froms, control = self._octets, self._froms, self._control
         self._octets, self._froms, self._control = [], [], []
         if self._owner is None:

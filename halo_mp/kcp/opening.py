@@ -2,8 +2,8 @@
 """From a host and a port to an endpoint: on the halo stack inside a worker, on a kernel socket elsewhere.
 
 The event loop's `create_datagram_endpoint` decides which stack it is (a worker's loop knows the halo stack) and
-resolves names. On a kernel socket the endpoint then works by batches; with `batch=False`, or on any other transport, by
-asyncio's own datagrams.
+resolves names. On a kernel socket the endpoint then works by batches, on the halo stack by bursts; with `batch=False`,
+or on any other transport, by asyncio's own datagrams.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import weakref
 from typing import Any, Final
 
 from halo_mp.kcp.batch import KernelCarrier, adopt, enlarge
+from halo_mp.kcp.burst_carrier import BurstCarrier
 from halo_mp.kcp.carriers import AsyncioCarrier, StartableCarrier
 from halo_mp.kcp.endpoint import MOST_SESSIONS, Acceptor, Endpoint
 from halo_mp.kcp.fec_carrier import FecCarrier
@@ -126,6 +127,8 @@ def _carrier_on(
     sock = adopt(transport) if batch else None
     if sock is not None:
         return KernelCarrier(loop, sock)
+    if batch and hasattr(transport, "receive_bursts"):
+        return BurstCarrier(loop, transport)
     if transport.get_extra_info("socket") is not None and not transport.get_extra_info("halo"):
         enlarge(transport.get_extra_info("socket"))
     return plain

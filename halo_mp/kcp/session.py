@@ -41,7 +41,7 @@ LINGER_MS: Final = 2000
 """So long what is in flight may stay unacknowledged when the peer has closed."""
 FIRST_PROBE_MS: Final = 250
 LAST_PROBE_MS: Final = 2000
-READ_OCTETS: Final = 256 * 1024
+READ_OCTETS: Final = 64 * 1024
 _PIECE_OCTETS: Final = 64 * 1024
 _PATIENCE: Final = 1.5
 """A server asks later than its client, which asks anyway."""
@@ -200,6 +200,11 @@ class Session:
 
     def take(self) -> bytes | None:
         """Read the next message, or what there is of a stream, up to READ_OCTETS; None: nothing is there."""
+        view = self.take_view()
+        return None if view is None else view[:]
+
+    def take_view(self) -> Any:
+        """As `take`, but octets that are there until the next call only, for who copies them anyway."""
         owner = self._owner
         room = READ_OCTETS if self.settings.stream else max(self.peek(), 0)
         buffer = owner.buffer(room)
@@ -209,7 +214,7 @@ class Session:
             found = int(lib.halo_kcp_group_receive(owner.group, self.number, buffer, room, owner.now_ms))
             if found >= 0:
                 owner.make_due()  # the peer may have to hear of the window
-        return ffi.buffer(buffer, found)[:] if found >= 0 else None
+        return ffi.buffer(buffer, found) if found >= 0 else None
 
     def peek(self) -> int:
         """Octets of the next message, or of all of a stream that can be read; negative: there is nothing."""

@@ -9,6 +9,7 @@ leaves what comes in the session, whose window then closes: the peer waits, and 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from halo_mp.kcp.control import EndReason
@@ -38,6 +39,7 @@ class KcpTransport(asyncio.Transport):
         self._loop = endpoint.loop
         self._session = session
         self._protocol = protocol
+        self._take = self._reader_of(protocol)
         self._is_closing = False
         self._reads = True
         self._paused_writing = False
@@ -66,6 +68,7 @@ class KcpTransport(asyncio.Transport):
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Let another protocol have what comes from now on."""
         self._protocol = protocol  # type: ignore[assignment]
+        self._take = self._reader_of(protocol)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         """Return the current protocol."""
@@ -152,8 +155,7 @@ class KcpTransport(asyncio.Transport):
 
     def data_ready(self) -> None:
         """Give the protocol what is there, until it has enough."""
-        session = self._session
-        while self._reads and not self._is_closing and (octets := session.take()) is not None:
+        while self._reads and not self._is_closing and (octets := self._take()) is not None:
             self._protocol.data_received(octets)
         if self._end is not None and self._reads:
             self._tell_end()
@@ -172,6 +174,11 @@ class KcpTransport(asyncio.Transport):
         self._loop.call_soon(self.data_ready if error.graceful else self._tell_end)
 
     # ---- private
+
+    def _reader_of(self, protocol: asyncio.BaseProtocol) -> Callable[[], Any]:
+        """A StreamReader copies what it is given; what others do with it, bytes or not, is their affair."""
+        exactly = type(protocol) is asyncio.StreamReaderProtocol
+        return self._session.take_view if exactly else self._session.take
 
     def _pause_writing(self) -> None:
         self._paused_writing = True

@@ -193,6 +193,7 @@ struct heading {
 	uint16_t dst_port;
 	uint8_t ttl;
 	uint8_t tos;
+	bool unsummed; /* it stays in this machine's memory, as on a kernel's loopback */
 	uint16_t identification;
 };
 
@@ -217,9 +218,11 @@ static void write_headers(uint8_t *ip, const struct heading *heading, uint32_t l
 	store16(udp, heading->src_port);
 	store16(udp + 2, heading->dst_port);
 	store16(udp + 4, (uint16_t)(UDP_OCTETS + length));
-	memset(udp + 6, 0, 2);
+	memset(udp + 6, 0, 2); /* RFC 768: none */
+	if (heading->unsummed)
+		return;
 	sum = (uint16_t)~datagram_sum(ip, udp, UDP_OCTETS + length);
-	sum = sum ? sum : 0xffff; /* RFC 768: 0 would say that there is none */
+	sum = sum ? sum : 0xffff;
 	memcpy(udp + 6, &sum, sizeof(sum));
 }
 
@@ -410,19 +413,6 @@ static int make(struct halo_worker *worker, const uint8_t *link, uint32_t header
 	return 0;
 }
 
-static int send_to(struct halo_worker *worker, const struct halo_neighbor *neighbor, const struct heading *heading,
-		   const uint8_t *payload, uint32_t length)
-{
-	struct halo_descriptor descriptor;
-	int error = make(worker, neighbor->header, neighbor->header_octets, heading, payload, length, &descriptor);
-
-	if (error)
-		return error;
-	descriptor.port = neighbor->port;
-	halo_send_frame(worker, descriptor);
-	return 0;
-}
-
 /* The header of a frame that an interface sends to itself; returns its octets. */
 static uint32_t write_own_header(uint8_t *frame, const struct halo_interface *interface)
 {
@@ -439,63 +429,133 @@ static uint32_t write_own_header(uint8_t *frame, const struct halo_interface *in
 	return at + 2;
 }
 
+/* How datagrams from one socket get to one destination. */
+struct way {
+	struct heading heading;
+	const struct halo_neighbor *neighbor;   /* NULL: to a socket of another worker, */
+	const struct halo_interface *interface; /* as if it had come in by this one */
+	uint32_t slot;
+	uint32_t header_octets;
+	uint32_t mtu;
+	uint8_t own_header[OWN_HEADER_OCTETS];
+};
+
 /*
  * To an address of ours: a socket of another worker gets it as if it had come in by the address's interface. One of
- * this worker, or none, and what is too long for a frame are the Python stack's (-EAGAIN).
+ * this worker, or none, are the Python stack's (-EAGAIN).
  */
-static int send_across(struct halo_worker *worker, const struct halo_own_address *own, struct heading *heading,
-		       const uint8_t *payload, uint32_t length)
+static int find_way_across(struct halo_worker *worker, const struct halo_own_address *own, struct way *way)
 {
-	uint8_t link[OWN_HEADER_OCTETS];
-	const struct halo_interface *interface;
-	struct halo_descriptor descriptor;
-	int slot, error;
+	int slot;
 
 	if (own->kind != HALO_TARGET_LOCAL || own->interface >= HALO_MAX_INTERFACES)
 		return -EAGAIN;
-	if (!heading->src)
-		heading->src = heading->dst;
-	slot = slot_across(worker, heading);
-	interface = &worker->interfaces.entry[own->interface];
-	if (slot < 0 || length > UINT16_MAX || IP_OCTETS + UDP_OCTETS + length > interface->mtu ||
-	    OWN_HEADER_OCTETS + IP_OCTETS + UDP_OCTETS + length > worker->geometry.data_octets)
+	if (!way->heading.src)
+		way->heading.src = way->heading.dst;
+	slot = slot_across(worker, &way->heading);
+	if (slot < 0)
 		return -EAGAIN;
-	error = make(worker, link, write_own_header(link, interface), heading, payload, length, &descriptor);
-	if (error)
-		return error;
-	halo_set_port_of(worker, descriptor.offset, interface->port);
-	halo_hand_over(worker, descriptor, (uint8_t)slot);
+	way->heading.unsummed = true;
+	way->neighbor = NULL;
+	way->interface = &worker->interfaces.entry[own->interface];
+	way->slot = (uint32_t)slot;
+	way->header_octets = write_own_header(way->own_header, way->interface);
+	way->mtu = way->interface->mtu;
 	return 0;
 }
 
-int halo_worker_send_datagram(struct halo_worker *worker, uint32_t number, uint64_t to, const uint8_t *payload,
-			      uint32_t length)
+/* -EAGAIN: the Python stack knows one, or has to find it. */
+static int find_way_to(struct halo_worker *worker, const struct halo_socket_place *place, uint64_t to, struct way *way)
 {
-	const struct halo_socket_place *place;
 	const struct halo_own_address *own;
-	struct halo_neighbor *neighbor;
-	struct heading heading;
 
-	if (!worker || number >= HALO_MAX_OWN_SOCKETS || !worker->sockets->place[number].socket.protocol)
-		return -EBADF; /* no worker: it has left its slot, and endpoints may outlive that */
-	if (unlikely(!pthread_equal(worker->sockets->thread, pthread_self())))
-		return -EPERM; /* Python's lock is not held here: the rings would have two producers */
-	place = &worker->sockets->place[number];
-	heading = (struct heading){
+	way->heading = (struct heading){
 		.src = place->socket.address,
 		.dst = (uint32_t)(to >> 16),
 		.src_port = place->socket.port,
 		.dst_port = (uint16_t)to,
 		.ttl = place->ttl,
 		.tos = place->tos,
-		.identification = ++worker->sockets->identification,
 	};
-	own = find_own(worker, heading.dst);
+	own = find_own(worker, way->heading.dst);
 	if (unlikely(own))
-		return send_across(worker, own, &heading, payload, length);
-	neighbor = find_neighbor(worker, &heading);
-	if (!neighbor || length > UINT16_MAX || IP_OCTETS + UDP_OCTETS + length > neighbor->mtu ||
-	    neighbor->header_octets + IP_OCTETS + UDP_OCTETS + length > worker->geometry.data_octets)
+		return find_way_across(worker, own, way);
+	way->neighbor = find_neighbor(worker, &way->heading);
+	if (!way->neighbor)
 		return -EAGAIN;
-	return send_to(worker, neighbor, &heading, payload, length);
+	way->header_octets = way->neighbor->header_octets;
+	way->mtu = way->neighbor->mtu;
+	return 0;
+}
+
+/* -EAGAIN: it is too long for one frame. */
+static int send_by(struct halo_worker *worker, struct way *way, const uint8_t *payload, uint32_t length)
+{
+	const uint8_t *header = way->neighbor ? way->neighbor->header : way->own_header;
+	struct halo_descriptor descriptor;
+	int error;
+
+	if (length > UINT16_MAX || IP_OCTETS + UDP_OCTETS + length > way->mtu ||
+	    way->header_octets + IP_OCTETS + UDP_OCTETS + length > worker->geometry.data_octets)
+		return -EAGAIN;
+	way->heading.identification = ++worker->sockets->identification;
+	error = make(worker, header, way->header_octets, &way->heading, payload, length, &descriptor);
+	if (error)
+		return error;
+	if (way->neighbor) {
+		descriptor.port = way->neighbor->port;
+		halo_send_frame(worker, descriptor);
+	} else {
+		halo_set_port_of(worker, descriptor.offset, way->interface->port);
+		halo_hand_over(worker, descriptor, (uint8_t)way->slot);
+	}
+	return 0;
+}
+
+/* The socket, or NULL with the reason why nothing can be sent from it. */
+static const struct halo_socket_place *find_place(struct halo_worker *worker, uint32_t number, int *error)
+{
+	*error = -EBADF; /* no worker: it has left its slot, and endpoints may outlive that */
+	if (!worker || number >= HALO_MAX_OWN_SOCKETS || !worker->sockets->place[number].socket.protocol)
+		return NULL;
+	*error = -EPERM; /* Python's lock is not held here: the rings would have two producers */
+	if (unlikely(!pthread_equal(worker->sockets->thread, pthread_self())))
+		return NULL;
+	return &worker->sockets->place[number];
+}
+
+int halo_worker_send_datagram(struct halo_worker *worker, uint32_t number, uint64_t to, const uint8_t *payload,
+			      uint32_t length)
+{
+	const struct halo_socket_place *place;
+	struct way way;
+	int error;
+
+	place = find_place(worker, number, &error);
+	if (!place)
+		return error;
+	error = find_way_to(worker, place, to, &way);
+	return error ? error : send_by(worker, &way, payload, length);
+}
+
+uint32_t halo_worker_send_datagrams(struct halo_worker *worker, uint32_t number, const struct halo_outgoing *outgoing,
+				    uint32_t count, int32_t *error)
+{
+	const struct halo_socket_place *place;
+	struct way way;
+	uint32_t i;
+
+	place = find_place(worker, number, error);
+	if (!place)
+		return 0;
+	for (i = 0; i < count; i++) {
+		*error = i && outgoing[i].to == outgoing[i - 1].to ? 0
+								   : find_way_to(worker, place, outgoing[i].to, &way);
+		if (!*error)
+			*error = send_by(worker, &way, outgoing[i].octets, outgoing[i].length);
+		if (*error)
+			return i;
+	}
+	*error = 0;
+	return count;
 }

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""KCP over kernel UDP, both ends processes in a namespace: ours by batches, and the reference's from PyPI."""
+"""KCP over kernel UDP, both ends processes in a namespace: ours by batches, and the reference's from PyPI.
+
+HALO_KCP_RUNS and HALO_KCP_OCTETS make the transfers between the reference and our streams more and longer.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +19,8 @@ from tests.support.namespace import Namespace
 
 PORT = "4000"
 RELAY = "4001"
+RUNS = int(os.environ.get("HALO_KCP_RUNS", "1"))
+OCTETS = int(os.environ.get("HALO_KCP_OCTETS", "1000000"))
 CLASSIC = {"format": "classic", "congestion": "none", "send_window": 128, "receive_window": 128}
 FAST = {"congestion": "none", "send_window": 1024, "receive_window": 1024}
 
@@ -26,12 +32,12 @@ def namespace() -> Iterator[Namespace]:
 
 
 @pytest.fixture
-def relay(namespace: Namespace) -> Iterator[Callable[[float], None]]:
+def relay(namespace: Namespace) -> Iterator[Callable[..., None]]:
     """Have a relay lose so many per cent of what goes to RELAY."""
     running = []
 
-    def start(percent: float) -> None:
-        words = ("tests.support.kcp_ends", "relay", RELAY, "127.0.0.1", PORT, str(percent))
+    def start(percent: float, seed: int = 7) -> None:
+        words = ("tests.support.kcp_ends", "relay", RELAY, "127.0.0.1", PORT, str(percent), str(seed))
         running.append(namespace.popen(sys.executable, "-m", *words, stdout=subprocess.PIPE))
         assert running[-1].stdout.readline() == b"bound\n"
 
@@ -113,6 +119,16 @@ def test_reference_talks_to_ours(
 ) -> None:
     relay(loss)
     transfer(namespace, sender, receiver, count=1_000_000, port=RELAY, options=CLASSIC)
+
+
+@pytest.mark.parametrize("run", range(RUNS))
+@pytest.mark.parametrize(("sender", "receiver"), [("streams", "reference"), ("reference", "streams")])
+def test_reference_talks_to_streams(
+    namespace: Namespace, relay: Callable[..., None], sender: str, receiver: str, run: int
+) -> None:
+    relay(3, seed=100 + run)
+    found = transfer(namespace, sender, receiver, count=OCTETS, port=RELAY, options=CLASSIC)
+    assert sender == "reference" or found["retransmitted"] > 0
 
 
 def test_nobody_listens_is_told_at_once(namespace: Namespace) -> None:

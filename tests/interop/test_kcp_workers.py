@@ -81,6 +81,50 @@ def test_two_workers_across_two_ports(remotes: tuple[Remote, Remote]) -> None:
     remotes[0].run(STOP)
 
 
+def test_bursts_that_are_longer_than_buffers_are_there(remotes: tuple[Remote, Remote]) -> None:
+    """A window of 4,096 is more than the 512 spare buffers of a worker: the rest waits, and nothing is lost."""
+    remotes[0].run(
+        """
+        import hashlib
+        from halo_mp import kcp
+        async def digest(reader, writer):
+            found = hashlib.sha256()
+            left = 8_000_000
+            while left:
+                data = await reader.read(65536)
+                found.update(data)
+                left -= len(data)
+            writer.write(found.digest())
+            writer.close()
+        settings = kcp.Settings(congestion="none", send_window=4096, receive_window=4096)
+        kept["server"] = await kcp.start_server(digest, "10.77.0.1", 4000, settings=settings)
+        """
+    )
+    found = remotes[1].run(
+        """
+        import hashlib, random
+        from halo_mp import kcp
+        settings = kcp.Settings(congestion="none", send_window=4096, receive_window=4096)
+        reader, writer = await kcp.open_connection("10.77.0.1", 4000, settings=settings)
+        sent = random.Random(1).randbytes(8_000_000)
+        for at in range(0, len(sent), 100_000):
+            writer.write(sent[at : at + 100_000])
+            await writer.drain()
+        digest = await reader.readexactly(32)
+        carrier = writer.get_extra_info("kcp_endpoint").carrier
+        writer.close()
+        await writer.wait_closed()
+        return [digest == hashlib.sha256(sent).digest(), carrier.counters["waits"], carrier.counters["bursts"]]
+        """
+    )
+    assert found[0]
+    assert min(found[1:]) > 0
+    received = remotes[0].run("return kept['server'].endpoint.carrier.counters")
+    assert received["received"] > 5000
+    assert received["bursts"] < received["received"]
+    remotes[0].run(STOP)
+
+
 def test_client_and_server_in_one_worker(remotes: tuple[Remote, Remote]) -> None:
     assert remotes[0].run(SERVE) is True
     assert remotes[0].run(CLIENT.format(host="10.77.0.1", port=4000, count=300_000)) == [True, True, 300_000]

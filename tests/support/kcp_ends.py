@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Both ends of a transfer over kernel UDP, as processes: ours, and the reference's by PyPI's `kcp`.
 
-    python -m tests.support.kcp_ends ours|reference send|receive HOST PORT OCTETS [settings as JSON]
-    python -m tests.support.kcp_ends relay PORT HOST PORT PERCENT
+    python -m tests.support.kcp_ends ours|streams|reference send|receive HOST PORT OCTETS [settings as JSON]
+    python -m tests.support.kcp_ends relay PORT HOST PORT PERCENT [SEED]
 
 The relay stands between them: it loses so much of all datagrams, repeats half as much, and lets some overtake others.
 
@@ -24,6 +24,8 @@ from typing import Any
 MESSAGE_OCTETS = 1000
 CONV = 77
 DIGEST_OCTETS = 32
+WRITE_OCTETS = 20_000
+"""Of a stream."""
 
 
 def octets_of(count: int) -> bytes:
@@ -67,6 +69,47 @@ async def ours_receive(host: str, port: int, count: int, options: dict[str, Any]
         await connection.send(hashlib.sha256(got).digest())
         await connection.drain()
         await asyncio.sleep(0.5)  # the classic format has no FIN: let the peer have its acknowledgements
+
+
+async def streams_send(host: str, port: int, count: int, options: dict[str, Any]) -> None:
+    from halo_mp import kcp
+
+    settings = kcp.Settings(**options)
+    conv = {"conv": CONV} if settings.format == "classic" else {}
+    octets = octets_of(count)
+    reader, writer = await kcp.open_connection(host, port, settings=settings, **conv)
+    for at in range(0, count, WRITE_OCTETS):
+        writer.write(octets[at : at + WRITE_OCTETS])
+        await writer.drain()
+    digest = await reader.readexactly(DIGEST_OCTETS)
+    counters = writer.get_extra_info("kcp").counters
+    intact = digest == hashlib.sha256(octets).digest()
+    print(json.dumps({"intact": intact, "retransmitted": counters.retransmitted}))
+    writer.close()
+    await writer.wait_closed()
+
+
+async def streams_receive(host: str, port: int, count: int, options: dict[str, Any]) -> None:
+    from halo_mp import kcp
+
+    done = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        got = hashlib.sha256()
+        left = count
+        while left:
+            data = await reader.read(min(left, WRITE_OCTETS))
+            got.update(data)
+            left -= len(data)
+        writer.write(got.digest())
+        writer.close()
+        await writer.wait_closed()
+        done.set()
+
+    async with await kcp.start_server(serve, host, port, settings=kcp.Settings(**options)):
+        print("bound", flush=True)
+        await done.wait()
+        await asyncio.sleep(0.5)
 
 
 class Reference:
@@ -181,12 +224,19 @@ def _is_connected(sock: socket.socket) -> bool:
 
 def main() -> None:
     if sys.argv[1] == "relay":
-        relay(int(sys.argv[2]), (sys.argv[3], int(sys.argv[4])), float(sys.argv[5]))
+        seed = int(sys.argv[6]) if len(sys.argv) > 6 else 7
+        relay(int(sys.argv[2]), (sys.argv[3], int(sys.argv[4])), float(sys.argv[5]), seed)
     whose, what, host, port, count = sys.argv[1:6]
     if whose == "reference":
         (reference_send if what == "send" else reference_receive)(host, int(port), int(count))
         return
-    options = {"stream": False, **json.loads(sys.argv[6] if len(sys.argv) > 6 else "{}")}
+    options = json.loads(sys.argv[6] if len(sys.argv) > 6 else "{}")
+    if whose == "streams":
+        asyncio.run(
+            (streams_send if what == "send" else streams_receive)(host, int(port), int(count), options)
+        )
+        return
+    options = {"stream": False, **options}
     asyncio.run((ours_send if what == "send" else ours_receive)(host, int(port), int(count), options))
 
 

@@ -59,5 +59,19 @@ uint32_t halo_worker_reply_datagrams(struct halo_worker *worker, const uint32_t 
  */
 int halo_worker_send_datagram(struct halo_worker *worker, uint32_t number, uint64_t to, const uint8_t *payload,
 			      uint32_t length);
+/* A datagram of a burst; `to` is address << 16 | port. */
+struct halo_outgoing {
+	const uint8_t *octets;
+	uint64_t to;
+	uint32_t length;
+	uint32_t reserved;
+};
+
+/*
+ * Send several from one socket, in order. Returns how many went; when that is not all, `error` says why the next did not, as
+ * of halo_worker_send_datagram(), else it is 0. Those to one destination, one behind the other, are routed once.
+ */
+uint32_t halo_worker_send_datagrams(struct halo_worker *worker, uint32_t number, const struct halo_outgoing *outgoing,
+				    uint32_t count, int32_t *error);
 /* Count datagrams that the Python stack has received or sent for sockets of ours. */
 void halo_worker_count_datagrams(struct halo_worker *worker, uint32_t in, uint32_t out);
