@@ -225,11 +225,8 @@ static uint32_t turn(struct halo_worker *worker, int64_t deadline_ns, int64_t *i
 		*idle_since_ns = now;
 	} else {
 		sleep_ns = reasons ? 0 : time_to_sleep(worker, deadline_ns, now, *idle_since_ns);
-		if (sleep_ns) {
-			reasons = sleep_once(worker, sleep_ns);
-			worker->share.slept_ns += halo_now_ns() - (uint64_t)now;
-			return reasons;
-		}
+		if (sleep_ns)
+			return sleep_once(worker, sleep_ns);
 		spin_briefly(worker);
 	}
 	if (now >= worker->next_fd_look_ns) {
@@ -277,7 +274,7 @@ int halo_worker_poll(struct halo_worker *worker, int64_t timeout_ns, struct halo
 		return -EBUSY;
 	start_poll(worker);
 	halo_load_lag(worker, (uint64_t)start);
-	halo_share_settle(&worker->share);
+	halo_share_settle(&worker->share, (uint64_t)start);
 	do {
 		turns++;
 		result->reasons = turn(worker, deadline, &idle_since);

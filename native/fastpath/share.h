@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Python's share of the worker's time. Whoever can send us frames that Python has to look at could otherwise have it do nothing
- * else, and forwarding would wait. Credit grows with the time that the worker has, by a part of it, and what Python spends on punts is
- * taken off: its thread's processor time from the return of a poll with punts to the next poll. The worker has the processor
- * time of its thread, and what it slept because there was nothing to do; what others took of its core it never had. Without credit punts
- * are dropped by name. ARP has some left when the others have not: neighbors are not to be lost by a flood of something else.
+ * else, and forwarding would wait. Credit grows with the clock, by a part of it, and what Python spends on punts is taken off: its
+ * thread's processor time from the return of a poll with punts to the next poll. Without credit punts are dropped by
+ * name. ARP has some left when the others have not: neighbors are not to be lost by a flood of something else.
  */
 #ifndef HALO_SHARE_H
 #define HALO_SHARE_H
@@ -21,9 +20,7 @@ enum {
 struct halo_share {
 	uint32_t percent; /* 0: without a bound */
 	int64_t credit_ns;
-	uint64_t slept_ns;   /* in all, for want of work */
-	uint64_t seen_ns;    /* of the worker's time, up to where credit has grown */
-	uint64_t refused_ns; /* the turn in which credit was looked for last, in vain */
+	uint64_t seen_ns;    /* up to when credit has grown */
 	uint64_t started_ns; /* processor time at the last return with punts; 0: it had none */
 };
 
@@ -35,22 +32,21 @@ static inline uint64_t halo_thread_ns(void)
 	return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
 }
 
-static inline void halo_share_grow(struct halo_share *share)
+static inline void halo_share_grow(struct halo_share *share, uint64_t now_ns)
 {
-	uint64_t had_ns = halo_thread_ns() + share->slept_ns;
-	int64_t earned = (int64_t)((had_ns - share->seen_ns) / 100 * share->percent);
+	int64_t earned = (int64_t)((now_ns - share->seen_ns) / 100 * share->percent);
 
-	share->seen_ns = had_ns;
+	share->seen_ns = now_ns;
 	share->credit_ns =
 		earned > HALO_SHARE_LIMIT_NS - share->credit_ns ? HALO_SHARE_LIMIT_NS : share->credit_ns + earned;
 }
 
 /* A poll begins: what Python has done since the last one was for its punts. */
-static inline void halo_share_settle(struct halo_share *share)
+static inline void halo_share_settle(struct halo_share *share, uint64_t now_ns)
 {
 	if (share->started_ns == 0)
 		return;
-	halo_share_grow(share);
+	halo_share_grow(share, now_ns);
 	share->credit_ns -= (int64_t)(halo_thread_ns() - share->started_ns);
 	share->started_ns = 0;
 }
@@ -68,9 +64,7 @@ static inline bool halo_share_allows(struct halo_share *share, uint64_t now_ns, 
 
 	if (share->percent == 0 || share->credit_ns > least)
 		return true;
-	if (share->refused_ns != now_ns) /* once in a turn: the clock is a system call */
-		halo_share_grow(share);
-	share->refused_ns = now_ns;
+	halo_share_grow(share, now_ns);
 	return share->credit_ns > least;
 }
 
