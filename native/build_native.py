@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Build script of halo_mp._native: layout, rings, fast path, KCP. Links nothing but libc."""
+"""Build script of halo_mp._native: layout, rings, fast path, KCP, memory reserve. Links nothing but libc."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import cdef
 
 SOURCES = sorted(
     str(path.relative_to(cdef.NATIVE.parent))
-    for folder in ("fastpath", "fib", "kcp")
+    for folder in ("fastpath", "fib", "kcp", "python")
     for path in (cdef.NATIVE / folder).glob("*.c")
 )
 
@@ -32,8 +32,10 @@ ffi.cdef(
         "kcp_batch_def.h",
         "kcp_parked_def.h",
         "kcp_fec_def.h",
+        "reserve_def.h",
     )
 )
+ffi.cdef('extern "Python+C" void halo_reserve_used(void);')
 # Inline functions of halo/flow.h.
 ffi.cdef(
     """
@@ -47,7 +49,7 @@ ffi.set_source(
     "halo_mp._native",
     "#include <halo/layout.h>\n#include <halo/fastpath.h>\n#include <halo/fib_def.h>\n#include <halo/flow.h>\n"
     "#include <halo/kcp.h>\n#include <halo/kcp_batch_def.h>\n#include <halo/kcp_parked_def.h>\n"
-    "#include <halo/kcp_fec_def.h>\n",
+    "#include <halo/kcp_fec_def.h>\n#include <halo/reserve.h>\n",
     sources=SOURCES,
     include_dirs=["native/include", "native/fastpath", "native/fib", "native/kcp"],
     extra_compile_args=cdef.WARNINGS,

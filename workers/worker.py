@@ -28,6 +28,7 @@ from halo_mp.control.lifeline import Lifeline
 from halo_mp.control.messages import chunks
 from halo_mp.errors import EXIT_NO_MEMORY, HaloError
 from halo_mp.shm.layout import WorkerState, lib
+from halo_mp.workers import reserve
 from halo_mp.workers.app_host import AppHost, compile_all
 from halo_mp.workers.app_loader import load
 from halo_mp.workers.captures import CaptureError, Captures
@@ -113,6 +114,7 @@ class Worker:
 
     async def _serve(self) -> None:
         try:
+            reserve.hold(_end_without_memory)
             orphaned = await self._line.serve(lambda: self._fastpath is not None)
         except HaloError as error:
             await self._fail(str(error))
@@ -518,7 +520,10 @@ def _kcp_report() -> dict[str, Any] | None:
 
 
 def _end_without_memory() -> None:
-    """End now. What a successor needs lies in shared memory, and it starts with a small process."""
+    """End now. What a successor needs lies in shared memory, and it starts with a small process.
+
+    Called where a MemoryError is caught, and by the reserve: then there is just enough to say so.
+    """
     try:
         log.error("worker.no_memory", reason="Python has no memory left; ending, to be started anew")
         logs.flush(_LAST_LINE_S)
