@@ -49,6 +49,12 @@ CLIENT = """
     await writer.wait_closed()
     return found
 """
+ENDED = "the session has ended: "
+REASONS = (
+    "the peer has ended the session: not_found_session",  # its successor is asked
+    "nobody has the peer's address and port",  # not yet
+    "nothing was heard of the peer for 5 s",
+)
 STOP = """
     kept["server"].abort()
     await kept.pop("server").wait_closed()
@@ -212,12 +218,30 @@ def test_two_workers_survive_the_death_of_either() -> None:
             pids = [each["pid"] for each in running.events("worker.spawned") if each["slot"] == slot]
             os.kill(pids[-1], signal.SIGKILL)
 
+        def ended() -> list[str]:
+            """For which reasons the client's sessions have ended."""
+            entries = (entry["message"] for entry in running.events("log"))
+            return [each.partition(ENDED)[2] for each in entries if ENDED in each]
+
+        def server() -> dict[str, int]:
+            words = (sys.executable, "-m", "halo_mp.cli", "show", "kcp", "--name", running.name, "--json")
+            report = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)["0"]
+            return report["endpoints"][0]["counters"] if report else {}
+
         heard("hello 1 came back", 1)
-        ended = said("the session has ended: ")
+        before = len(ended())
         kill(0)
-        heard("the session has ended: ", ended + 1)
+        wait_until(lambda: len(ended()) > before, what="the client's session to end", timeout_s=30)
+        assert ended()[before].startswith(REASONS)
         heard("hello 0 came back", 2)
+        assert server()["passive_opens"] == 1, "the successor knows nothing of the session before"
         kill(1)
         heard("hello 0 came back", 3)
+        wait_until(
+            lambda: sum(server().get(f"ended_{why}", 0) for why in ("idle", "refused", "by_peer")) == 1,
+            what="the server's session with the client that died to end",
+            timeout_s=30,
+        )
+        assert server()["established"] == 1
         assert not running.events("protocol.error")
         assert running.stop() == 0
