@@ -17,7 +17,7 @@ import secrets
 import struct
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from halo_mp._native import ffi, lib
 from halo_mp.kcp import control, errors
@@ -33,6 +33,8 @@ from halo_mp.wire.octets import WireError
 MOST_SESSIONS: Final = 16384
 ENDED: Final = 4096
 """So many ended sessions are remembered: what still comes for them is told why, and makes none anew."""
+ENDED_S: Final = 60.0
+"""So long it makes none in the classic format, where a client that starts anew may have the same port and conv."""
 OUTPUT_DATAGRAMS: Final = 256
 """Polled at a time."""
 POLLS: Final = 16
@@ -46,6 +48,13 @@ assert PEER.size == ffi.sizeof("struct halo_kcp_peer")
 
 Acceptor = Callable[[Session], bool]
 """Gives a new session its user; False: there is no room for another one."""
+
+
+class _Ended(NamedTuple):
+    """A session that was: what who still speaks of it is told, and since when."""
+
+    event: int
+    at: float
 
 
 class Endpoint:
@@ -85,7 +94,7 @@ class Endpoint:
         self._buffer = ffi.new("uint8_t[]", READ_OCTETS)
         self.sessions: dict[int, Session] = {}
         self.pending = PendingTable(self._choose_conv)
-        self._ended: OrderedDict[tuple[Address | None, int], int] = OrderedDict()
+        self._ended: OrderedDict[tuple[Address | None, int], _Ended] = OrderedDict()
         self._next_id = 0
         self._shaking: tuple[ClientHandshake, Address, asyncio.Event] | None = None
         self._refusal: OSError | None = None
@@ -149,9 +158,11 @@ class Endpoint:
         self.counters.established -= 1
         self._count_end(session)
         key = (None if self.has_control else session.address, session.conv)
-        self._ended[key] = _event_of(session)
+        self._ended.pop(key, None)  # of an earlier one: the latest stand last
+        self._ended[key] = _Ended(_event_of(session), self.loop.time())
         while len(self._ended) > ENDED:
             self._ended.popitem(last=False)
+        self.carrier.forget(session.number)
         if not self.sessions and self.on_idle is not None:
             self.loop.call_soon(self._tell_idle)
 
@@ -237,8 +248,9 @@ class Endpoint:
         lib.halo_kcp_output_clear(self._output)
         old, self.carrier = self.carrier, carrier
         old.close()
-        for session in self.sessions.values():
-            session.on_alarm()  # which probes, so that the peer hears of us
+        for session in list(self.sessions.values()):
+            if session.state is not SessionState.LINGERING:  # whose time is not over for that
+                session.on_alarm()  # which probes, so that the peer hears of us, or ends it
         self.make_due()
 
     # ---- what the carrier says
@@ -421,9 +433,10 @@ class Endpoint:
     def _is_welcome(self, conv: int, address: Address, one: Any) -> bool:
         if self.has_control:
             return self.pending.is_expected(address, conv, self.loop.time())
-        return (address, conv) not in self._ended and opens_classic_session(
-            ffi.buffer(one.octets, one.length)[:]
-        )
+        ended = self._ended.get((address, conv))
+        if ended is not None and self.loop.time() < ended.at + ENDED_S:
+            return False
+        return opens_classic_session(ffi.buffer(one.octets, one.length)[:])
 
     def _reset(self, conv: int, address: Address) -> None:
         """Tell who speaks of a session that is none why: we may have been started anew, or our FIN was lost."""
@@ -434,7 +447,8 @@ class Endpoint:
             return
         self._resets += 1
         self.counters.resets_out += 1
-        event = self._ended.get((None, conv), int(EndReason.NOT_FOUND_SESSION))
+        ended = self._ended.get((None, conv))
+        event = int(EndReason.NOT_FOUND_SESSION) if ended is None else ended.event
         self.send_control(ControlPacket(ControlKind.FIN, conv, event), address)
 
     # ---- control packets
