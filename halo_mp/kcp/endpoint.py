@@ -351,7 +351,9 @@ class Endpoint:
                 continue
             try:
                 self._tell_session(session, what)
-            except Exception as error:  # of its user
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # of its user; CancelledError too, as asyncio's transports have it
                 self._blame(session, error)
 
     def _tell_session(self, session: Session, what: int) -> None:
@@ -366,7 +368,7 @@ class Endpoint:
         if what & lib.HALO_KCP_ALARM and session.state is not SessionState.ENDED:
             session.on_alarm()
 
-    def _blame(self, session: Session, error: Exception) -> None:
+    def _blame(self, session: Session, error: BaseException) -> None:
         self.loop.call_exception_handler(
             {"message": f"the user of KCP session {session.conv:#x} has raised", "exception": error}
         )
@@ -421,7 +423,9 @@ class Endpoint:
             session.start()
             if session.peek() >= 0:
                 session.on_readable()
-        except Exception as error:
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
             self._blame(session, error)
 
     def _refuse(self, session: Session) -> None:
@@ -495,7 +499,9 @@ class Endpoint:
             return
         try:
             session.on_fin(packet.event)
-        except Exception as error:
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
             self._blame(session, error)
 
     def _take_ping(self, packet: ControlPacket, address: Address) -> None:

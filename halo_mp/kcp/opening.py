@@ -92,8 +92,7 @@ async def rebind(endpoint: Endpoint, *, local_addr: Address | None = None, batch
     Only in halo's format do servers follow. Raises OSError; then all is as it was. When its last session has ended,
     before or meanwhile, that is a SessionEndedError.
     """
-    if endpoint.is_closed:
-        raise errors.ended_here()
+    _require_open(endpoint)
     remote = endpoint.carrier.transport.get_extra_info("peername")
     if remote is None:
         raise ValueError(
@@ -101,11 +100,18 @@ async def rebind(endpoint: Endpoint, *, local_addr: Address | None = None, batch
         )
     loop = asyncio.get_running_loop()
     carrier = await _open_carrier(loop, endpoint.settings, local_addr, remote[:2], batch=batch)
-    if endpoint.is_closed:
+    try:
+        _require_open(endpoint)
+    except errors.SessionEndedError:
         carrier.close()
-        raise errors.ended_here()
+        raise
     endpoint.replace_carrier(carrier)
     carrier.start(endpoint)
+
+
+def _require_open(endpoint: Endpoint) -> None:
+    if endpoint.is_closed:
+        raise errors.ended_here()
 
 
 async def _open_carrier(

@@ -252,6 +252,8 @@ class Session:
         owner = self._owner
         self._close_at_ms = owner.now_ms + int(self.settings.close_timeout_s * 1000)
         lib.halo_kcp_group_want(owner.group, self.number, 0, owner.now_ms)
+        if self.info.unread >= self.settings.receive_window:
+            self._discard()  # nothing comes in while nobody reads, and the peer may be waiting as we are
         self._set_alarm()
         owner.make_due()
 

@@ -188,7 +188,9 @@ class KcpTransport(asyncio.Transport):
         """As `data_ready`, where no endpoint catches what the protocol raises."""
         try:
             self.data_ready()
-        except Exception as error:
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
             self._loop.call_exception_handler(
                 {
                     "message": "the protocol of a KCP session has raised; its session was ended",

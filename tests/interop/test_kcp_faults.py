@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ends of KCP sessions in the middle of something, on sockets of the kernel; each program is a process in a namespace."""
+"""KCP sessions that end in the middle of something, on sockets of the kernel: each program a process in a namespace."""
 
 from __future__ import annotations
 

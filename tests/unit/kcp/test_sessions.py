@@ -367,6 +367,25 @@ def test_what_a_peer_that_has_closed_never_acknowledges_is_told() -> None:
     run(program)
 
 
+def test_both_close_with_windows_that_nobody_reads() -> None:
+    async def program(loop: NetLoop) -> None:
+        listener, client, server = await pair(loop, MESSAGES.replace(send_window=64, receive_window=128))
+        for end in (client, server):
+            for _ in range(500):
+                end.send_nowait(bytes(1000))
+        await asyncio.sleep(5)
+        for end in (client, server):
+            assert end.info.unread == 128
+            end.close()
+        for end in (client, server):
+            await end.wait_closed()
+            assert end.end is not None
+            assert end.end.graceful
+        await finish(listener)
+
+    run(program)
+
+
 def test_lost_fin_is_sent_again() -> None:
     async def program(loop: NetLoop) -> None:
         lost = 0

@@ -242,7 +242,7 @@ async def give_and_close(reader: asyncio.StreamReader, writer: asyncio.StreamWri
 def test_close_of_a_reader_that_is_paused_is_told(serve: Any, ends_first: bool, end: str) -> None:
     async def program(loop: NetLoop) -> None:
         server = await kcp.start_server(serve, *SERVER, settings=STREAMS)
-        reader, writer = await kcp.open_connection(*SERVER, settings=STREAMS)
+        _reader, writer = await kcp.open_connection(*SERVER, settings=STREAMS)
         await asyncio.sleep(5)
         assert not writer.transport.is_reading()  # type: ignore[attr-defined]
         assert (writer.get_extra_info("kcp").error is not None) == ends_first
@@ -418,6 +418,40 @@ def test_protocol_that_raises_costs_its_session_and_is_told_of_the_end_once(rais
         assert raiser.said == ["made", b"one", None]
         assert [str(each) for each in told] == ["of the user"]
         assert not server.endpoint.sessions
+        server.abort()
+
+    run(program)
+
+
+@pytest.mark.parametrize("error", [ValueError, asyncio.CancelledError])
+def test_what_a_protocol_raises_costs_no_other_session_its_data(error: type[BaseException]) -> None:
+    class Raiser(Log):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            raise error
+
+    async def program(loop: NetLoop) -> None:
+        told: list[Any] = []
+        loop.set_exception_handler(lambda _, context: told.append(type(context["exception"])))
+        made: list[Log] = []
+
+        def factory() -> Log:
+            made.append(Log() if made else Raiser())
+            return made[-1]
+
+        server = await kcp.create_server(factory, *SERVER, settings=MESSAGES)
+        transports = []
+        for _ in range(2):
+            transport, _ = await kcp.create_connection(Log, *SERVER, settings=MESSAGES)
+            transports.append(transport)
+            await asyncio.sleep(0.1)
+        for transport in transports:
+            transport.write(b"one")  # which one turn of the server's brings
+        await made[0].lost
+        assert made[0].said == ["made", b"one", None]
+        await asyncio.sleep(0.1)
+        assert made[1].said == ["made", b"one"]
+        assert told == [error]
         server.abort()
 
     run(program)
