@@ -228,10 +228,13 @@ class Endpoint:
 
     def close(self) -> None:
         """Close the socket; sessions that are left end, without a word to their peers."""
+        self._close(errors.ended_here)
+
+    def _close(self, reason: Callable[[], errors.SessionEndedError]) -> None:
         if self._is_closed:
             return
         for session in list(self.sessions.values()):
-            session.end(errors.ended_here(), fin=None)
+            session.end(reason(), fin=None)
         self._is_closed = True
         for handle in (self._timer, self._due):
             if handle is not None:
@@ -296,7 +299,7 @@ class Endpoint:
 
     def lost(self, error: Exception | None) -> None:
         """The carrier's transport was closed by somebody else."""
-        self.close()
+        self._close(lambda: errors.socket_closed(error))
 
     # ---- a turn
 
@@ -564,7 +567,7 @@ class Endpoint:
                 counters.ended_idle += 1
             case "refused":
                 counters.ended_refused += 1
-            case "closed" | "close_timeout":
+            case "closed" | "close_timeout" | "socket_closed":
                 counters.ended_here += 1
             case _:
                 counters.ended_by_peer += 1

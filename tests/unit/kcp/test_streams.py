@@ -455,3 +455,22 @@ def test_what_a_protocol_raises_costs_no_other_session_its_data(error: type[Base
         server.abort()
 
     run(program)
+
+
+@pytest.mark.parametrize("error", [None, OSError("the port has gone")])
+def test_stream_whose_socket_is_closed_under_it_does_not_just_end(error: OSError | None) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"half of a file")
+        await reader.read()
+
+    async def program(loop: NetLoop) -> None:
+        server = await kcp.start_server(serve, *SERVER, settings=STREAMS)
+        reader, writer = await kcp.open_connection(*SERVER, settings=STREAMS)
+        assert await reader.readexactly(4) == b"half"
+        writer.get_extra_info("kcp_endpoint").carrier.connection_lost(error)
+        with pytest.raises(SessionEndedError, match="was closed under it") as found:
+            await reader.read()
+        assert found.value.reason == "socket_closed"
+        server.abort()
+
+    run(program)
