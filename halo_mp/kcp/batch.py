@@ -22,6 +22,7 @@ ROUNDS: Final = 8
 SOCKET_BUFFER_OCTETS: Final = 4 << 20
 _ALL: Final = lib.HALO_KCP_OFFLOAD_GRO | lib.HALO_KCP_OFFLOAD_GSO
 _KEPT: Final = 4096
+_NOBODY: Final = lib.HALO_KCP_NO_SESSION & 0xFFFFFFFF
 _SO_SNDBUFFORCE: Final = 32
 _SO_RCVBUFFORCE: Final = 33
 """Beyond the system's bounds, for who may."""
@@ -104,6 +105,14 @@ class KernelCarrier:
             pass
         except OSError as error:
             self._tell_error(error)
+
+    def forget(self, number: int) -> None:
+        """What waits for it has no address then, and is not delivered: whoever gets the number must not get that."""
+        if self._output is None:
+            return
+        for i in range(self._from, self._output.count):
+            if self._output.datagram[i].session == number:
+                self._output.datagram[i].session = _NOBODY
 
     def close(self) -> None:
         if self._owner is None and self._socket.fileno() < 0:

@@ -68,6 +68,9 @@ class Carrier(Protocol):
     def send_to(self, octets: bytes, address: Address) -> None:
         """Send one datagram; it may be lost."""
 
+    def forget(self, number: int) -> None:
+        """Have output that waits know: that session is no more, and another may have its number."""
+
     def close(self) -> None:
         """Send and receive no more."""
 
@@ -121,8 +124,9 @@ class AsyncioCarrier(asyncio.DatagramProtocol):
             self._loop.call_soon(self._deliver)
 
     def error_received(self, exc: Exception) -> None:
-        if self._owner is not None and isinstance(exc, OSError):
-            self._owner.take_error(exc)
+        """Tell it later: asyncio's `sendto` calls this, and who sends is in the middle of something."""
+        if isinstance(exc, OSError):
+            self._loop.call_soon(self._tell_error, exc)
 
     def pause_writing(self) -> None:
         self.is_blocked = True
@@ -152,11 +156,18 @@ class AsyncioCarrier(asyncio.DatagramProtocol):
     def send_to(self, octets: bytes, address: Address) -> None:
         self.transport.sendto(octets, None if self._is_connected else address)
 
+    def forget(self, number: int) -> None:
+        """Nothing: what waits has its address."""
+
     def close(self) -> None:
         self._owner = None
         self.transport.close()
 
     # ---- private
+
+    def _tell_error(self, error: OSError) -> None:
+        if self._owner is not None:
+            self._owner.take_error(error)
 
     def _deliver(self) -> None:
         """Asyncio reads one datagram in each turn of its loop: wait for those that follow at once."""

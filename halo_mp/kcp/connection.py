@@ -67,6 +67,11 @@ class Connection:
         """Why the session has ended; None: it has not."""
         return self._session.error
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, and nothing is left to be read."""
+        return self._session.state is SessionState.ENDED and self._session.peek() < 0
+
     # ---- messages
 
     def send_nowait(self, message: bytes | bytearray | memoryview) -> None:

@@ -17,7 +17,7 @@ import secrets
 import struct
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from halo_mp._native import ffi, lib
 from halo_mp.kcp import control, errors
@@ -33,6 +33,8 @@ from halo_mp.wire.octets import WireError
 MOST_SESSIONS: Final = 16384
 ENDED: Final = 4096
 """So many ended sessions are remembered: what still comes for them is told why, and makes none anew."""
+ENDED_S: Final = 60.0
+"""So long it makes none in the classic format, where a client that starts anew may have the same port and conv."""
 OUTPUT_DATAGRAMS: Final = 256
 """Polled at a time."""
 POLLS: Final = 16
@@ -46,6 +48,13 @@ assert PEER.size == ffi.sizeof("struct halo_kcp_peer")
 
 Acceptor = Callable[[Session], bool]
 """Gives a new session its user; False: there is no room for another one."""
+
+
+class _Ended(NamedTuple):
+    """A session that was: what who still speaks of it is told, and since when."""
+
+    event: int
+    at: float
 
 
 class Endpoint:
@@ -85,7 +94,7 @@ class Endpoint:
         self._buffer = ffi.new("uint8_t[]", READ_OCTETS)
         self.sessions: dict[int, Session] = {}
         self.pending = PendingTable(self._choose_conv)
-        self._ended: OrderedDict[tuple[Address | None, int], int] = OrderedDict()
+        self._ended: OrderedDict[tuple[Address | None, int], _Ended] = OrderedDict()
         self._next_id = 0
         self._shaking: tuple[ClientHandshake, Address, asyncio.Event] | None = None
         self._refusal: OSError | None = None
@@ -149,9 +158,11 @@ class Endpoint:
         self.counters.established -= 1
         self._count_end(session)
         key = (None if self.has_control else session.address, session.conv)
-        self._ended[key] = _event_of(session)
+        self._ended.pop(key, None)  # of an earlier one: the latest stand last
+        self._ended[key] = _Ended(_event_of(session), self.loop.time())
         while len(self._ended) > ENDED:
             self._ended.popitem(last=False)
+        self.carrier.forget(session.number)
         if not self.sessions and self.on_idle is not None:
             self.loop.call_soon(self._tell_idle)
 
@@ -217,10 +228,13 @@ class Endpoint:
 
     def close(self) -> None:
         """Close the socket; sessions that are left end, without a word to their peers."""
+        self._close(errors.ended_here)
+
+    def _close(self, reason: Callable[[], errors.SessionEndedError]) -> None:
         if self._is_closed:
             return
         for session in list(self.sessions.values()):
-            session.end(errors.ended_here(), fin=None)
+            session.end(reason(), fin=None)
         self._is_closed = True
         for handle in (self._timer, self._due):
             if handle is not None:
@@ -237,8 +251,9 @@ class Endpoint:
         lib.halo_kcp_output_clear(self._output)
         old, self.carrier = self.carrier, carrier
         old.close()
-        for session in self.sessions.values():
-            session.on_alarm()  # which probes, so that the peer hears of us
+        for session in list(self.sessions.values()):
+            if session.state is not SessionState.LINGERING:  # whose time is not over for that
+                session.on_alarm()  # which probes, so that the peer hears of us, or ends it
         self.make_due()
 
     # ---- what the carrier says
@@ -284,7 +299,7 @@ class Endpoint:
 
     def lost(self, error: Exception | None) -> None:
         """The carrier's transport was closed by somebody else."""
-        self.close()
+        self._close(lambda: errors.socket_closed(error))
 
     # ---- a turn
 
@@ -339,7 +354,9 @@ class Endpoint:
                 continue
             try:
                 self._tell_session(session, what)
-            except Exception as error:  # of its user
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # of its user; CancelledError too, as asyncio's transports have it
                 self._blame(session, error)
 
     def _tell_session(self, session: Session, what: int) -> None:
@@ -354,7 +371,7 @@ class Endpoint:
         if what & lib.HALO_KCP_ALARM and session.state is not SessionState.ENDED:
             session.on_alarm()
 
-    def _blame(self, session: Session, error: Exception) -> None:
+    def _blame(self, session: Session, error: BaseException) -> None:
         self.loop.call_exception_handler(
             {"message": f"the user of KCP session {session.conv:#x} has raised", "exception": error}
         )
@@ -409,7 +426,9 @@ class Endpoint:
             session.start()
             if session.peek() >= 0:
                 session.on_readable()
-        except Exception as error:
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
             self._blame(session, error)
 
     def _refuse(self, session: Session) -> None:
@@ -421,9 +440,10 @@ class Endpoint:
     def _is_welcome(self, conv: int, address: Address, one: Any) -> bool:
         if self.has_control:
             return self.pending.is_expected(address, conv, self.loop.time())
-        return (address, conv) not in self._ended and opens_classic_session(
-            ffi.buffer(one.octets, one.length)[:]
-        )
+        ended = self._ended.get((address, conv))
+        if ended is not None and self.loop.time() < ended.at + ENDED_S:
+            return False
+        return opens_classic_session(ffi.buffer(one.octets, one.length)[:])
 
     def _reset(self, conv: int, address: Address) -> None:
         """Tell who speaks of a session that is none why: we may have been started anew, or our FIN was lost."""
@@ -434,7 +454,8 @@ class Endpoint:
             return
         self._resets += 1
         self.counters.resets_out += 1
-        event = self._ended.get((None, conv), int(EndReason.NOT_FOUND_SESSION))
+        ended = self._ended.get((None, conv))
+        event = int(EndReason.NOT_FOUND_SESSION) if ended is None else ended.event
         self.send_control(ControlPacket(ControlKind.FIN, conv, event), address)
 
     # ---- control packets
@@ -481,7 +502,9 @@ class Endpoint:
             return
         try:
             session.on_fin(packet.event)
-        except Exception as error:
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
             self._blame(session, error)
 
     def _take_ping(self, packet: ControlPacket, address: Address) -> None:
@@ -544,7 +567,7 @@ class Endpoint:
                 counters.ended_idle += 1
             case "refused":
                 counters.ended_refused += 1
-            case "closed" | "close_timeout":
+            case "closed" | "close_timeout" | "socket_closed":
                 counters.ended_here += 1
             case _:
                 counters.ended_by_peer += 1

@@ -17,8 +17,9 @@ class SessionEndedError(ConnectionResetError):
     """A session has ended; `reason` says by a word why, `str()` by a sentence.
 
     dead_link: a segment was sent again and again and never acknowledged. idle_timeout: nothing was heard of the peer.
-    close_timeout: what was written was not delivered in the time for closing. closed: by this side. refused: the peer's
-    host says that nobody listens there. Others are what the peer's FIN says, by halo's names (`EndReason`).
+    close_timeout: what was written was not delivered in the time for closing. closed: by this side. socket_closed: its
+    socket was, by neither side. refused: the peer's host says that nobody listens there. Others are what the peer's FIN
+    says, by halo's names (`EndReason`).
     """
 
     def __init__(self, reason: str, sentence: str, *, graceful: bool = False) -> None:
@@ -58,6 +59,12 @@ def close_timeout(seconds: float, segments: int) -> SessionEndedError:
     return SessionEndedError(
         "close_timeout", f"{segments} segments were not delivered in the {seconds:g} s that closing may take"
     )
+
+
+def socket_closed(error: Exception | None) -> SessionEndedError:
+    """The socket is no more, and no side has closed the session: what came may be a part."""
+    why = error or "its worker has left, or its transport was closed"
+    return SessionEndedError("socket_closed", f"the socket of the session was closed under it: {why}")
 
 
 def refused(error: OSError) -> RefusedError:

@@ -74,6 +74,9 @@ class FecCarrier:
     def send_to(self, octets: bytes, address: Address) -> None:
         self._inner.send_to(octets, address)
 
+    def forget(self, number: int) -> None:
+        self._inner.forget(number)
+
     def close(self) -> None:
         self._owner = None
         self._inner.close()

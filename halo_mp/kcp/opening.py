@@ -12,6 +12,7 @@ import asyncio
 import weakref
 from typing import Any, Final
 
+from halo_mp.kcp import errors
 from halo_mp.kcp.batch import KernelCarrier, adopt, enlarge
 from halo_mp.kcp.burst_carrier import BurstCarrier
 from halo_mp.kcp.carriers import AsyncioCarrier, StartableCarrier
@@ -88,8 +89,10 @@ async def open_client(
 async def rebind(endpoint: Endpoint, *, local_addr: Address | None = None, batch: bool = True) -> None:
     """Give a client another socket, as after a change of network: its sessions go on, and the server follows.
 
-    Only in halo's format do servers follow. Raises OSError; then all is as it was.
+    Only in halo's format do servers follow. Raises OSError; then all is as it was. When its last session has ended,
+    before or meanwhile, that is a SessionEndedError.
     """
+    _require_open(endpoint)
     remote = endpoint.carrier.transport.get_extra_info("peername")
     if remote is None:
         raise ValueError(
@@ -97,8 +100,18 @@ async def rebind(endpoint: Endpoint, *, local_addr: Address | None = None, batch
         )
     loop = asyncio.get_running_loop()
     carrier = await _open_carrier(loop, endpoint.settings, local_addr, remote[:2], batch=batch)
+    try:
+        _require_open(endpoint)
+    except errors.SessionEndedError:
+        carrier.close()
+        raise
     endpoint.replace_carrier(carrier)
     carrier.start(endpoint)
+
+
+def _require_open(endpoint: Endpoint) -> None:
+    if endpoint.is_closed:
+        raise errors.ended_here()
 
 
 async def _open_carrier(

@@ -11,6 +11,10 @@
                                                     (classic: none)
     open,      FIN of the peer                      FIN back; its reason is kept         ended
     closing
+    open,      friendly FIN, and something is not   nothing; the peer still acknowledges lingering
+    closing    acknowledged
+    lingering  that is acknowledged, or LINGER_MS   FIN back                             ended
+               are over
     not ended  dead link; nothing heard for         FIN with the reason, once            ended, with an error
                idle_timeout_s; ICMP says refused
     not ended  `abort`                              FIN(transfer_failed), once           ended, with an error
@@ -42,7 +46,6 @@ LINGER_MS: Final = 2000
 FIRST_PROBE_MS: Final = 250
 LAST_PROBE_MS: Final = 2000
 READ_OCTETS: Final = 64 * 1024
-_PIECE_OCTETS: Final = 64 * 1024
 _PATIENCE: Final = 1.5
 """A server asks later than its client, which asks anyway."""
 
@@ -168,11 +171,12 @@ class Session:
         if self.state is not SessionState.OPEN:
             raise self.error or errors.ended_here(self._close_event)
         now_ms = self._owner.now_ms
-        if self.settings.stream and length > _PIECE_OCTETS:
+        most = self.settings.message_octets if self.settings.stream else length
+        if length > most:
             octets = ffi.from_buffer(octets)
         at = 0
         while True:
-            piece = min(length - at, self._piece_octets)
+            piece = min(length - at, most)
             part = octets if piece == length else octets + at
             sent = lib.halo_kcp_group_send(self._owner.group, self.number, part, piece, now_ms)
             if sent < 0:
@@ -181,10 +185,6 @@ class Session:
             if at >= length:
                 break
         self._owner.make_due()
-
-    @property
-    def _piece_octets(self) -> int:
-        return self.settings.message_octets if self.settings.stream else 1 << 32
 
     def _refusal(self, code: int, length: int) -> Exception:
         if code == errno.EMSGSIZE:
@@ -252,6 +252,8 @@ class Session:
         owner = self._owner
         self._close_at_ms = owner.now_ms + int(self.settings.close_timeout_s * 1000)
         lib.halo_kcp_group_want(owner.group, self.number, 0, owner.now_ms)
+        if self.info.unread >= self.settings.receive_window:
+            self._discard()  # nothing comes in while nobody reads, and the peer may be waiting as we are
         self._set_alarm()
         owner.make_due()
 
@@ -264,10 +266,9 @@ class Session:
         if self.state is SessionState.ENDED:
             return
         owner = self._owner
+        self.state, self.error = SessionState.ENDED, error
         if fin is not None:
             self._send_fin(fin)
-        self.state = SessionState.ENDED
-        self.error = error
         kcp = lib.halo_kcp_group_remove(owner.group, self.number)
         lib.halo_kcp_close(kcp)
         self.kcp = ffi.gc(kcp, lib.halo_kcp_free)

@@ -239,7 +239,7 @@ class Listener(Server):
         self._news: set[asyncio.Future[None]] = set()
 
     def accept(self, session: Session) -> bool:
-        while self._waiting and self._waiting[0].end is not None:
+        while self._waiting and self._waiting[0].is_over:
             self._waiting.popleft()
         if len(self._waiting) >= self._backlog:
             return False

@@ -90,7 +90,7 @@ class KcpTransport(asyncio.Transport):
         """Give the protocol what has come meanwhile, soon."""
         if not self._reads:
             self._reads = True
-            self._loop.call_soon(self.data_ready)
+            self._loop.call_soon(self._go_on)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send octets, or a message. Raises ValueError when a message is too long; after the end, it is ignored."""
@@ -145,19 +145,21 @@ class KcpTransport(asyncio.Transport):
         if not self._is_closing:
             self._is_closing = True
             self._session.close(event)
+            self._consider_end()
 
     def abort(self) -> None:
         """End at once; what was not delivered is lost."""
         self._is_closing = True
         self._session.abort()
+        self._consider_end()
 
     # ---- what the session says
 
     def data_ready(self) -> None:
         """Give the protocol what is there, until it has enough."""
         while self._reads and not self._is_closing and (octets := self._take()) is not None:
-            self._protocol.data_received(octets)
-        if self._end is not None and self._reads:
+            self._give(octets)
+        if self._end is not None and (self._reads or self._is_closing):
             self._tell_end()
 
     def room_ready(self) -> None:
@@ -170,10 +172,39 @@ class KcpTransport(asyncio.Transport):
         """What has come is the protocol's still, when all has; then it is told."""
         self._end = error
         if error.graceful and not self._is_closing and not self._reads and self._session.peek() >= 0:
-            return  # resume_reading() goes on here
-        self._loop.call_soon(self.data_ready if error.graceful else self._tell_end)
+            return  # resume_reading() or close() goes on here
+        self._loop.call_soon(self._go_on if error.graceful else self._tell_end)
 
     # ---- private
+
+    def _give(self, octets: Any) -> None:
+        try:
+            self._protocol.data_received(octets)
+        except BaseException:
+            self._is_closing = True  # it gets no more; who called ends the session
+            raise
+
+    def _go_on(self) -> None:
+        """As `data_ready`, where no endpoint catches what the protocol raises."""
+        try:
+            self.data_ready()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self._loop.call_exception_handler(
+                {
+                    "message": "the protocol of a KCP session has raised; its session was ended",
+                    "exception": error,
+                    "transport": self,
+                    "protocol": self._protocol,
+                }
+            )
+            self.abort()
+
+    def _consider_end(self) -> None:
+        """The session may have ended before, with something left that nobody wants any more."""
+        if self._end is not None:
+            self._loop.call_soon(self._go_on)
 
     def _reader_of(self, protocol: asyncio.BaseProtocol) -> Callable[[], Any]:
         """A StreamReader copies what it is given; what others do with it, bytes or not, is their affair."""
@@ -190,7 +221,9 @@ class KcpTransport(asyncio.Transport):
             return
         self._lost = True
         error = None if self._end.graceful else self._end
-        if error is None and not self._is_closing:
-            self._protocol.eof_received()
-        self._is_closing = True
-        self._protocol.connection_lost(error)
+        tells_eof, self._is_closing = error is None and not self._is_closing, True
+        try:
+            if tells_eof:
+                self._protocol.eof_received()
+        finally:
+            self._protocol.connection_lost(error)

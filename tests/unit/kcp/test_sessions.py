@@ -12,6 +12,7 @@ from halo_mp import kcp
 from halo_mp.kcp import EndReason, SessionEndedError, Settings
 from halo_mp.kcp.control import ControlKind, ControlPacket, parse
 from halo_mp.kcp.opening import open_endpoint
+from halo_mp.kcp.session import SessionState
 from tests.support.datagram_net import NetLoop, run
 
 SERVER = ("10.0.0.1", 4000)
@@ -258,6 +259,45 @@ def test_classic_sessions_of_one_conv_are_told_apart_by_their_address() -> None:
     run(program)
 
 
+def test_classic_client_that_starts_anew_is_taken_when_nothing_can_be_late() -> None:
+    async def program(loop: NetLoop) -> None:
+        listener, client, server = await pair(loop, CLASSIC)
+        for each in (client, server):
+            each.close()
+            await each.wait_closed()
+        settings = CLASSIC.replace(dead_link=1000)
+        again = await kcp.connect(*SERVER, settings=settings, local_addr=CLIENT, conv=77)
+        again.send_nowait(b"anew")
+        await asyncio.sleep(55)
+        assert not listener.endpoint.sessions
+        taken = await listener.accept_connection()
+        assert await taken.receive() == b"anew"
+        await finish(listener, again)
+
+    run(program)
+
+
+@pytest.mark.parametrize("messages", [0, 1])
+def test_client_that_has_closed_before_it_was_accepted_is_heard(messages: int) -> None:
+    async def program(loop: NetLoop) -> None:
+        listener = await kcp.listen(*SERVER, settings=MESSAGES)
+        early = await kcp.connect(*SERVER, settings=MESSAGES)
+        await asyncio.sleep(1)
+        for _ in range(messages):
+            await early.send(b"all that I have")
+        early.close()
+        await early.wait_closed()
+        late = await kcp.connect(*SERVER, settings=MESSAGES)
+        await late.send(b"later")
+        await late.drain()
+        servers = [await listener.accept_connection() for _ in range(messages + 1)]
+        heard = [await each.receive() for each in servers]
+        assert heard == [b"all that I have"] * messages + [b"later"]
+        await finish(listener, late)
+
+    run(program)
+
+
 # ---- how they end
 
 
@@ -322,6 +362,25 @@ def test_what_a_peer_that_has_closed_never_acknowledges_is_told() -> None:
         with pytest.raises(SessionEndedError, match="the peer has ended"):
             server.send_nowait(b"more")
         await client.wait_closed()
+        await finish(listener)
+
+    run(program)
+
+
+def test_both_close_with_windows_that_nobody_reads() -> None:
+    async def program(loop: NetLoop) -> None:
+        listener, client, server = await pair(loop, MESSAGES.replace(send_window=64, receive_window=128))
+        for end in (client, server):
+            for _ in range(500):
+                end.send_nowait(bytes(1000))
+        await asyncio.sleep(5)
+        for end in (client, server):
+            assert end.info.unread == 128
+            end.close()
+        for end in (client, server):
+            await end.wait_closed()
+            assert end.end is not None
+            assert end.end.graceful
         await finish(listener)
 
     run(program)
@@ -626,6 +685,37 @@ def test_server_follows_a_client_that_is_bound_anew() -> None:
         assert await client.receive() == b"welcome"
         assert listener.endpoint.counters.migrations == 1
         await finish(listener, client)
+
+    run(program)
+
+
+def test_rebind_after_the_idle_time_ends_the_session() -> None:
+    async def program(loop: NetLoop) -> None:
+        listener, client, _ = await pair(loop, MESSAGES.replace(idle_timeout_s=1))
+        endpoint = client._endpoint
+        loop.clock.now_s += 5  # as when the process was stopped: no timer has had its turn
+        await kcp.rebind(endpoint)
+        await client.wait_closed()
+        assert client.end is not None
+        assert client.end.reason == "idle_timeout"
+        assert not endpoint.sessions
+        await finish(listener)
+
+    run(program)
+
+
+def test_rebind_lets_what_is_in_flight_be_acknowledged_when_the_peer_has_closed() -> None:
+    async def program(loop: NetLoop) -> None:
+        listener, client, server = await pair(loop)
+        endpoint = client._endpoint
+        loop.net.judge = lambda src, dst, data: src != CLIENT
+        client.send_nowait(b"in flight")
+        server.close()
+        await asyncio.sleep(0.05)
+        assert client._session.state is SessionState.LINGERING
+        await kcp.rebind(endpoint, local_addr=("10.0.0.7", 7000))
+        await client.drain()
+        await finish(listener)
 
     run(program)
 

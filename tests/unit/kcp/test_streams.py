@@ -225,6 +225,49 @@ def test_server_that_closes_delivers_and_ends_all_sessions() -> None:
     run(program)
 
 
+async def give_much(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Write more than a reader's buffer and a session's window hold."""
+    writer.write(bytes(2_000_000))
+    await writer.drain()
+
+
+async def give_and_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Write more than a reader's buffer holds, all of which the session takes."""
+    writer.write(bytes(1_000_000))
+    writer.close()
+
+
+@pytest.mark.parametrize(("serve", "ends_first"), [(give_much, False), (give_and_close, True)])
+@pytest.mark.parametrize("end", ["close", "abort"])
+def test_close_of_a_reader_that_is_paused_is_told(serve: Any, ends_first: bool, end: str) -> None:
+    async def program(loop: NetLoop) -> None:
+        server = await kcp.start_server(serve, *SERVER, settings=STREAMS)
+        _reader, writer = await kcp.open_connection(*SERVER, settings=STREAMS)
+        await asyncio.sleep(5)
+        assert not writer.transport.is_reading()  # type: ignore[attr-defined]
+        assert (writer.get_extra_info("kcp").error is not None) == ends_first
+        getattr(writer.transport, end)()
+        await writer.wait_closed()
+        server.abort()
+
+    run(program)
+
+
+@pytest.mark.parametrize("count", [484 * 127, 484 * 127 + 1, 65_536, 65_537])
+def test_write_of_more_than_small_datagrams_hold_at_a_time(count: int) -> None:
+    async def program(loop: NetLoop) -> None:
+        settings = STREAMS.replace(mtu=512)
+        assert settings.message_octets == 484 * 127
+        async with await kcp.start_server(echo, *SERVER, settings=settings):
+            reader, writer = await kcp.open_connection(*SERVER, settings=settings)
+            sent = loop.net.random.randbytes(count)
+            writer.write(sent)
+            assert await reader.readexactly(count) == sent
+            await closed(writer)
+
+    run(program)
+
+
 class Log(asyncio.Protocol):
     """Says what it is told."""
 
@@ -339,3 +382,95 @@ def test_conv_is_asked_for_where_it_belongs(
 def test_settings_that_can_not_be_are_refused(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         Settings(**changes)
+
+
+@pytest.mark.parametrize("raises_in", ["turn", "resume", "end"])
+def test_protocol_that_raises_costs_its_session_and_is_told_of_the_end_once(raises_in: str) -> None:
+    class Raiser(Log):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            raise ValueError("of the user")
+
+    async def program(loop: NetLoop) -> None:
+        told: list[Any] = []
+        loop.set_exception_handler(lambda _, context: told.append(context["exception"]))
+        made: list[Raiser] = []
+
+        def factory() -> Raiser:
+            made.append(Raiser())
+            return made[-1]
+
+        server = await kcp.create_server(factory, *SERVER, settings=MESSAGES)
+        transport, _ = await kcp.create_connection(Log, *SERVER, settings=MESSAGES)
+        await asyncio.sleep(0.1)
+        raiser = made[0]
+        if raises_in != "turn":
+            raiser.transport.pause_reading()
+        for message in (b"one", b"two"):
+            transport.write(message)
+        if raises_in == "end":
+            transport.close()
+        await asyncio.sleep(0.1)
+        if raises_in != "turn":
+            raiser.transport.resume_reading()
+        await raiser.lost
+        await asyncio.sleep(0.1)
+        assert raiser.said == ["made", b"one", None]
+        assert [str(each) for each in told] == ["of the user"]
+        assert not server.endpoint.sessions
+        server.abort()
+
+    run(program)
+
+
+@pytest.mark.parametrize("error", [ValueError, asyncio.CancelledError])
+def test_what_a_protocol_raises_costs_no_other_session_its_data(error: type[BaseException]) -> None:
+    class Raiser(Log):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            raise error
+
+    async def program(loop: NetLoop) -> None:
+        told: list[Any] = []
+        loop.set_exception_handler(lambda _, context: told.append(type(context["exception"])))
+        made: list[Log] = []
+
+        def factory() -> Log:
+            made.append(Log() if made else Raiser())
+            return made[-1]
+
+        server = await kcp.create_server(factory, *SERVER, settings=MESSAGES)
+        transports = []
+        for _ in range(2):
+            transport, _ = await kcp.create_connection(Log, *SERVER, settings=MESSAGES)
+            transports.append(transport)
+            await asyncio.sleep(0.1)
+        for transport in transports:
+            transport.write(b"one")  # which one turn of the server's brings
+        await made[0].lost
+        assert made[0].said == ["made", b"one", None]
+        await asyncio.sleep(0.1)
+        assert made[1].said == ["made", b"one"]
+        assert told == [error]
+        server.abort()
+
+    run(program)
+
+
+@pytest.mark.parametrize("error", [None, OSError("the port has gone")])
+def test_stream_whose_socket_is_closed_under_it_does_not_just_end(error: OSError | None) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"half of a file")
+        await reader.read()
+
+    async def program(loop: NetLoop) -> None:
+        server = await kcp.start_server(serve, *SERVER, settings=STREAMS)
+        reader, writer = await kcp.open_connection(*SERVER, settings=STREAMS)
+        assert await reader.readexactly(4) == b"half"
+        writer.get_extra_info("kcp_endpoint").carrier.connection_lost(error)
+        with pytest.raises(SessionEndedError, match="was closed under it") as found:
+            await reader.read()
+        assert found.value.reason == "socket_closed"
+        server.abort()
+
+    run(program)
