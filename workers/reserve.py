@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from halo_mp._native import ffi, lib
 from halo_mp.errors import HaloError
+from halo_mp.shm.layout import ffi, lib
 
 RESERVE_OCTETS = 8 << 20
 """Of address space; no page of it is touched. Several of Python's arenas of 1 MiB."""

@@ -69,7 +69,9 @@ class Endpoint:
         accept: Acceptor | None = None,
         most_sessions: int = MOST_SESSIONS,
     ) -> None:
-        """Raises MemoryError."""
+        """Raises ValueError for `most_sessions` that can not be, MemoryError."""
+        if not 1 <= most_sessions < 1 << 31:
+            raise ValueError(f"most_sessions must be 1 or more, not {most_sessions}")
         self.loop = loop
         self.settings = settings
         self.carrier = carrier
@@ -78,6 +80,8 @@ class Endpoint:
         self.closed: asyncio.Future[None] = loop.create_future()
         self.on_idle: Callable[[], None] | None = None
         """Called when the last session has gone."""
+        self.takes_sessions = accept is not None
+        """Whether handshakes are answered; a server that closes lets its clients try elsewhere."""
         self._accept = accept
         self._settings = ffi.new("struct halo_kcp_settings *")
         settings.emit(self._settings)
@@ -478,7 +482,7 @@ class Endpoint:
                 self._take_ping(packet, address)
 
     def _take_syn(self, packet: ControlPacket, address: Address) -> None:
-        if self._accept is None:
+        if not self.takes_sessions:
             self.pending.counters.syns_refused += 1
             return
         answer = self.pending.receive(packet, address, address[0], self.loop.time())

@@ -123,6 +123,7 @@ class Server:
     def close(self) -> None:
         """Take no more sessions, and close those that there are: what was written is delivered."""
         self._is_closing = True
+        self.endpoint.takes_sessions = False
         for session in list(self.endpoint.sessions.values()):
             self._close_session(session)
         if self.endpoint.sessions:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -221,6 +222,33 @@ def test_server_that_closes_delivers_and_ends_all_sessions() -> None:
             writer.close()
         for task in server._tasks:
             task.cancel()
+
+    run(program)
+
+
+def test_server_that_closes_answers_no_new_client() -> None:
+    async def program(loop: NetLoop) -> None:
+        server = await kcp.start_server(give_much, *SERVER, settings=STREAMS)
+        _, writer = await kcp.open_connection(*SERVER, settings=STREAMS)
+        await asyncio.sleep(0.02)
+        server.close()  # which takes as long as nobody reads
+        with pytest.raises(TimeoutError, match="no KCP server"):
+            await kcp.open_connection(*SERVER, settings=replace(STREAMS, connect_timeout_s=0.1))
+        assert server.endpoint.pending.counters.syns_refused > 0
+        writer.close()
+        server.abort()
+        await server.wait_closed()
+
+    run(program)
+
+
+@pytest.mark.parametrize("most", [0, -1, 1 << 31])
+def test_number_of_sessions_that_can_not_be_is_refused(most: int) -> None:
+    async def program(loop: NetLoop) -> None:
+        with pytest.raises(ValueError, match=f"most_sessions must be 1 or more, not {most}"):
+            await kcp.start_server(give_much, *SERVER, most_sessions=most)
+        server = await kcp.start_server(give_much, *SERVER)  # the port is free
+        server.abort()
 
     run(program)
 
