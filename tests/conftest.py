@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
 
@@ -12,6 +13,9 @@ from tests.support.leftovers import leftovers, mark_this_run
 from tests.support.namespace import Namespace
 
 mark_this_run()
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell that starts us in the background ignores it, and so would all that tests start and interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _GRACE_S = 2.0  # a process that was told to end may need a moment
 
