@@ -18,6 +18,14 @@ from halo_mp.dashboard import __main__ as dashboard
 @click.option("--web", metavar="ADDRESS:PORT", help=f"Serve it to browsers, as at {dashboard.WEB}.")
 @click.option("--web-url", metavar="URL", help="What browsers call it, behind a proxy or under another name.")
 @click.option(
+    "--web-pages",
+    metavar="COUNT",
+    type=click.IntRange(1, dashboard.MOST_PAGES),
+    default=dashboard.PAGES,
+    show_default=True,
+    help="Pages that may be open at once, each a process.",
+)
+@click.option(
     "--interval",
     metavar="SECONDS",
     type=click.FloatRange(0, 3600),
@@ -25,7 +33,15 @@ from halo_mp.dashboard import __main__ as dashboard
     show_default=True,
     help="What the rates of --once and --json are over.",
 )
-def top(name: str, once: bool, as_json: bool, web: str | None, web_url: str | None, interval: float) -> int:
+def top(
+    name: str,
+    once: bool,
+    as_json: bool,
+    web: str | None,
+    web_url: str | None,
+    web_pages: int,
+    interval: float,
+) -> int:
     """Watch an instance live: ports, workers, drops, processes, neighbors, routes, hooks, logs.
 
     Above the tables stands what is wrong now, if anything is. An instance that ends is waited for.
@@ -36,5 +52,5 @@ def top(name: str, once: bool, as_json: bool, web: str | None, web_url: str | No
     """
     if once + as_json + (web is not None) > 1:
         raise click.UsageError("--once, --json and --web are three ways to show it; choose one.")
-    options = {"name": name, "once": once, "json": as_json, "web": web, "web_url": web_url}
-    return dashboard.run(argparse.Namespace(**options, interval=interval))
+    options = {"name": name, "once": once, "json": as_json, "web": web, "interval": interval}
+    return dashboard.run(argparse.Namespace(**options, web_url=web_url, web_pages=web_pages))

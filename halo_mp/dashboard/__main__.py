@@ -35,6 +35,8 @@ from halo_mp.runtime import runtime_base
 from halo_mp.stats.reader import Reader
 
 WEB = "127.0.0.1:8080"
+PAGES = 8
+MOST_PAGES = 1000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,6 +88,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--web-url", metavar="URL", help="what browsers call it, behind a proxy or under another name"
     )
     parser.add_argument(
+        "--web-pages",
+        type=_count,
+        default=PAGES,
+        metavar="COUNT",
+        help="pages that may be open at once, each a process (default: %(default)s)",
+    )
+    parser.add_argument(
         "--interval",
         type=_seconds,
         default=FRAME_S,
@@ -99,6 +108,13 @@ def _seconds(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 3600:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 3600 seconds")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= MOST_PAGES:
+        raise argparse.ArgumentTypeError(f"{text} is not between 1 and {MOST_PAGES}")
     return value
 
 
@@ -140,7 +156,7 @@ def _serve(options: argparse.Namespace) -> int:
     host, port = listen_address("--web", options.web, WEB, least_port=1)
     Reader(options.name).close()  # says what is wrong before a browser does
     try:
-        serve(options.name, host, port, options.web_url)
+        serve(options.name, host, port, options.web_url, options.web_pages)
     except OSError as error:
         raise EnvironmentProblem(
             f"{options.web} can not be listened at: {error.strerror}. Take another with --web."

@@ -79,6 +79,7 @@ def test_each_command_is_there_and_explains_itself(name: str, capsys: pytest.Cap
         (["top", "--name", "gone", "--once"], 3, "Instance 'gone' is not running"),
         (["top", "--name", "gone", "--web", "nowhere"], 2, "write an address and a port"),
         (["top", "--name", "gone", "--web", "a:²"], 2, "write an address and a port"),
+        (["top", "--web-pages", "0"], 2, "0 is not in the range 1<=x<=1000"),
     ],
 )
 def test_words_that_make_no_sense_are_answered_with_advice(
