@@ -150,3 +150,17 @@ def test_flags_that_are_not_there_are_found() -> None:
 def test_every_page_can_be_found_from_readme() -> None:
     readme = markdown.links((ROOT / "README.md").read_text())
     assert {f"docs/{path.name}" for path in PAGES[1:]} <= {target.partition("#")[0] for target in readme}
+
+
+@by_page
+def test_rows_of_a_table_have_as_many_cells_as_its_head(path: Path) -> None:
+    odd, cells = [], 0
+    for line in markdown.prose(path.read_text()).splitlines():
+        if not line.startswith("|"):
+            cells = 0
+            continue
+        found = len(re.findall(r"(?<!\\)\|", line))
+        cells = cells or found
+        if found != cells:
+            odd.append(line)
+    assert not odd
