@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from halo_mp import logs
-from halo_mp.control.channel import ChannelError
+from halo_mp.control.channel import ChannelError, RequestFailed
 from halo_mp.control.messages import CaptureStart
 from halo_mp.errors import EnvironmentProblem
 from halo_mp.shm.capture_ring import MAX_OCTETS, MIN_OCTETS, check_steps, create_ring
@@ -60,6 +60,8 @@ class Capture:
     rings: dict[int, int]
     hooks: list[list[Any]] = field(default_factory=list)
     """Slot, number and name of each hook that there was at the start."""
+    refused: dict[int, str] = field(default_factory=dict)
+    """By slot, why its worker copies nothing; a worker that takes over the slot is asked anew."""
 
 
 class Captures:
@@ -72,7 +74,10 @@ class Captures:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self, wanted: Wanted) -> Capture:
-        """Begin, and return when the workers that are ready have begun. Raises RefusedError."""
+        """Begin, and return when the workers that are ready have begun, or refused.
+
+        Raises RefusedError, also when every worker refuses.
+        """
         if len(self._running) == MAX_CAPTURES:
             raise RefusedError(
                 f"{MAX_CAPTURES} captures and traces run, and there can be no more; each ends with the command "
@@ -86,6 +91,7 @@ class Captures:
                 capture.rings[slot] = create_ring(wanted.ring_octets)
             lives = [(slot, worker.life) for slot, worker in self._workers.items() if worker.is_useful]
             await asyncio.gather(*(self._tell(capture, slot, life) for slot, life in lives if life))
+            _check_begun(capture)
         except EnvironmentProblem as error:
             self.end(capture)
             raise RefusedError(str(error)) from None
@@ -94,6 +100,14 @@ class Captures:
             raise
         log.info("capture.started", number=capture.number, trace=wanted.points == TRACE)
         return capture
+
+    def refused(self, number: int) -> dict[int, str]:
+        """Return by slot why workers copy nothing for a capture that runs. Raises RefusedError when there is none."""
+        if number not in self._running:
+            raise RefusedError(
+                f"no capture {number} runs; each ends with its client, halo-mp capture begins one."
+            )
+        return self._running[number].refused
 
     def end(self, capture: Capture) -> None:
         """Have the workers copy no more. May be called twice."""
@@ -128,10 +142,24 @@ class Captures:
             return  # its successor will hear of it
         try:
             reply = await life.channel.request(message, [capture.rings[slot]], timeout_s=START_TIMEOUT_S)
-        except (ChannelError, TimeoutError) as error:
-            log.warning("capture.failed", number=capture.number, slot=slot, reason=str(error) or "no answer")
+        except (RequestFailed, TimeoutError) as error:
+            capture.refused[slot] = str(error) or f"it did not answer within {START_TIMEOUT_S:.0f} s."
+            log.warning("capture.failed", number=capture.number, slot=slot, reason=capture.refused[slot])
             return
+        except ChannelError:
+            return  # it has gone: likewise
+        capture.refused.pop(slot, None)
         capture.hooks += [[slot, *_hook(entry)] for entry in reply.get("hooks", ())]
+
+
+def _check_begun(capture: Capture) -> None:
+    """Raise RefusedError when there is no worker that copies anything, or will once it is ready."""
+    if capture.rings.keys() <= capture.refused.keys():
+        why = " ".join(f"worker {slot}: {reason}" for slot, reason in sorted(capture.refused.items()))
+        raise RefusedError(
+            f"no worker can begin, so nothing is captured. {why} Ask for less memory, with halo-mp capture --buffer, "
+            "or look with halo-mp status what is wrong with them."
+        )
 
 
 def _check_memory(rings: int, octets: int) -> None:

@@ -100,6 +100,9 @@ class Operations(Protocol):
     async def capture(self, settings: Fields, *, trace: bool) -> Opened:
         """`capture.start`, `trace.start`: what is returned is closed when the client goes away."""
 
+    def show_capture(self, number: int) -> Fields:
+        """`capture.show`, of a trace too."""
+
     def stop(self) -> None:
         """`instance.stop`: what a signal would ask for, in a moment."""
 
@@ -289,6 +292,7 @@ class Requests:
             "unsubscribe": self._unsubscribe,
             "ping": self._ping,
             "capture.start": self._capture,
+            "capture.show": self._capture_show,
             "trace.start": self._capture,
             "instance.stop": self._stop,
             **config_handlers(operations),
@@ -372,6 +376,9 @@ class Requests:
     async def _capture(self, message: Message) -> Fields:
         settings = {name: value for name, value in message.items() if name not in _ENVELOPE}
         return await self._operations.capture(settings, trace=message["type"] == "trace.start")
+
+    async def _capture_show(self, message: Message) -> Fields:
+        return self._operations.show_capture(message["number"])
 
     async def _kcp_list(self, message: Message) -> Fields:
         return await self._operations.list_kcp(message.get("start", 0))

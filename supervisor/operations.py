@@ -121,10 +121,15 @@ class PublishedOperations:
                 "slots": list(found.rings),
                 "ports": [[number, name] for number, name in sorted(names.items())],
                 "hooks": found.hooks,
+                "refused": _refused(found.refused),
             },
             fds=list(found.rings.values()),
             close=lambda: captures.end(found),
         )
+
+    def show_capture(self, number: int) -> Fields:
+        """Return which workers copy nothing for a capture, and why."""
+        return {"refused": _refused(self._published.captures.refused(number))}
 
     # ---- interfaces and their addresses
 
@@ -289,6 +294,10 @@ class PublishedOperations:
         entry = None if hop.interface is None else self._published.interfaces.get(hop.interface)
         port, vlan = entry.key if entry else (None, 0)
         return str(HopConfig(hop.address, port, vlan, hop.weight))
+
+
+def _refused(reasons: Mapping[int, str]) -> list[list[Any]]:
+    return [[slot, reason] for slot, reason in sorted(reasons.items())]
 
 
 def _prefix_text(entry: RouteEntry) -> str:

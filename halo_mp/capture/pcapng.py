@@ -67,11 +67,11 @@ def packet(
     return b"".join((head, octets, padding, options, size.to_bytes(4, sys.byteorder)))
 
 
-def statistics(time_ns: int, lost: int, comment: str = "") -> bytes:
-    """Return the end of a capture: what it could not keep up with, told of its first interface."""
+def statistics(time_ns: int, lost: int, comments: Iterable[str] = ()) -> bytes:
+    """Return the end of a capture: what is missing in it, told of its first interface."""
     body = struct.pack("=III", 0, time_ns >> 32, time_ns & 0xFFFFFFFF)
-    comments = ((_COMMENT, comment.encode()),) if comment else ()
-    return _block(_STATISTICS, body + _options(*comments, (_ISB_IFDROP, struct.pack("=Q", lost))))
+    told = ((_COMMENT, comment.encode()) for comment in comments)
+    return _block(_STATISTICS, body + _options(*told, (_ISB_IFDROP, struct.pack("=Q", lost))))
 
 
 def interfaces_of(ports: Mapping[int, str]) -> dict[int | None, tuple[int, Interface]]:

@@ -17,6 +17,7 @@ from halo_mp.errors import RuntimeFailure
 if TYPE_CHECKING:
     from halo_mp.capture.output import Output, Pipe
     from halo_mp.capture.session import Session
+    from halo_mp.cli.refusals import Refusals
     from halo_mp.shm.capture_ring import Record
 
 POINTS = ("rx", "tx", "drop")
@@ -76,11 +77,13 @@ def capture(
 
     rx is a frame as a worker got it, tx as it leaves, drop as it was when a worker dropped it, with the reason as a
     comment. What the driver drops has no worker, and is only counted. Without -w there is a line for each. It ends with
-    Ctrl-C, or after --count or --seconds, and then says what it could not keep up with.
+    Ctrl-C, or after --count or --seconds, and then says what it could not keep up with. A worker that refuses is
+    named on standard error and in the file, and the others go on; when all refuse there is no capture, exit code 1.
     """
     from halo_mp.capture.filter import compile_filter
     from halo_mp.capture.output import Pipe, is_pipe
     from halo_mp.capture.session import Session
+    from halo_mp.cli.refusals import Refusals
     from halo_mp.control.capture_client import CaptureClient
 
     snap = snap or None
@@ -101,15 +104,18 @@ def capture(
             pipe = Pipe(path, ended)
         info = client.capture(steps=steps, points=points, ports=ports, snap=snap, octets=buffer * _MEBI)
         with Session(client, info) as session:
+            refusals = Refusals(client, info)
             writer = (
                 Lines(session)
                 if path is None
-                else File(session, pipe or path, snap, rotate_size, rotate_seconds, keep)
+                else File(session, refusals, pipe or path, snap, rotate_size, rotate_seconds, keep)
             )
             click.echo(f"capturing at {', '.join(points)} of {name}; Ctrl-C ends it.", err=True)
-            failure = _run(session, writer, ended, count)
+            failure = _run(session, writer, refusals, ended, count)
             lost = session.lost
     click.echo(f"{writer.count} frames captured, {lost} lost for want of room.", err=True)
+    for text in refusals.texts():
+        click.echo(text, err=True)
     if failure:
         raise failure
 
@@ -162,6 +168,7 @@ class File:
     def __init__(
         self,
         session: Session,
+        refusals: Refusals,
         target: str | Pipe,
         snap: int | None,
         rotate_size: float | None,
@@ -176,6 +183,7 @@ class File:
 
         self.count = 0
         self._session = session
+        self._refusals = refusals
         self._packet = pcapng.packet
         self._interfaces = pcapng.interfaces_of(session.info.ports)
         self._drop_text = drop_text
@@ -219,8 +227,10 @@ class File:
 
     def _last(self) -> bytes:
         lost = self._session.lost
-        comment = f"{lost} frames, of all ports together, were lost for want of room" if lost else ""
-        return self._statistics(time.time_ns(), lost, comment)
+        comments = self._refusals.texts()
+        if lost:
+            comments.insert(0, f"{lost} frames, of all ports together, were lost for want of room")
+        return self._statistics(time.time_ns(), lost, comments)
 
 
 def _point(record: Record) -> str:
@@ -228,7 +238,11 @@ def _point(record: Record) -> str:
 
 
 def _run(
-    session: Session, writer: Lines | File, ended: Callable[[], bool], count: int | None
+    session: Session,
+    writer: Lines | File,
+    refusals: Refusals,
+    ended: Callable[[], bool],
+    count: int | None,
 ) -> RuntimeFailure | None:
     """Write until it is time to end; return why the instance went away, if it did."""
     failure = None
@@ -243,5 +257,6 @@ def _run(
                 break
     except RuntimeFailure as error:
         failure = error
+    refusals.look()
     writer.close()
     return failure

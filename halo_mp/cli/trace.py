@@ -51,12 +51,15 @@ def trace(
 
     For each packet there is what it was when it came in, and behind each stage what was decided: its interface, its
     route and next hop, what is known of that neighbor, what hooks made of it, what the Python stack did, or why it was
-    dropped. A packet that goes to another worker has a second story there. --json gives an object for each packet.
+    dropped. A packet that goes to another worker has a second story there. --json gives an object for each packet, and
+    at the end one with `end`: how many were traced and lost, and which workers refused. A worker that refuses is named
+    on standard error, too, and the others go on; when all refuse there is no trace, exit code 1.
     """
     from halo_mp.capture.filter import compile_filter
     from halo_mp.capture.session import Session
     from halo_mp.capture.way import Names
     from halo_mp.cli.capture import Ended
+    from halo_mp.cli.refusals import Refusals
     from halo_mp.control.capture_client import CaptureClient
     from halo_mp.control.client import Client
 
@@ -66,11 +69,18 @@ def trace(
         names = {each.number: each.name for each in asking.interfaces.list()}
         info = client.capture(steps=steps, ports=ports, trace=True)
         with Session(client, info) as session:
+            refusals = Refusals(client, info)
             click.echo(f"tracing at {name}; Ctrl-C ends it.", err=True)
             writer = Writer(session, asking, Names(names, info.hooks), as_json=as_json)
             failure = _run(session, writer, ended, count)
             lost = session.lost
+            refusals.look()
+    if as_json:
+        end = {"packets": writer.count, "lost": lost, "refused": refusals.reasons}
+        click.echo(json.dumps({"end": end}))
     click.echo(f"{writer.count} packets traced, {lost} lost for want of room.", err=True)
+    for text in refusals.texts():
+        click.echo(text, err=True)
     if failure:
         raise failure
 

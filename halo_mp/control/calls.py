@@ -308,7 +308,17 @@ def capture_info(reply: Message, fds: Sequence[int]) -> CaptureInfo:
         rings=dict(zip(reply["slots"], fds, strict=True)),
         ports={number: str(name) for number, name in reply["ports"]},
         hooks={(slot, number): str(name) for slot, number, name in reply["hooks"]},
+        refused=_reasons(reply.get("refused", ())),
     )
+
+
+def capture_refused(number: int) -> Call[dict[int, str]]:
+    reply = yield {"type": "capture.show", "number": number}
+    return _reasons(reply["refused"])
+
+
+def _reasons(refused: Iterable[Any]) -> dict[int, str]:
+    return {slot: str(reason) for slot, reason in refused}
 
 
 def ping_seconds(count: int, interval_s: float, timeout_s: float) -> float:

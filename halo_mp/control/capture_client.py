@@ -56,10 +56,15 @@ class CaptureClient(Client):
         `steps` is the filter as `halo_mp.capture.filter` compiles it, none for everything; `ports` are those to look
         at, none for all; `snap` octets of each frame are kept, and each worker's ring has room for `octets`. A trace
         needs no points, and has each packet once, with what happened to it. The rings are read by
-        `halo_mp.shm.capture_ring.RingReader`, to which their descriptors go.
+        `halo_mp.shm.capture_ring.RingReader`, to which their descriptors go. When some workers refuse, the others
+        copy, and `refused` of what is returned says which and why; when all do, it is a RefusedError.
         """
         reply = self.run(calls.capture(steps, points, ports, snap, octets, trace=trace))
         return calls.capture_info(reply, self._take_fds())
+
+    def refused(self, number: int) -> dict[int, str]:
+        """Return by slot why workers copy nothing for a capture, as it is now. Raises ControlError."""
+        return self.run(calls.capture_refused(number))
 
     @property
     def is_open(self) -> bool:
@@ -123,6 +128,10 @@ class AsyncCaptureClient(AsyncClient):
             raise
         self._captures += (client,)
         return info
+
+    async def refused(self, number: int) -> dict[int, str]:
+        """See `CaptureClient`."""
+        return await self.run(calls.capture_refused(number))
 
     @property
     def is_open(self) -> bool:

@@ -45,7 +45,7 @@ def _optional(*names: str) -> frozenset[str]:
 
 _FLAGS = ("up", "forward", "proxy_arp", "directed_broadcast", "redirects")
 _NUMBERS = ("count", "interval_ms", "timeout_ms", "size", "ttl")
-_RINGS = ("number", "slots", "ports", "hooks")
+_RINGS = ("number", "slots", "ports", "hooks", "refused")
 _ADDRESS = {"interface": str, "address": str}
 
 REQUESTS: dict[str, Request] = {
@@ -106,6 +106,7 @@ REQUESTS: dict[str, Request] = {
         _optional("filter", "points", "ports", "snap", "octets"),
         changes=True,
     ),
+    "capture.show": Request({"number": int}, ("refused",)),
     "trace.start": Request(
         {"filter": bytes, "ports": list, "octets": int},
         _RINGS,
@@ -225,6 +226,8 @@ class CaptureInfo:
     """The instance's, and their devices."""
     hooks: Mapping[tuple[int, int], str]
     """By slot and number, the names of hooks."""
+    refused: Mapping[int, str] = field(default_factory=dict)
+    """By slot, why its worker copies nothing; the others do. It may be that one is asked anew once it is replaced."""
 
 
 @dataclass(frozen=True, slots=True)

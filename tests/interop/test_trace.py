@@ -48,8 +48,9 @@ def traced(tap: Tap, words: list[str], *sent: bytes) -> str:
 
 
 def steps(tap: Tap, expression: str, *sent: bytes) -> list[list[dict[str, Any]]]:
-    lines = traced(tap, ["--json", expression], *sent).splitlines()
-    return [json.loads(line)["steps"] for line in lines]
+    *packets, end = map(json.loads, traced(tap, ["--json", expression], *sent).splitlines())
+    assert end == {"end": {"packets": len(sent), "lost": 0, "refused": {}}}
+    return [packet["steps"] for packet in packets]
 
 
 def test_echo_is_answered_in_c(tap: Tap) -> None:

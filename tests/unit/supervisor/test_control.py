@@ -104,8 +104,11 @@ class Recorder:
 
     async def capture(self, settings: Mapping[str, Any], *, trace: bool) -> Opened:
         fields = self._note("trace" if trace else "capture", dict(settings))
-        fields |= {"number": 1, "slots": [], "ports": [], "hooks": []}
+        fields |= {"number": 1, "slots": [], "ports": [], "hooks": [], "refused": []}
         return Opened(fields, fds=[], close=lambda: self.asked.append(("closed",)))
+
+    def show_capture(self, number: int) -> dict[str, Any]:
+        return self._note("capture", number) | {"refused": []}
 
     def stop(self) -> None:
         self._note("stop")
@@ -302,6 +305,7 @@ SOUND = [
     ("kcp.list", {"start": 2}, ("kcp", 2)),
     ("ping", {"address": "a", "count": 3, "df": True}, ("ping", "a", {"count": 3, "df": True})),
     ("capture.start", {"points": ["rx"], "snap": 60}, ("capture", {"points": ["rx"], "snap": 60})),
+    ("capture.show", {"number": 3}, ("capture", 3)),
     ("trace.start", {"filter": b"x", "ports": [1]}, ("trace", {"filter": b"x", "ports": [1]})),
     ("instance.stop", {}, ("stop",)),
     ("subscribe", {"topic": "events", "level": "debug"}, ("subscribe", "events", "debug", None)),
