@@ -108,7 +108,7 @@ class Recorder:
         return Opened(fields, fds=[], close=lambda: self.asked.append(("closed",)))
 
     def show_capture(self, number: int) -> dict[str, Any]:
-        return self._note("capture", number) | {"refused": []}
+        return self._note("refused", number) | {"refused": []}
 
     def stop(self) -> None:
         self._note("stop")
@@ -305,7 +305,7 @@ SOUND = [
     ("kcp.list", {"start": 2}, ("kcp", 2)),
     ("ping", {"address": "a", "count": 3, "df": True}, ("ping", "a", {"count": 3, "df": True})),
     ("capture.start", {"points": ["rx"], "snap": 60}, ("capture", {"points": ["rx"], "snap": 60})),
-    ("capture.show", {"number": 3}, ("capture", 3)),
+    ("capture.show", {"number": 3}, ("refused", 3)),
     ("trace.start", {"filter": b"x", "ports": [1]}, ("trace", {"filter": b"x", "ports": [1]})),
     ("instance.stop", {}, ("stop",)),
     ("subscribe", {"topic": "events", "level": "debug"}, ("subscribe", "events", "debug", None)),
@@ -429,6 +429,7 @@ def test_who_is_no_admin_may_look_and_change_nothing(tmp_path: Path, monkeypatch
             "lookup",
             "history",
             "kcp",
+            "refused",
             "subscribe",
         }
         channel.close()
