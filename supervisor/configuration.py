@@ -15,6 +15,7 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from halo_mp import logs
 from halo_mp.errors import HaloError
 from halo_mp.supervisor import config_toml, history
 from halo_mp.supervisor.candidates import Candidates
+from halo_mp.supervisor.change_order import PATIENCE_S, ChangeOrder
 from halo_mp.supervisor.config_changes import LIVE, TOLD, Plan, Wanted, plan, told, united
 from halo_mp.supervisor.config_model import Config
 from halo_mp.supervisor.history import Kept
@@ -84,7 +86,7 @@ class Configuration:
         self._candidates = Candidates(started.instance)
         self._history_file = history_file
         self._kept = history.load(history_file)
-        self._applying = asyncio.Lock()
+        self._order = ChangeOrder()
 
     # ---- shown
 
@@ -143,7 +145,14 @@ class Configuration:
             ]
         }
 
-    # ---- another one
+    # ---- changes
+
+    def single_change(self) -> AbstractAsyncContextManager[None]:
+        """Return what a change by hand is made within: it waits for a configuration that is being applied.
+
+        Raises RefusedError, when entered, after some seconds of that.
+        """
+        return self._order.single(PATIENCE_S)
 
     def stage(
         self, candidate: int | None, file: str, text: str | None, routes: Sequence[Any] | None
@@ -155,7 +164,7 @@ class Configuration:
     async def diff(self, candidate: int) -> Fields:
         """Return what a candidate would change."""
         wanted = await self._candidates.build(candidate)
-        async with self._applying:
+        async with self._order.single():
             found = await self._difference(wanted)
         return {"changes": found.told, "count": found.count, "restart": told(found.plan.restart)}
 
@@ -192,7 +201,7 @@ class Configuration:
         return _Difference(found, changes, told(lines, len(found.changes) + len(changes)))
 
     async def _replace(self, wanted: Wanted, by: str, *, reread: Config | None = None) -> Fields:
-        async with self._applying:
+        async with self._order.whole():
             found = await self._difference(wanted)
             if found.plan.restart:
                 raise RefusedError(_restart_needed(found.plan.restart))

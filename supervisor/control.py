@@ -44,6 +44,17 @@ _TELL_S = 10.0  # between two words of clients for whom there is no room
 _ENVELOPE = {"type", "id"}
 CLIENT: ContextVar[Outbox] = ContextVar("CLIENT")
 """Whose request is being done, and where notices for it go; each client has a task of its own."""
+_SINGLE = {
+    "interfaces.set",
+    "addresses.add",
+    "addresses.delete",
+    "neighbors.add",
+    "neighbors.delete",
+    "routes.add",
+    "routes.replace",
+    "routes.delete",
+}
+"""Requests that change something of the configuration, not all of it."""
 _LONG = {"ping"}
 """Requests that end when their client goes away."""
 
@@ -301,7 +312,11 @@ class Requests:
     async def do(self, message: Message, *, admin: bool) -> Fields:
         """Do what a message asks for. Raises RefusedError."""
         check_request(message, admin=admin)
-        return await self._handlers[message["type"]](message)
+        handler = self._handlers[message["type"]]
+        if message["type"] not in _SINGLE:
+            return await handler(message)
+        async with self._operations.configuration.single_change():
+            return await handler(message)
 
     async def _version(self, _message: Message) -> Fields:
         return {"version": halo_mp.__version__, "protocol": PUBLIC_VERSION}

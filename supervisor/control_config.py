@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -43,6 +44,9 @@ class ConfigOperations(Protocol):
 
     async def reload(self, by: str) -> Fields:
         """`config.reload`."""
+
+    def single_change(self) -> AbstractAsyncContextManager[None]:
+        """Return what a change by hand is made within."""
 
 
 class _Operated(Protocol):

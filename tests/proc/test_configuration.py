@@ -6,13 +6,14 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from halo_mp.control.client import Client, RefusedError
-from halo_mp.control.public import socket_path
+from halo_mp.control.public import DiffInfo, socket_path
 from tests.proc.conftest import everybody, kill_supervisor
 from tests.support import lives
 from tests.support.instance import Instance, run_supervisor
@@ -97,6 +98,20 @@ def change_everything(client: Client) -> None:
     client.routes.replace("10.9.7.0/24", "10.9.0.3")  # which waits behind a connected one
 
 
+def try_again_while_applied(change: Callable[[], object]) -> None:
+    """Make a change, which may be refused when an application takes longer than it waits for."""
+
+    def made() -> bool:
+        try:
+            change()
+        except RefusedError as error:
+            assert "is being applied at the moment" in str(error)  # noqa: PT017
+            return False
+        return True
+
+    wait_until(made, timeout_s=60.0, what="a change after an application")
+
+
 def test_file_of_what_was_changed_starts_the_same(
     namespace: Namespace, router: Instance, client: Client, file: Path
 ) -> None:
@@ -158,6 +173,37 @@ def test_route_that_finds_no_room_takes_all_back(client: Client) -> None:
     with pytest.raises(RefusedError, match=r"nothing was changed: .* in use"):
         client.config.apply(client.config.stage(client.config.show("settings"), routes=many))
     assert state(client) == before
+
+
+def test_changes_by_hand_while_a_file_is_applied_come_behind_it(client: Client, router: Instance) -> None:
+    many = [
+        (f"172.{20 + number // 65536}.{number // 256 % 256}.{number % 256}/32", ["10.1.0.2"])
+        for number in range(40_000)
+    ]
+    candidate = client.config.stage(client.config.show("settings"), routes=many)
+    applying = threading.Thread(target=lambda: applied.append(client.config.apply(candidate)))
+    applied: list[DiffInfo] = []
+    with Client(path=socket_path(router.name), timeout_s=60.0) as by_hand:
+        applying.start()
+        wait_until(lambda: by_hand.show().routes > 5_000, timeout_s=60.0, what="the first of the routes")
+        assert not router.events("config.applied")  # it is in the middle of it
+        changes: tuple[Callable[[], object], ...] = (
+            lambda: by_hand.addresses.add("0", "10.9.0.1/24"),
+            lambda: by_hand.neighbors.add("0", "10.1.0.77", "02:00:00:00:00:77"),
+            lambda: by_hand.routes.delete("172.20.0.7/32"),
+            lambda: by_hand.routes.add("10.8.0.0/16", "10.9.0.9"),
+        )
+        for change in changes:
+            try_again_while_applied(change)
+        applying.join(60.0)
+        [found] = applied
+        assert found.count == 40_000 + 258  # those that there were go
+        assert "10.9.0.1/24" in by_hand.interfaces.list()[0].addresses
+        assert "10.1.0.77" in {each.address for each in by_hand.neighbors.list() if each.static}
+        prefixes = {each.prefix for each in by_hand.routes.iterate() if each.origin == "static"}
+    assert "10.8.0.0/16" in prefixes
+    assert "172.20.0.7/32" not in prefixes
+    assert len(prefixes) == 40_000
 
 
 def test_packets_flow_while_addresses_and_gateways_move() -> None:

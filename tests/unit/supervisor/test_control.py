@@ -9,7 +9,7 @@ import socket
 import stat
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from halo_mp.control.frame import MAX_FRAME_OCTETS, emit
 from halo_mp.control.public import MAX_CHANGES, MAX_PINGS, REQUESTS
 from halo_mp.supervisor import control
 from halo_mp.supervisor import outbox as outbox_module
+from halo_mp.supervisor.change_order import ChangeOrder
 from halo_mp.supervisor.control import MAX_CLIENTS, ControlServer, is_admin
 from halo_mp.supervisor.opened import Opened
 from halo_mp.supervisor.outbox import Outbox
@@ -40,6 +41,7 @@ class Recorder:
         self.page = 1
         self.outboxes: list[Outbox] = []
         self.clients: Callable[[], int] = lambda: 0
+        self.order = ChangeOrder()
 
     def _note(self, *what: Any) -> dict[str, Any]:
         self.asked.append(what)
@@ -169,6 +171,9 @@ class ConfigRecorder:
 
     async def reload(self, by: str) -> Mapping[str, Any]:
         return self._note("reload", by)
+
+    def single_change(self) -> AbstractAsyncContextManager[None]:
+        return self._recorder.order.single(0.05)
 
 
 ME = f"uid {os.getuid()}"
@@ -334,6 +339,31 @@ def test_request_reaches_its_operation_and_is_answered_with_its_fields(
         reply = await ask(channel, kind, **fields)
         assert recorder.asked == [asked]
         assert reply.keys() - {"type", "id", "ok"} == set(REQUESTS[kind].reply)
+        channel.close()
+
+    serve(tmp_path, play)
+
+
+SINGLE = [
+    (kind, fields)
+    for kind, fields, _ in SOUND
+    if kind.partition(".")[0] in ("interfaces", "addresses", "neighbors", "routes")
+    and REQUESTS[kind].changes
+    and kind != "neighbors.flush"  # which is about none of the configuration
+] + [("addresses.delete", {"interface": "0", "address": "10.0.0.1/24"})]
+
+
+@pytest.mark.parametrize(("kind", "fields"), SINGLE)
+def test_change_by_hand_is_refused_while_a_whole_configuration_takes_long(
+    tmp_path: Path, kind: str, fields: dict[str, Any]
+) -> None:
+    async def play(path: Path, recorder: Recorder) -> None:
+        channel = await greeted(path)
+        async with recorder.order.whole():
+            with pytest.raises(RequestFailed, match="a whole configuration is being applied"):
+                await ask(channel, kind, **fields)
+            await ask(channel, "instance.show")
+        assert recorder.asked == [("show",)]
         channel.close()
 
     serve(tmp_path, play)
