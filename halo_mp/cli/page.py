@@ -17,7 +17,8 @@ HEAD = """\
 Made by `python -m halo_mp.cli.page > docs/cli.md`. `halo-mp` runs, watches and changes instances; in a checkout it is
 `.venv/bin/halo-mp`. All but `run`, `doctor`, `unit` and `completion` is about an instance that is there: `--name` or
 the variable `HALO_MP_NAME` says which one, by default `default`. Tables are for people, and may change; `--json` is
-for scripts, and has the fields of the [control protocol](control-protocol.md#requests).
+for scripts, with the keys that [their page](json.md) has; those of `config`, `ping` and `watch` are fields of the
+[control protocol](control-protocol.md#requests).
 
 | exit code | |
 |---|---|
