@@ -12,6 +12,7 @@ Owned by the supervisor. Files are opened for its own flags alone, never for a c
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +23,8 @@ from typing import Any
 
 from halo_mp import logs
 from halo_mp.errors import HaloError
-from halo_mp.supervisor import config_toml, history
+from halo_mp.supervisor import awaited, config_toml, history
+from halo_mp.supervisor.awaited import NOBODY, RETRY_S, Awaited
 from halo_mp.supervisor.candidates import Candidates
 from halo_mp.supervisor.change_order import PATIENCE_S, ChangeOrder
 from halo_mp.supervisor.config_changes import LIVE, TOLD, Plan, Wanted, plan, told, united
@@ -73,19 +75,24 @@ class Configuration:
         started: Config,
         reread: Callable[[], Wanted] | None,
         on_applied: Callable[[Config, Config | None], None],
-        history_file: Path,
+        directory: Path,
     ) -> None:
         """`reread` returns what flags and file say at present, and may block; None where nobody knows.
 
         `on_applied` gets the configuration as it was started, with what was changed of LIVE; and, after reread, that.
+        What a predecessor left in `directory` is gone on with.
         """
         self.config = started
         self._published = published
         self._reread = reread
         self._on_applied = on_applied
         self._candidates = Candidates(started.instance)
-        self._history_file = history_file
-        self._kept = history.load(history_file)
+        self._history_file = directory / history.FILE
+        self._kept = history.load(self._history_file)
+        self._awaited_file = directory / awaited.FILE
+        self.awaited = awaited.load(self._awaited_file)
+        """A confirmation, without which what was there before comes back."""
+        self._awaiting = asyncio.Event()
         self._order = ChangeOrder()
 
     # ---- shown
@@ -168,9 +175,12 @@ class Configuration:
             found = await self._difference(wanted)
         return {"changes": found.told, "count": found.count, "restart": told(found.plan.restart)}
 
-    async def apply(self, candidate: int, by: str) -> Fields:
-        """Bring a candidate about, whole or not at all."""
-        return await self._replace(await self._candidates.build(candidate), by)
+    async def apply(self, candidate: int, by: str, confirm_s: int | None) -> Fields:
+        """Bring a candidate about, whole or not at all; take it back unless it is confirmed within `confirm_s`."""
+        if confirm_s is not None:
+            awaited.check_seconds(confirm_s)
+        found = await self._replace(await self._candidates.build(candidate), by, confirm_s=confirm_s)
+        return {**found, "confirm_until": self.awaited.until if self.awaited else None}
 
     async def rollback(self, steps: int, by: str) -> Fields:
         """Bring back what was there before the last application, or that of so many steps ago."""
@@ -181,7 +191,7 @@ class Configuration:
                 else "none: nothing was applied since this instance started"
             )
             raise RefusedError(f"there is no configuration {steps} to go back to; there are {there}.")
-        return await self._replace(self._kept[-steps].wanted, by)
+        return await self._replace(self._kept[-steps].wanted, by, goes_back=True)
 
     async def reload(self, by: str) -> Fields:
         """Read the flags and the file that the instance was started with anew, and bring about what they say now."""
@@ -193,6 +203,65 @@ class Configuration:
             raise RefusedError("\n".join(told(str(error).splitlines()))) from None
         return await self._replace(wanted, by, reread=wanted.config)
 
+    # ---- confirmation
+
+    async def confirm(self, by: str) -> None:
+        """Keep what was applied on condition. Raises RefusedError when there is no such thing, or no more."""
+        async with self._order.whole():
+            if self.awaited is None:
+                raise RefusedError(
+                    "no confirmation is awaited. If this one is too late, all was taken back: halo-mp config history "
+                    "tells, and halo-mp config rollback brings it again."
+                )
+            try:
+                self._awaited_file.unlink(missing_ok=True)
+            except OSError as error:  # the next supervisor would still go back
+                raise RefusedError(
+                    f"{self._awaited_file} can not be removed: {error.strerror}. Do that, and confirm again."
+                ) from None
+            self._end_awaiting()
+        log.info("config.confirmed", by=by)
+
+    async def take_back_in_time(self) -> None:
+        """Go back whenever a confirmation does not come, until cancelled."""
+        while True:
+            self._awaiting.clear()
+            waiting = self.awaited
+            try:
+                async with asyncio.timeout_at(waiting.deadline if waiting else None):
+                    await self._awaiting.wait()
+            except TimeoutError:
+                assert waiting is not None
+                await self._take_back(waiting)
+
+    async def _take_back(self, late: Awaited) -> None:
+        try:
+            await self._replace(late.before.wanted, NOBODY, goes_back=True, late=late)
+        except Exception as error:
+            if isinstance(error, RefusedError):
+                log.error("config.not_taken_back", reason=str(error), retry_in_s=RETRY_S)
+            else:  # a mistake of ours: no reason to end what forwards
+                log.exception("config.error", by=NOBODY)
+            if self.awaited is late:
+                self.awaited = dataclasses.replace(late, deadline=time.monotonic() + RETRY_S)
+
+    async def _save_awaited(self, found: Awaited) -> None:
+        try:
+            await asyncio.to_thread(awaited.save, self._awaited_file, found)
+        except OSError as error:
+            raise RefusedError(
+                f"{self._awaited_file} can not be written ({error.strerror}), without which nobody could take the "
+                "configuration back should the supervisor die. Make room there, or apply it without --confirm."
+            ) from None
+
+    def _end_awaiting(self) -> None:
+        with contextlib.suppress(OSError):  # the next supervisor would go back to what there is
+            self._awaited_file.unlink(missing_ok=True)
+        self.awaited = None
+        self._awaiting.set()
+
+    # ---- how
+
     async def _difference(self, wanted: Wanted) -> _Difference:
         found = plan(self.config, self._published.running, wanted.config)
         changes = await find_changes(self._published.routes, wanted.routes, found.running.interfaces)
@@ -200,21 +269,61 @@ class Configuration:
         lines = [*found.changes, *map(texts.change, changes[:TOLD])]
         return _Difference(found, changes, told(lines, len(found.changes) + len(changes)))
 
-    async def _replace(self, wanted: Wanted, by: str, *, reread: Config | None = None) -> Fields:
+    async def _replace(
+        self,
+        wanted: Wanted,
+        by: str,
+        *,
+        reread: Config | None = None,
+        confirm_s: int | None = None,
+        goes_back: bool = False,
+        late: Awaited | None = None,
+    ) -> Fields:
+        """Bring about what is wanted. Going back ends the wait for a confirmation, for `late` if that is still it."""
         async with self._order.whole():
+            waiting = self.awaited
+            if late is not None and waiting is not late:
+                return {}  # confirmed, or taken back by hand, while others had their turn
+            if waiting is not None and not goes_back:
+                raise RefusedError(_confirmation_needed(waiting))
             found = await self._difference(wanted)
             if found.plan.restart:
                 raise RefusedError(_restart_needed(found.plan.restart))
             if found.count:
-                before = Wanted(self._present(), await static_routes(self._published))
-                await self._bring_about(found)
-                await self._keep(Kept(before, time.time(), by, found.count))
+                await self._bring_about(found, by, confirm_s)
             self.config = _with_live(self.config, wanted.config)
             self._on_applied(self.config, reread)
-        log.info("config.applied", by=by, changes=found.count)
+            if waiting is not None:
+                self._end_awaiting()
+        log.info("config.applied", by=by, changes=found.count, **_given(confirm_s=confirm_s))
+        if waiting is not None:
+            log.warning("config.taken_back", by=by, applied_by=waiting.before.by, changes=found.count)
         return {"changes": found.told, "count": found.count}
 
-    async def _bring_about(self, found: _Difference) -> None:
+    async def _bring_about(self, found: _Difference, by: str, confirm_s: int | None) -> None:
+        """Make the changes, and keep what was there before. Raises RefusedError, with nothing changed."""
+        before = Wanted(self._present(), await static_routes(self._published))
+        kept = Kept(before, time.time(), by, found.count)
+        if confirm_s is None:
+            await self._change(found)
+            await self._keep(kept)
+            return
+        waiting = Awaited(kept, deadline=0.0)
+        await self._save_awaited(waiting)
+        try:
+            await self._change(found)
+        except BaseException:
+            self._end_awaiting()
+            raise
+        await self._keep(kept)
+        self.awaited = waiting.applied(time.monotonic(), time.time(), confirm_s)
+        self._awaiting.set()
+        try:
+            await self._save_awaited(self.awaited)
+        except RefusedError as error:  # a successor would go back at once: that is for who wants to be sure
+            log.warning("history.not_saved", reason=str(error))
+
+    async def _change(self, found: _Difference) -> None:
         """Make the changes. Raises RefusedError, with all of them taken back."""
         before, wanted = self._published.running, found.plan.running
         await self._published.change(lambda now: united(now, wanted))
@@ -235,6 +344,18 @@ class Configuration:
             await asyncio.to_thread(history.save, self._history_file, self._kept)
         except OSError as error:
             log.warning("history.not_saved", reason=error.strerror)
+
+
+def _confirmation_needed(waiting: Awaited) -> str:
+    left = max(0, round(waiting.deadline - time.monotonic()))
+    return (
+        f"nothing was changed, since what {waiting.before.by} has applied still awaits its confirmation, for {left} s. "
+        "halo-mp config confirm keeps that, halo-mp config rollback takes it back; then try again."
+    )
+
+
+def _given(**fields: object) -> dict[str, object]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _restart_needed(phrases: Sequence[str]) -> str:

@@ -36,8 +36,11 @@ class ConfigOperations(Protocol):
     async def diff(self, candidate: int) -> Fields:
         """`config.diff`."""
 
-    async def apply(self, candidate: int, by: str) -> Fields:
+    async def apply(self, candidate: int, by: str, confirm_s: int | None) -> Fields:
         """`config.apply`."""
+
+    async def confirm(self, by: str) -> None:
+        """`config.confirm`."""
 
     async def rollback(self, steps: int, by: str) -> Fields:
         """`config.rollback`."""
@@ -78,7 +81,12 @@ def config_handlers(operations: _Operated) -> dict[str, Callable[[Message], Awai
         return await operations.configuration.diff(message["candidate"])
 
     async def apply(message: Message) -> Fields:
-        return await operations.configuration.apply(message["candidate"], ASKER.get())
+        confirm_s = message.get("confirm_s")
+        return await operations.configuration.apply(message["candidate"], ASKER.get(), confirm_s)
+
+    async def confirm(_message: Message) -> Fields:
+        await operations.configuration.confirm(ASKER.get())
+        return {}
 
     async def rollback(message: Message) -> Fields:
         return await operations.configuration.rollback(message.get("steps", 1), ASKER.get())
@@ -89,7 +97,7 @@ def config_handlers(operations: _Operated) -> dict[str, Callable[[Message], Awai
     async def history(_message: Message) -> Fields:
         return operations.configuration.history()
 
-    handlers = (show, stage, diff, apply, rollback, reload, history)
+    handlers = (show, stage, diff, apply, confirm, rollback, reload, history)
     return {f"config.{handler.__name__}": handler for handler in handlers}
 
 

@@ -42,19 +42,20 @@ class Kept:
 
 def save(path: Path, kept: Sequence[Kept]) -> None:
     """Replace the file. Raises OSError."""
-    write_whole(path, msgpack.packb({"version": VERSION, "kept": [_plain(each) for each in kept]}))
+    write_whole(path, msgpack.packb({"version": VERSION, "kept": [to_map(each) for each in kept]}))
 
 
 def load(path: Path) -> list[Kept]:
     """Return what the file says, the oldest first; nothing when it is not there, or makes no sense."""
     try:
         found = msgpack.unpackb(path.read_bytes(), strict_map_key=False)
-        return [_kept(each) for each in found["kept"]] if found["version"] == VERSION else []
+        return [from_map(each) for each in found["kept"]] if found["version"] == VERSION else []
     except (OSError, ValueError, TypeError, LookupError, ArithmeticError, msgpack.UnpackException):
         return []
 
 
-def _plain(kept: Kept) -> dict[str, Any]:
+def to_map(kept: Kept) -> dict[str, Any]:
+    """Return one as what msgpack can hold."""
     columns = kept.wanted.routes.columns
     return {
         "config": to_plain(kept.wanted.config),
@@ -66,7 +67,8 @@ def _plain(kept: Kept) -> dict[str, Any]:
     }
 
 
-def _kept(plain: dict[str, Any]) -> Kept:
+def from_map(plain: dict[str, Any]) -> Kept:
+    """Return what `to_map` was given. Raises ValueError, TypeError, LookupError and ArithmeticError for rubbish."""
     routes = RouteList()
     for hops in plain["hops"]:
         routes.number(tuple(from_plain(HopConfig, hop) for hop in hops))

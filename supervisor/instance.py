@@ -10,6 +10,7 @@
     <directory>/supervisor.lines   what the supervisor logged last
     <directory>/numba         compiled hooks, written by the workers
     <directory>/history      configurations that can be gone back to
+    <directory>/confirm      what is gone back to unless somebody confirms in time
     <directory>/status.json   what a person or a program should know of the instance
 
 The lock is the kernel's: it can not be left behind. Whoever holds it may clean up what the name left

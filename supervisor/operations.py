@@ -79,6 +79,7 @@ class PublishedOperations:
     def show(self) -> Fields:
         """Return the instance as a whole."""
         config, usage = self._published.config, self._published.routes.usage()
+        awaited = self.configuration.awaited
         found = InstanceInfo(
             name=config.instance,
             version=halo_mp.__version__,
@@ -90,6 +91,8 @@ class PublishedOperations:
             nodes=usage.nodes,
             nodes_waiting=usage.nodes_waiting,
             octets=usage.octets,
+            confirm_until=awaited.until if awaited else None,
+            confirm_by=awaited.before.by if awaited else None,
         )
         return {"instance": to_plain(found)}
 

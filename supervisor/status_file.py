@@ -25,6 +25,7 @@ from halo_mp.stats.status_model import (
     to_json,
 )
 from halo_mp.supervisor.config import Config, PortConfig
+from halo_mp.supervisor.configuration import Configuration
 from halo_mp.supervisor.instance import Instance
 from halo_mp.supervisor.keeper import Keeper
 from halo_mp.supervisor.keeper_driver import DriverKeeper, spread_of
@@ -52,6 +53,7 @@ class StatusFile:
         spares: Spares,
         statistics: Statistics,
         reports: Reports,
+        configuration: Configuration,
     ) -> None:
         self._config = config
         self._path = instance.directory / FILE
@@ -61,6 +63,7 @@ class StatusFile:
         self._spares = spares
         self._statistics = statistics
         self._reports = reports
+        self._configuration = configuration
         self._since = time.time()
         self._start_ticks = own_start_ticks()
         self._changed: dict[object, float] = {}  # since when who is in which state
@@ -92,6 +95,7 @@ class StatusFile:
         up = all(worker.was_ready.is_set() for worker in self._workers)
         state: InstanceState = "stopping" if stopping else "up" if up else "starting"
         kept = self._statistics.kept()
+        awaited = self._configuration.awaited
         feeds = {slot.number: slot.feeds for slot in self._config.slots}
         workers = (
             self._process(worker, tuple(sorted({port for port, _ in feeds.get(worker.number, ())})))
@@ -109,6 +113,8 @@ class StatusFile:
                 ReportLine(name=report.name, pid=report.pid, ended_at=report.ended_at, reason=report.reason)
                 for report in self._reports.all()
             ),
+            confirm_until=awaited.until if awaited else None,
+            confirm_by=awaited.before.by if awaited else None,
         )
 
     def _process(self, keeper: Keeper, ports: tuple[int, ...]) -> ProcessStatus:

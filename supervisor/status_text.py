@@ -21,6 +21,7 @@ def text(found: Found, names: Sequence[str], now: float) -> str:
     """Return what a person should read of an instance; `names` are those that there are."""
     lines = textwrap.wrap(_headline(found, names, now), WIDTH)
     if found.status is not None and found.verdict is not Verdict.DEAD:
+        lines += textwrap.wrap(awaited_text(found.status, now), WIDTH)
         lines += ["", *_processes(found, found.status, now), "", *_ports(found.status.ports)]
         lines += ["", *_counters(found)]
     if found.reports:
@@ -45,6 +46,17 @@ def duration(seconds: float) -> str:
 def moment(at: float) -> str:
     """Return a point in time as the log has it, to the second."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def awaited_text(status: Status, now: float) -> str:
+    """Return the sentence about a confirmation that is awaited; empty when none is."""
+    if status.confirm_until is None:
+        return ""
+    left = f"in {duration(status.confirm_until - now)}" if status.confirm_until > now else "now"
+    return (
+        f"What {status.confirm_by} has applied is taken back {left}, unless it is confirmed: halo-mp config confirm "
+        f"--name {status.instance}."
+    )
 
 
 def _headline(found: Found, names: Sequence[str], now: float) -> str:

@@ -26,7 +26,7 @@ from halo_mp.shm.fib import FibWriter
 from halo_mp.shm.identity import own_start_ticks
 from halo_mp.shm.sockets import read_sockets
 from halo_mp.shm.tables import TablesWriter, read_interfaces
-from halo_mp.supervisor import history, tap
+from halo_mp.supervisor import tap
 from halo_mp.supervisor.adoption import Adopted
 from halo_mp.supervisor.announce import announce
 from halo_mp.supervisor.boxes import Boxes
@@ -183,6 +183,13 @@ class Supervisor:
         self._spares.reports = self._reports
         for keeper in self._keepers():
             keeper.reports = self._reports
+        self._configuration = Configuration(
+            self._published,
+            started=self._config,
+            reread=self._reread,
+            on_applied=self._on_applied,
+            directory=self._instance.directory,
+        )
         self._status = StatusFile(
             self._config,
             self._instance,
@@ -192,18 +199,12 @@ class Supervisor:
             self._spares,
             self._statistics,
             self._reports,
+            self._configuration,
         )
         if self._adopted is not None:
             self._resume(self._adopted)
         jobs = [keeper.start() for keeper in self._keepers()]
         self._status.update()
-        self._configuration = Configuration(
-            self._published,
-            started=self._config,
-            reread=self._reread,
-            on_applied=self._on_applied,
-            history_file=self._instance.directory / history.FILE,
-        )
         self._control = self._listen_for_clients()
         self._tasks = [
             asyncio.create_task(job)
@@ -213,6 +214,7 @@ class Supervisor:
                 self._log_statistics(),
                 self._replace_workers(),
                 self._reload(),
+                self._configuration.take_back_in_time(),
             )
         ]
         stop = asyncio.create_task(self._signals.requested.wait())
@@ -411,6 +413,8 @@ class Supervisor:
             keeper.set_limits(config.restart_limit, config.hang_timeout_s)
         self._reconfigured.set()
         self._record()
+        if self._status is not None:
+            self._status.update()  # a sudden death may come before the next look, and then it should be known
 
     async def _log_statistics(self) -> None:
         loop = asyncio.get_running_loop()

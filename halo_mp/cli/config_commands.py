@@ -18,7 +18,7 @@ from halo_mp.cli.lazy import AdvisingGroup
 from halo_mp.cli.options import json_option, name_option
 from halo_mp.cli.output import write_json, write_table
 from halo_mp.control.client import Client
-from halo_mp.control.public import DiffInfo
+from halo_mp.control.public import MAX_CONFIRM_S, DiffInfo
 from halo_mp.errors import UsageError
 
 STANDARD_INPUT = "-"
@@ -69,17 +69,38 @@ def diff(*, file: str, name: str, as_json: bool) -> int:
 
 @config.command
 @click.argument("file", type=click.Path(allow_dash=True))
+@click.option(
+    "--confirm",
+    "confirm_s",
+    metavar="SECONDS",
+    type=click.IntRange(1, MAX_CONFIRM_S),
+    help="Take it back after so long, unless halo-mp config confirm comes.",
+)
 @name_option
 @json_option
-def apply(*, file: str, name: str, as_json: bool) -> None:
+def apply(*, file: str, confirm_s: int | None, name: str, as_json: bool) -> None:
     """Make the configuration what FILE says, and print what that changed; - is standard input.
 
     The flags that the instance was started with do not count here. What was there before can be had back by
     `halo-mp config rollback`.
+
+    With --confirm it is taken back by itself after SECONDS, for one who may lock himself out: whatever becomes of this
+    command, and of the supervisor.
     """
     with Client(name) as client:
-        found = client.config.apply(_staged(client, file))
+        found = client.config.apply(_staged(client, file), confirm_s=confirm_s)
     _write_done(found, as_json=as_json)
+    if found.confirm_until is not None and not as_json:
+        click.echo(f"In {confirm_s} s all of it is taken back, unless: halo-mp config confirm --name {name}")
+
+
+@config.command
+@name_option
+def confirm(*, name: str) -> None:
+    """Keep what was applied with --confirm. Exit code 1: there is nothing to confirm, or no more."""
+    with Client(name) as client:
+        client.config.confirm()
+    click.echo("It stays.")
 
 
 @config.command
@@ -224,7 +245,10 @@ def _take_after(before: os.stat_result, fd: int) -> None:
 
 def _write_done(found: DiffInfo, *, as_json: bool) -> None:
     if as_json:
-        write_json({"changes": found.changes, "count": found.count})
+        done = {"changes": found.changes, "count": found.count}
+        if found.confirm_until is not None:
+            done["confirm_until"] = found.confirm_until
+        write_json(done)
     else:
         _write(found)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from ipaddress import IPv4Network
@@ -17,7 +18,7 @@ from halo_mp.cli.options import interface_argument, json_option, name_option
 from halo_mp.cli.output import write_json, write_json_lines, write_pairs, write_table
 from halo_mp.cli.show_kcp import kcp
 from halo_mp.control.client import Client
-from halo_mp.control.public import RouteInfo
+from halo_mp.control.public import InstanceInfo, RouteInfo
 
 TABLE_ROUTES = 1000
 """That are sorted. More are written as they come, in columns of a fixed width."""
@@ -51,9 +52,16 @@ def instance(*, name: str, as_json: bool) -> None:
         ("workers", found.workers),
         ("routes", f"{found.routes}, in {found.nodes} nodes"),
         ("memory for routes", f"{found.octets >> 10} KiB"),
+        *_awaited(found),
         ("you", "may change things" if admin else "may only look"),
     ]
     write_pairs(rows)
+
+
+def _awaited(found: InstanceInfo) -> Iterator[tuple[str, object]]:
+    if found.confirm_until is not None:
+        left = max(0, round(found.confirm_until - time.time()))
+        yield "confirmation", f"awaited for {left} s; then what {found.confirm_by} has applied is taken back"
 
 
 @show.command

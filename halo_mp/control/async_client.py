@@ -270,6 +270,7 @@ class AsyncConfiguration(AsyncGroup):
     stage = waiting(config_calls.stage, extra_s=config_calls.PATIENCE_S)
     diff = waiting(config_calls.diff, extra_s=config_calls.PATIENCE_S)
     apply = waiting(config_calls.apply, extra_s=config_calls.PATIENCE_S)
+    confirm = waiting(config_calls.confirm, extra_s=config_calls.PATIENCE_S)
     rollback = waiting(config_calls.rollback, extra_s=config_calls.PATIENCE_S)
     reload = waiting(config_calls.reload, extra_s=config_calls.PATIENCE_S)
     history = waiting(config_calls.history, extra_s=config_calls.PATIENCE_S)

@@ -273,6 +273,7 @@ class Configuration(Group):
     stage = blocking(config_calls.stage, extra_s=config_calls.PATIENCE_S)
     diff = blocking(config_calls.diff, extra_s=config_calls.PATIENCE_S)
     apply = blocking(config_calls.apply, extra_s=config_calls.PATIENCE_S)
+    confirm = blocking(config_calls.confirm, extra_s=config_calls.PATIENCE_S)
     rollback = blocking(config_calls.rollback, extra_s=config_calls.PATIENCE_S)
     reload = blocking(config_calls.reload, extra_s=config_calls.PATIENCE_S)
     history = blocking(config_calls.history, extra_s=config_calls.PATIENCE_S)

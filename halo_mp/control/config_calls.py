@@ -70,10 +70,20 @@ def diff(candidate: int) -> Call[DiffInfo]:
     return _diff(reply)
 
 
-def apply(candidate: int) -> Call[DiffInfo]:
-    """Bring a candidate about, whole or not at all, while packets flow; return what was changed."""
-    reply = yield {"type": "config.apply", "candidate": candidate}
+def apply(candidate: int, *, confirm_s: int | None = None) -> Call[DiffInfo]:
+    """Bring a candidate about, whole or not at all, while packets flow; return what was changed.
+
+    With `confirm_s` all of it is taken back after so many seconds, whatever becomes of this client and of the
+    supervisor, unless `confirm` is called by then.
+    """
+    given = {} if confirm_s is None else {"confirm_s": confirm_s}
+    reply = yield {"type": "config.apply", "candidate": candidate, **given}
     return _diff(reply)
+
+
+def confirm() -> Call[None]:
+    """Keep what was applied with `confirm_s`."""
+    yield {"type": "config.confirm"}
 
 
 def rollback(steps: int = 1) -> Call[DiffInfo]:
@@ -96,7 +106,10 @@ def history() -> Call[list[KeptInfo]]:
 
 def _diff(reply: Message) -> DiffInfo:
     return DiffInfo(
-        changes=tuple(reply["changes"]), count=reply["count"], restart=tuple(reply.get("restart", ()))
+        changes=tuple(reply["changes"]),
+        count=reply["count"],
+        restart=tuple(reply.get("restart", ())),
+        confirm_until=reply.get("confirm_until"),
     )
 
 

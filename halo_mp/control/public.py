@@ -24,6 +24,8 @@ PUBLIC_VERSION = 1
 SOCKET = "control.sock"
 MAX_CHANGES = 1024
 """In one request; a frame has to hold them too."""
+MAX_CONFIRM_S = 86400
+"""For which a confirmation may be awaited."""
 MAX_PINGS = 1000
 """Echo requests in one request, likewise."""
 
@@ -62,7 +64,13 @@ REQUESTS: dict[str, Request] = {
         changes=True,
     ),
     "config.diff": Request({"candidate": int}, ("changes", "count", "restart"), changes=True),
-    "config.apply": Request({"candidate": int}, ("changes", "count"), changes=True),
+    "config.apply": Request(
+        {"candidate": int, "confirm_s": int},
+        ("changes", "count", "confirm_until"),
+        _optional("confirm_s"),
+        changes=True,
+    ),
+    "config.confirm": Request({}, changes=True),
     "config.rollback": Request({"steps": int}, ("changes", "count"), _optional("steps"), changes=True),
     "config.reload": Request({}, ("changes", "count"), changes=True),
     "config.history": Request({}, ("kept",)),
@@ -134,6 +142,10 @@ class InstanceInfo:
     """That no route needs any more: they are used again when every worker has passed the epoch in which one did."""
     octets: int
     """Of memory that is reserved for routes and trie."""
+    confirm_until: float | None = None
+    """When the configuration is taken back unless it is confirmed; seconds since 1970. None: it stays."""
+    confirm_by: str | None = None
+    """Who has applied that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +211,8 @@ class DiffInfo:
     """Of all of them."""
     restart: tuple[str, ...] = ()
     """What can not change while the instance runs: with any of that nothing is applied."""
+    confirm_until: float | None = None
+    """When it is taken back unless it is confirmed; seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

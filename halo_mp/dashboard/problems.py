@@ -13,7 +13,7 @@ from halo_mp.shm.layout import DROP_NAMES, DROP_TEXTS
 from halo_mp.stats.model import PortStats
 from halo_mp.stats.rates import drop_rates, seconds_between
 from halo_mp.stats.status_model import PortStatus, ProcessStatus, ReportLine
-from halo_mp.supervisor.status_text import duration
+from halo_mp.supervisor.status_text import awaited_text, duration
 
 RECENT_S = 300.0  # for which a death is news
 FULL = 0.8  # of a ring
@@ -97,6 +97,8 @@ def _supervisor(frame: Frame) -> Iterator[Problem]:
         )
     elif status.state != "up":
         yield Problem("supervisor", f"The instance is {status.state}.")
+    if text := awaited_text(status, frame.now.at):
+        yield Problem("supervisor", text, is_notice=True)
 
 
 def _processes(frame: Frame) -> Iterator[Problem]:

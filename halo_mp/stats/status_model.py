@@ -14,7 +14,7 @@ from typing import Literal
 from halo_mp.plain import from_plain, to_plain
 from halo_mp.shm.identity import is_alive
 
-VERSION = 3
+VERSION = 4
 FILE = "status.json"
 
 ProcessState = Literal["starting", "ready", "failed", "stopped"]
@@ -96,6 +96,10 @@ class Status:
     processes: tuple[ProcessStatus, ...]
     ports: tuple[PortStatus, ...]
     reports: tuple[ReportLine, ...]
+    confirm_until: float | None = None
+    """When its configuration is taken back unless somebody confirms it."""
+    confirm_by: str | None = None
+    """Who has applied that."""
 
     @property
     def is_supervised(self) -> bool:

@@ -54,6 +54,9 @@ async def start(worker: Worker) -> None:
 def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
     """One that has something of everything: a hook, KCP, a neighbor, and a worker that has died."""
     file = tmp_path_factory.mktemp("application") / "everything.py"
+    for parent in file.parents:
+        if parent.stat().st_mode & 0o055 != 0o055:  # workers run as another user
+            parent.chmod(parent.stat().st_mode | 0o055)
     file.write_text(APPLICATION)
     flags = ("--ports", "0,1", *FLAGS, "--app", f"{file}:app", "--neighbor", "0=10.77.0.9,02:00:00:00:00:09")
     with Namespace() as namespace, Instance(namespace, *flags, "--route", "10.8.0.0/16=blackhole") as running:

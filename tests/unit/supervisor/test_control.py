@@ -163,8 +163,11 @@ class ConfigRecorder:
     async def diff(self, candidate: int) -> Mapping[str, Any]:
         return {**self._note("diff", candidate), "restart": []}
 
-    async def apply(self, candidate: int, by: str) -> Mapping[str, Any]:
-        return self._note("apply", candidate, by)
+    async def apply(self, candidate: int, by: str, confirm_s: int | None) -> Mapping[str, Any]:
+        return {**self._note("apply", candidate, by, confirm_s), "confirm_until": None}
+
+    async def confirm(self, by: str) -> None:
+        self._note("confirm", by)
 
     async def rollback(self, steps: int, by: str) -> Mapping[str, Any]:
         return self._note("rollback", steps, by)
@@ -323,7 +326,9 @@ SOUND = [
         ("stage", 2, "the candidate", None, [tuple(ROUTE)]),
     ),
     ("config.diff", {"candidate": 2}, ("diff", 2)),
-    ("config.apply", {"candidate": 2}, ("apply", 2, ME)),
+    ("config.apply", {"candidate": 2}, ("apply", 2, ME, None)),
+    ("config.apply", {"candidate": 2, "confirm_s": 9}, ("apply", 2, ME, 9)),
+    ("config.confirm", {}, ("confirm", ME)),
     ("config.rollback", {}, ("rollback", 1, ME)),
     ("config.reload", {}, ("reload", ME)),
     ("config.history", {}, ("history",)),
