@@ -131,12 +131,12 @@ def test_everybody_who_tells_of_an_instance_tells_of_it(router: Instance, client
 
 def test_client_dies_and_all_is_taken_back(router: Instance, client: Client, other: Path) -> None:
     workers, before = everybody(router), client.config.show()
-    command = (*HALO, "config", "apply", str(other), "--confirm", "2", "--name", router.name)
+    command = (*HALO, "config", "apply", str(other), "--confirm", "5", "--name", router.name)
     with router.namespace.popen(*command, stdout=subprocess.PIPE) as process:
         router.wait_for("config.applied")
         process.send_signal(signal.SIGKILL)
     client.neighbors.add("1", "10.2.0.9", "02:00:00:00:00:09")
-    [back] = router.wait_for("config.taken_back")
+    [back] = router.wait_for("config.taken_back", timeout_s=30.0)
     assert (back["by"], back["applied_by"], back["changes"]) == ("no confirmation", "uid 0", 4)
     assert client.config.show() == before
     assert everybody(router) == workers
@@ -154,7 +154,7 @@ def test_rollback_by_hand_does_not_wait(router: Instance, client: Client) -> Non
     apply(client, OTHER, LONG)
     client.config.rollback()
     assert client.config.show() == before
-    [back] = router.wait_for("config.taken_back")
+    [back] = router.wait_for("config.taken_back", timeout_s=30.0)
     assert (back["by"], back["applied_by"]) == ("uid 0", "uid 0")
     assert client.show().confirm_until is None
     assert not (router.runtime / awaited.FILE).exists()
@@ -164,10 +164,10 @@ def test_supervisor_dies_and_its_successor_takes_it_back(
     router: Instance, client: Client, file: Path
 ) -> None:
     workers, before = everybody(router), client.config.show()
-    apply(client, OTHER, 2)
+    apply(client, OTHER, 5)
     kill_supervisor(router)
     with successor_of(router, file) as successor, Client(router.name) as asked:
-        [back] = successor.wait_for("config.taken_back")
+        [back] = successor.wait_for("config.taken_back", timeout_s=30.0)
         assert (back["by"], back["applied_by"], back["changes"]) == ("no confirmation", "uid 0", 3)
         assert asked.config.show() == before
         assert everybody(router) == workers
