@@ -40,6 +40,7 @@ async def send(worker: Worker) -> None:
     await asyncio.sleep(1)
     _, writer = await kcp.open_connection(SERVER, PORT, conv=CONV, settings=settings())
     meter = Meter()
+    (OUTCOME / "begin").touch()
     meter.start()
     await pour(writer, OCTETS)
     session = writer.get_extra_info("kcp")

@@ -11,6 +11,7 @@ took, from the first octet on. `plain` is ours without batches: asyncio's own da
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 import socket
 import sys
@@ -21,7 +22,8 @@ HOST = "127.0.0.1"
 CONV = 7
 WRITE_OCTETS = 65536
 WINDOW = 1024
-MTU = 1400
+MTU_VARIABLE = "HALO_BENCH_KCP_MTU"
+MTU = int(os.environ.get(MTU_VARIABLE, "1400"))
 INTERVAL_MS = 10
 RESEND = 2
 BUFFER_OCTETS = 4 << 20

@@ -21,6 +21,9 @@ from halo_mp.shm.layout import NO_SLOT
 from halo_mp.shm.tables import Interface, InterfaceFlag
 from halo_mp.supervisor.config import Config, InterfaceConfig, PortConfig, SlotConfig, memory_mb
 
+SPIN_NS = 100_000  # an idle worker polls this long before it sleeps: about one wake-up's cost, twice
+SHARED_SPIN_NS = 10_000  # on a core that it shares
+
 
 def driver_configure(config: Config, *, resuming: bool = False) -> DriverConfigure:
     """Return a driver's configuration; its descriptors are `Regions.driver_fds`."""
@@ -94,6 +97,7 @@ def worker_configure(
         "slot": slot.number,
         "instance": config.instance,
         "idle": cast("Idle", config.idle),
+        "spin_ns": _spin_ns(config, slot),
         "user": user,
         "privileges": privileges,
         "debug_log": config.debug_log,
@@ -110,6 +114,13 @@ def worker_configure(
         ),
         "app": _worker_app(config),
     }
+
+
+def _spin_ns(config: Config, slot: SlotConfig) -> int:
+    """Who polls on a core that others need takes it from those that it waits for."""
+    tenants = [each.core for each in config.slots]
+    tenants += [config.driver_cores[lcore] for lcore in {each.lcore for each in config.slots}]
+    return SPIN_NS if tenants.count(slot.core) == 1 else SHARED_SPIN_NS
 
 
 def _worker_app(config: Config) -> WorkerApp | None:

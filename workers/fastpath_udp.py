@@ -45,6 +45,11 @@ class DatagramPath:
         """How many datagrams the last poll has parked."""
         return int(lib.halo_worker_datagram_count(self.worker))
 
+    @property
+    def only_socket(self) -> int:
+        """The number of the socket that all of them are for; -1: they are for several."""
+        return int(lib.halo_worker_datagrams_socket(self.worker))
+
     def open(self, wanted: Socket) -> int:
         """Open a socket and return its number. Raises OSError: EADDRINUSE when another of ours has the place, or ENFILE
         when MOST_OWN are open.

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from halo_mp.workers.fastpath import FastPath, PollReason
 
-_HOST_REASONS = ~(PollReason.DEADLINE | PollReason.FDS | PollReason.HOOK)
+_HOST_REASONS = ~int(PollReason.DEADLINE | PollReason.FDS | PollReason.HOOK)
 _FDS = int(PollReason.FDS)
 _HOOK = int(PollReason.HOOK)
 _HOOKS_NS = (

@@ -296,7 +296,8 @@ class UdpSockets:
 
     def _handle_bursts(self, told: bytearray) -> bool:
         """Return whether there are datagrams for others too."""
-        numbers = set(memoryview(told).cast("I")[_SOCKET::_WORDS])
+        only = self.path.only_socket
+        numbers = {only} if only >= 0 else set(memoryview(told).cast("I")[_SOCKET::_WORDS])
         others = False
         for number in numbers:
             receiver = self._bursts.get(number)

@@ -47,6 +47,16 @@ EXIT_FAULT = 1
 EXIT_CANNOT_BOOT = 5
 _LAST_LINE_S = 0.5  # for the log to be written when memory has run out
 
+# Plain numbers: with flags each & would make an object, a dozen of them for each poll.
+_BROKEN = int(PollReason.BROKEN)
+_DISABLED = int(PollReason.DISABLED)
+_ENABLED = int(PollReason.ENABLED)
+_DATAGRAMS = int(PollReason.DATAGRAMS)
+_TOUCHED = int(PollReason.TOUCHED)
+_PUNTS = int(PollReason.PUNTS)
+_RAW = int(PollReason.RAW | PollReason.BLAST)
+_INTERFACES = int(PollReason.EPOCH | PollReason.ENABLED)
+
 
 class Worker:
     """One worker. `run` returns the exit status of the process."""
@@ -383,7 +393,7 @@ class Worker:
 
     def _on_work(self, reasons: int) -> None:
         """Called by the selector between two runs of the event loop."""
-        if reasons & PollReason.BROKEN:
+        if reasons & _BROKEN:
             log.error(
                 "worker.broken", reason="the rings' indices make no sense; ending, to be started on new ones"
             )
@@ -426,24 +436,24 @@ class Worker:
         if self._fastpath is None or self._host is None or self._regions is None or self._fastpath.forked:
             return
         self._regions.slot.pointer.worker.logs_dropped = logs.dropped()
-        if reasons & (PollReason.RAW | PollReason.BLAST) and self._app_host is not None:
+        if reasons & _RAW and self._app_host is not None:
             self._app_host.on_poll(reasons)
-        if reasons & PollReason.DISABLED:
+        if reasons & _DISABLED:
             self._enabled = False
-        if reasons & PollReason.ENABLED:
+        if reasons & _ENABLED:
             self._enabled = True
             self._tell_ready()
-        if reasons & (PollReason.EPOCH | PollReason.ENABLED) and self._enabled:
+        if reasons & _INTERFACES and self._enabled:
             # Not before there are spare buffers: the stack starts with announcements.
             self._host.set_interfaces(self._fastpath.interfaces())
             if self._app_host is not None:
                 self._app_host.hooks.set_interfaces(self._fastpath.interfaces())
                 self._app_host.start()
-        if reasons & PollReason.DATAGRAMS:
+        if reasons & _DATAGRAMS:
             self._host.udp.handle_parked()
-        if reasons & PollReason.TOUCHED:
+        if reasons & _TOUCHED:
             self._host.handle_touched()
-        if reasons & PollReason.PUNTS:  # may have waited on the ring for as long as it had no worker
+        if reasons & _PUNTS:  # may have waited on the ring for as long as it had no worker
             self._host.write_debug_log()  # first: what came in before the answers to it
             self._host.handle_punts()
 

@@ -180,6 +180,7 @@ class WorkerConfigure(TypedDict):
     slot: int
     instance: str
     idle: Idle
+    spin_ns: int  # that it polls, adaptive, before it sleeps
     user: WorkerUser | None
     privileges: Privileges
     debug_log: bool

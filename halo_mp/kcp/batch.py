@@ -50,6 +50,8 @@ class _SocketInfo:
 class KernelCarrier:
     """A carrier on a kernel socket, which is its own from now on."""
 
+    by_reference = True
+
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, *, offloads: int = _ALL) -> None:
         """Raises MemoryError."""
         sock.setblocking(False)
@@ -92,6 +94,7 @@ class KernelCarrier:
         self._output, self._group, self._from = output, group, 0
         self._go_on()
         if self._output is not None:
+            lib.halo_kcp_output_keep(output, self._from)
             self.is_blocked = True
             self._loop.add_writer(self._socket.fileno(), self._on_room)
 

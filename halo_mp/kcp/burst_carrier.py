@@ -24,6 +24,8 @@ _LEAST_ROOM: Final = 256
 class BurstCarrier(AsyncioCarrier):
     """Made for a transport that has `receive_bursts`."""
 
+    by_reference = True
+
     def __init__(self, loop: asyncio.AbstractEventLoop, transport: Any) -> None:
         self._output: Any = None
         super().__init__(loop)
@@ -67,6 +69,8 @@ class BurstCarrier(AsyncioCarrier):
         owner, path, parked = self._owner, self._path, self._parked
         if owner is None:
             return
+        if self._output is not None:  # time has passed: there may be buffers
+            self._try_again()
         lib.halo_kcp_parked_find(
             parked,
             lib.halo_worker_datagrams(path.worker),
@@ -95,6 +99,9 @@ class BurstCarrier(AsyncioCarrier):
         self._output, self._next = output, 0
         self._end = int(lib.halo_kcp_outgoing_fill(self._outgoing, output, group))
         self._go_on()
+        if self._output is not None:
+            lib.halo_kcp_output_keep(output, self._next)
+            self._end = int(lib.halo_kcp_outgoing_fill(self._outgoing, output, group))
 
     def close(self) -> None:
         if self._retry is not None:
@@ -132,7 +139,9 @@ class BurstCarrier(AsyncioCarrier):
         self.transport.sendto(ffi.buffer(one.octets, one.length)[:], None if self._is_connected else address)
 
     def _try_again(self) -> None:
-        self._retry = None
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
         if self._output is None:
             return
         self._go_on()

@@ -59,6 +59,10 @@ class Carrier(Protocol):
         """Something with `get_extra_info` for sockname, peername, socket and halo."""
 
     @property
+    def by_reference(self) -> bool:
+        """Whether it takes an output whose datagrams lie in their sessions, until `send_output` returns."""
+
+    @property
     def is_blocked(self) -> bool:
         """Whether the last output is still on its way, so that there must not be another."""
 
@@ -84,6 +88,8 @@ class StartableCarrier(Carrier, Protocol):
 
 class AsyncioCarrier(asyncio.DatagramProtocol):
     """A carrier on an asyncio datagram transport."""
+
+    by_reference = False
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """The protocol for `create_datagram_endpoint`; then `start`."""

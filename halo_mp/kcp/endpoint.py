@@ -40,6 +40,7 @@ OUTPUT_DATAGRAMS: Final = 256
 POLLS: Final = 16
 """In one turn; then others have theirs."""
 RESETS_PER_S: Final = 1000
+_NO_DEADLINE: Final = int(lib.HALO_KCP_NO_DEADLINE)
 _EVENT: Final = struct.Struct("=IIIi")
 """`struct halo_kcp_event`"""
 
@@ -91,6 +92,7 @@ class Endpoint:
         self.group = ffi.gc(group, lib.halo_kcp_group_free)
         self._output = ffi.gc(ffi.new("struct halo_kcp_output *"), lib.halo_kcp_output_free)
         self._output.limit = OUTPUT_DATAGRAMS
+        self._output.by_reference = carrier.by_reference
         self._events = ffi.gc(ffi.new("struct halo_kcp_events *"), lib.halo_kcp_events_free)
         self._peer = ffi.new("struct halo_kcp_peer *")
         self._heard = ffi.new("uint32_t *")
@@ -146,6 +148,11 @@ class Endpoint:
         """Have a turn soon."""
         if not self._in_turn and self._due is None and not self._is_closed:
             self._due = self.loop.call_soon(self._turn_due)
+
+    def look_at_deadline(self) -> None:
+        """Be there in time for something that may be due earlier now."""
+        if not self._in_turn and self._due is None and not self._is_closed:
+            self._schedule()
 
     def send_control(self, packet: ControlPacket, address: Address) -> None:
         self.counters.control_out += 1
@@ -254,6 +261,7 @@ class Endpoint:
         """Go on through another socket; the old one is closed."""
         lib.halo_kcp_output_clear(self._output)
         old, self.carrier = self.carrier, carrier
+        self._output.by_reference = carrier.by_reference
         old.close()
         for session in list(self.sessions.values()):
             if session.state is not SessionState.LINGERING:  # whose time is not over for that
@@ -269,11 +277,12 @@ class Endpoint:
         self._in_turn = True
         try:
             if count:
-                lib.halo_kcp_group_input(self.group, incoming, count, self.now_ms, self._events)
+                lib.halo_kcp_group_borrow(self.group, incoming, count, self.now_ms, self._events)
                 self._handle_events(incoming)
             for octets, address in packets:
                 self._take_control(octets, address)
         finally:
+            lib.halo_kcp_group_settle(self.group)  # what came is there no longer
             self._in_turn = False
         self._turn()
 
@@ -337,14 +346,23 @@ class Endpoint:
         self._schedule()
 
     def _schedule(self) -> None:
+        if self._is_closed or self.carrier.is_blocked:
+            self._stop_timer()
+            return
+        wait_ms = int(lib.halo_kcp_group_next(self.group, self.now_ms))
+        if wait_ms >= _NO_DEADLINE:
+            self._stop_timer()
+            return
+        when = self.loop.time() + wait_ms / 1000
+        if self._timer is not None and self._timer.when() <= when:
+            return  # most deadlines are put off before they are there: then is time to look when the next one is
+        self._stop_timer()
+        self._timer = self.loop.call_at(when, self._on_timer)
+
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._is_closed or self.carrier.is_blocked:
-            return
-        wait_ms = int(lib.halo_kcp_group_next(self.group, self.now_ms))
-        if wait_ms < lib.HALO_KCP_NO_DEADLINE:
-            self._timer = self.loop.call_later(wait_ms / 1000, self._on_timer)
 
     def _handle_events(self, incoming: Any) -> None:
         events = self._events

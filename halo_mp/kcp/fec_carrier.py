@@ -35,6 +35,8 @@ class _Pair:
 class FecCarrier:
     """A carrier and the owner of another one. `Settings.mtu` is that of datagrams with FEC."""
 
+    by_reference = True
+
     def __init__(self, loop: asyncio.AbstractEventLoop, inner: StartableCarrier, settings: Settings) -> None:
         """Raises ValueError for numbers of shards that can not be."""
         self._fec = FecSettings(

@@ -93,6 +93,9 @@ class SessionOwner(Protocol):
     def make_due(self) -> None:
         """Let what was written leave soon."""
 
+    def look_at_deadline(self) -> None:
+        """The next one may be earlier than it was."""
+
     def send_control(self, packet: ControlPacket, address: Address) -> None: ...
 
     def count_probe(self) -> None: ...
@@ -110,6 +113,7 @@ class Session:
         "_close_event",
         "_fins",
         "_heard_ms",
+        "_most_octets",
         "_owner",
         "_probe_ms",
         "address",
@@ -145,6 +149,8 @@ class Session:
         self.error: errors.SessionEndedError | None = None
         """Why it has ended."""
         self._owner = owner
+        self._most_octets = settings.message_octets if settings.stream else 1 << 32
+        """That the core is given at once; it refuses longer messages itself."""
         self._heard_ms = owner.now_ms
         self._probe_ms = FIRST_PROBE_MS if is_client else 0
         self._asked = 0
@@ -166,25 +172,30 @@ class Session:
         Raises SessionEndedError when it is closing or has ended, ValueError for a message that is too long, BufferError
         when far too many wait, MemoryError.
         """
-        if self.state is SessionState.LINGERING:
-            raise errors.ended_by_peer(self._close_event)
         if self.state is not SessionState.OPEN:
-            raise self.error or errors.ended_here(self._close_event)
-        now_ms = self._owner.now_ms
-        most = self.settings.message_octets if self.settings.stream else length
-        if length > most:
-            octets = ffi.from_buffer(octets)
-        at = 0
-        while True:
-            piece = min(length - at, most)
-            part = octets if piece == length else octets + at
-            sent = lib.halo_kcp_group_send(self._owner.group, self.number, part, piece, now_ms)
+            raise self._end_error()
+        owner = self._owner
+        if length > self._most_octets:
+            self._send_pieces(octets, length)
+        elif (sent := lib.halo_kcp_group_send(owner.group, self.number, octets, length, owner.now_ms)) < 0:
+            raise self._refusal(int(-sent), length)
+        owner.make_due()
+
+    def _send_pieces(self, octets: Any, length: int) -> None:
+        """Write more of a stream than the core takes at once."""
+        start = ffi.from_buffer(octets)
+        for at in range(0, length, self._most_octets):
+            piece = min(length - at, self._most_octets)
+            sent = lib.halo_kcp_group_send(
+                self._owner.group, self.number, start + at, piece, self._owner.now_ms
+            )
             if sent < 0:
                 raise self._refusal(int(-sent), length)
-            at += piece
-            if at >= length:
-                break
-        self._owner.make_due()
+
+    def _end_error(self) -> Exception:
+        if self.state is SessionState.LINGERING:
+            return errors.ended_by_peer(self._close_event)
+        return self.error or errors.ended_here(self._close_event)
 
     def _refusal(self, code: int, length: int) -> Exception:
         if code == errno.EMSGSIZE:
@@ -205,16 +216,36 @@ class Session:
 
     def take_view(self) -> Any:
         """As `take`, but octets that are there until the next call only, for who copies them anyway."""
-        owner = self._owner
         room = READ_OCTETS if self.settings.stream else max(self.peek(), 0)
+        owner = self._owner
         buffer = owner.buffer(room)
         if self.state is SessionState.ENDED:
             found = int(lib.halo_kcp_receive(self.kcp, buffer, room))
         else:
             found = int(lib.halo_kcp_group_receive(owner.group, self.number, buffer, room, owner.now_ms))
             if found >= 0:
-                owner.make_due()  # the peer may have to hear of the window
+                owner.look_at_deadline()  # the peer may have to hear of the window
         return ffi.buffer(buffer, found) if found >= 0 else None
+
+    def pull(self, room: int) -> bytes | None:
+        """As `take`, of a stream, and no more than `room`."""
+        owner = self._owner
+        buffer = owner.buffer(READ_OCTETS)
+        if room > READ_OCTETS:
+            room = READ_OCTETS
+        if self.state is SessionState.ENDED:
+            found = lib.halo_kcp_receive(self.kcp, buffer, room)
+        else:
+            found = lib.halo_kcp_group_receive(owner.group, self.number, buffer, room, owner.now_ms)
+        if found < 0:
+            return None
+        owner.look_at_deadline()
+        octets: bytes = ffi.buffer(buffer, found)[:]
+        return octets
+
+    def allow(self, octets: int) -> None:
+        """Let so much wait for the user beside the window."""
+        lib.halo_kcp_allow(self.kcp, -(-octets // self.settings.segment_octets))
 
     def peek(self) -> int:
         """Octets of the next message, or of all of a stream that can be read; negative: there is nothing."""

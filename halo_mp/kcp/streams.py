@@ -22,6 +22,7 @@ from halo_mp.kcp.control import EndReason
 from halo_mp.kcp.endpoint import MOST_SESSIONS, Endpoint
 from halo_mp.kcp.opening import open_client, open_endpoint
 from halo_mp.kcp.peers import Address
+from halo_mp.kcp.reader import PullProtocol, PullReader
 from halo_mp.kcp.session import Session
 from halo_mp.kcp.settings import Settings
 from halo_mp.kcp.transport import KcpTransport
@@ -70,8 +71,8 @@ async def open_connection(
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Connect with a server, as `asyncio.open_connection`. Raises TimeoutError, OSError, ValueError."""
     loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader(limit=limit, loop=loop)
-    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    reader = PullReader(limit, loop)
+    protocol = PullProtocol(reader, loop)
     transport, _ = await create_connection(
         lambda: protocol, host, port, settings=settings, conv=conv, local_addr=local_addr, batch=batch
     )
@@ -200,8 +201,8 @@ class StreamServer(Server):
 
     def accept(self, session: Session) -> bool:
         loop = self.endpoint.loop
-        reader = asyncio.StreamReader(limit=self._limit, loop=loop)
-        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        reader = PullReader(self._limit, loop)
+        protocol = PullProtocol(reader, loop)
         transport = KcpTransport(self.endpoint, session, protocol)
         transport.start()
         writer = asyncio.StreamWriter(transport, protocol, reader, loop)

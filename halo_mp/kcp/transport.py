@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from halo_mp.kcp.control import EndReason
 from halo_mp.kcp.errors import SessionEndedError
+from halo_mp.kcp.reader import PullProtocol, PullReader
 from halo_mp.kcp.session import Session, SessionState
 
 if TYPE_CHECKING:
@@ -36,12 +37,14 @@ class KcpTransport(asyncio.Transport):
                 "kcp_endpoint": endpoint,
             }
         )
+        self._take: Callable[[], Any]
+        self._reader: PullReader | None = None
         self._loop = endpoint.loop
         self._session = session
         self._protocol = protocol
-        self._take = self._reader_of(protocol)
         self._is_closing = False
         self._reads = True
+        self._attach(protocol)
         self._paused_writing = False
         self._end: SessionEndedError | None = None
         self._lost = False
@@ -67,8 +70,11 @@ class KcpTransport(asyncio.Transport):
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Let another protocol have what comes from now on."""
+        if self._reader is not None:
+            self._reader.pull_all()
+            self._reader.attach(None)
         self._protocol = protocol  # type: ignore[assignment]
-        self._take = self._reader_of(protocol)
+        self._attach(protocol)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         """Return the current protocol."""
@@ -85,11 +91,15 @@ class KcpTransport(asyncio.Transport):
     def pause_reading(self) -> None:
         """Leave what comes in the session."""
         self._reads = False
+        if self._reader is not None:
+            self._reader.attach(None)
 
     def resume_reading(self) -> None:
         """Give the protocol what has come meanwhile, soon."""
         if not self._reads:
             self._reads = True
+            if self._reader is not None:
+                self._reader.attach(self._session.pull)
             self._loop.call_soon(self._go_on)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -144,6 +154,9 @@ class KcpTransport(asyncio.Transport):
         """Close, and let the FIN have that reason."""
         if not self._is_closing:
             self._is_closing = True
+            if self._reader is not None:
+                self._reader.pull_all()
+                self._reader.attach(None)
             self._session.close(event)
             self._consider_end()
 
@@ -157,8 +170,13 @@ class KcpTransport(asyncio.Transport):
 
     def data_ready(self) -> None:
         """Give the protocol what is there, until it has enough."""
-        while self._reads and not self._is_closing and (octets := self._take()) is not None:
-            self._give(octets)
+        if self._reader is None:
+            while self._reads and not self._is_closing and (octets := self._take()) is not None:
+                self._give(octets)
+        elif self._end is None:
+            self._reader.wake()
+        else:
+            self._reader.pull_all()
         if self._end is not None and (self._reads or self._is_closing):
             self._tell_end()
 
@@ -171,6 +189,8 @@ class KcpTransport(asyncio.Transport):
     def ended(self, error: SessionEndedError) -> None:
         """What has come is the protocol's still, when all has; then it is told."""
         self._end = error
+        if self._reader is not None:
+            self._reader.pull_all()
         if error.graceful and not self._is_closing and not self._reads and self._session.peek() >= 0:
             return  # resume_reading() or close() goes on here
         self._loop.call_soon(self._go_on if error.graceful else self._tell_end)
@@ -206,10 +226,18 @@ class KcpTransport(asyncio.Transport):
         if self._end is not None:
             self._loop.call_soon(self._go_on)
 
-    def _reader_of(self, protocol: asyncio.BaseProtocol) -> Callable[[], Any]:
+    def _attach(self, protocol: asyncio.BaseProtocol) -> None:
         """A StreamReader copies what it is given; what others do with it, bytes or not, is their affair."""
         exactly = type(protocol) is asyncio.StreamReaderProtocol
-        return self._session.take_view if exactly else self._session.take
+        self._take = self._session.take_view if exactly else self._session.take
+        self._reader = None
+        if isinstance(protocol, PullProtocol) and self._session.settings.stream:
+            self._reader = protocol.reader
+        if self._reader is None:
+            self._session.allow(0)
+        else:
+            self._reader.attach(self._session.pull if self._reads else None)
+            self._session.allow(2 * self._reader.limit)
 
     def _pause_writing(self) -> None:
         self._paused_writing = True

@@ -108,6 +108,17 @@ uint32_t halo_worker_datagram_count(const struct halo_worker *worker)
 	return worker->datagrams->count;
 }
 
+int64_t halo_worker_datagrams_socket(const struct halo_worker *worker)
+{
+	const struct halo_datagrams *datagrams = worker->datagrams;
+	uint32_t i;
+
+	for (i = 1; i < datagrams->count; i++)
+		if (datagrams->told[i].socket != datagrams->told[0].socket)
+			return -1;
+	return datagrams->count ? (int64_t)datagrams->told[0].socket : -1;
+}
+
 static bool is_parked(const struct halo_worker *worker, uint32_t i)
 {
 	return i < worker->datagrams->count && worker->datagrams->open[i];
@@ -538,6 +549,25 @@ int halo_worker_send_datagram(struct halo_worker *worker, uint32_t number, uint6
 	return error ? error : send_by(worker, &way, payload, length);
 }
 
+/*
+ * Ask for the lines of the datagram after this one, and of the buffer that it will be copied into: both were touched long
+ * ago, and each is too short for the processor to see what comes.
+ */
+static void prefetch_next(struct halo_worker *worker, const struct halo_outgoing *next)
+{
+	uint32_t octets = next->length < worker->geometry.data_octets ? next->length : worker->geometry.data_octets;
+	const uint8_t *to = NULL;
+	uint32_t at;
+
+	if (halo_ring_peek(&worker->spare, 2) == 2)
+		to = worker->pool + halo_ring_get(&worker->spare, 1).offset;
+	for (at = 0; at < octets; at += HALO_LINE) {
+		__builtin_prefetch(next->octets + at);
+		if (to)
+			halo_prefetch_write(to + at);
+	}
+}
+
 uint32_t halo_worker_send_datagrams(struct halo_worker *worker, uint32_t number, const struct halo_outgoing *outgoing,
 				    uint32_t count, int32_t *error)
 {
@@ -551,11 +581,16 @@ uint32_t halo_worker_send_datagrams(struct halo_worker *worker, uint32_t number,
 	for (i = 0; i < count; i++) {
 		*error = i && outgoing[i].to == outgoing[i - 1].to ? 0
 								   : find_way_to(worker, place, outgoing[i].to, &way);
+		if (i + 1 < count)
+			prefetch_next(worker, &outgoing[i + 1]);
 		if (!*error)
 			*error = send_by(worker, &way, outgoing[i].octets, outgoing[i].length);
 		if (*error)
-			return i;
+			break;
 	}
-	*error = 0;
-	return count;
+	if (i == count)
+		*error = 0;
+	/* The driver works on them, and brings new buffers, while Python makes the next ones. */
+	halo_worker_flush(worker);
+	return i;
 }

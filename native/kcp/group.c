@@ -16,6 +16,7 @@
 
 enum {
 	FIRST_MEMBERS = 16,
+	AHEAD = 4, /* datagrams whose headers are asked for early */
 	NOBODY = WHEEL_NOBODY,
 };
 
@@ -40,6 +41,8 @@ struct halo_kcp_group {
 	struct member *member;
 	struct timer *timer;
 	uint32_t *bucket;
+	uint32_t *borrower; /* numbers of sessions that borrow, until the group is settled; some are nobody's by then */
+	uint32_t borrowers;
 	uint64_t seed;
 	uint32_t format;
 	uint32_t most;
@@ -212,6 +215,7 @@ void halo_kcp_group_free(struct halo_kcp_group *group)
 	free(group->member);
 	free(group->timer);
 	free(group->bucket);
+	free(group->borrower);
 	free(group);
 }
 
@@ -220,7 +224,7 @@ static int grow(struct halo_kcp_group *group)
 	uint32_t room = group->room ? 2 * group->room : FIRST_MEMBERS, number;
 	struct member *member = realloc(group->member, room * sizeof(*member));
 	struct timer *timer;
-	uint32_t *bucket;
+	uint32_t *bucket, *borrower;
 
 	if (!member)
 		return -ENOMEM;
@@ -229,6 +233,10 @@ static int grow(struct halo_kcp_group *group)
 	if (!timer)
 		return -ENOMEM;
 	group->timer = timer;
+	borrower = realloc(group->borrower, room * sizeof(*borrower));
+	if (!borrower)
+		return -ENOMEM;
+	group->borrower = borrower;
 	bucket = malloc(room * sizeof(*bucket));
 	if (!bucket)
 		return -ENOMEM;
@@ -345,6 +353,7 @@ struct halo_kcp *halo_kcp_group_remove(struct halo_kcp_group *group, uint32_t nu
 	give_number(group, number);
 	group->count--;
 	add_counters(&group->retired, &kcp->counters, 1);
+	halo_session_settle(kcp);
 	halo_session_use_pool(kcp, NULL);
 	kcp->grouped = 0;
 	return kcp;
@@ -490,8 +499,19 @@ static void take_datagram(struct halo_kcp_group *group, const struct halo_kcp_in
 	tell_wanted(group, events, number);
 }
 
-void halo_kcp_group_input(struct halo_kcp_group *group, const struct halo_kcp_incoming *incoming, uint32_t count,
-			  uint32_t now_ms, struct halo_kcp_events *events)
+static void lend(struct halo_kcp_group *group, uint32_t number)
+{
+	struct halo_kcp *kcp = group->member[number].kcp;
+
+	if (kcp->borrows)
+		return;
+	halo_session_borrow(kcp);
+	group->borrower[group->borrowers++] = number;
+}
+
+/* The headers of those that come next are on their way meanwhile. */
+static void take_all(struct halo_kcp_group *group, const struct halo_kcp_incoming *incoming, uint32_t count,
+		     uint32_t now_ms, bool lends, struct halo_kcp_events *events)
 {
 	uint32_t last = (uint32_t)NOBODY, i;
 
@@ -500,6 +520,8 @@ void halo_kcp_group_input(struct halo_kcp_group *group, const struct halo_kcp_in
 		uint32_t number = (uint32_t)NOBODY;
 		uint64_t conv;
 
+		if (i + AHEAD < count)
+			__builtin_prefetch(incoming[i + AHEAD].octets);
 		if (halo_kcp_conv(group->format, incoming[i].octets, incoming[i].length, &conv) == 0)
 			number = find(group, conv, &incoming[i].peer);
 		if (number == (uint32_t)NOBODY) {
@@ -509,10 +531,38 @@ void halo_kcp_group_input(struct halo_kcp_group *group, const struct halo_kcp_in
 		if (last != number && last != (uint32_t)NOBODY)
 			set_timer(group, last, now_ms);
 		last = number;
+		if (lends)
+			lend(group, number);
 		take_datagram(group, &incoming[i], i, number, now_ms, events);
 	}
 	if (last != (uint32_t)NOBODY)
 		set_timer(group, last, now_ms);
+}
+
+void halo_kcp_group_input(struct halo_kcp_group *group, const struct halo_kcp_incoming *incoming, uint32_t count,
+			  uint32_t now_ms, struct halo_kcp_events *events)
+{
+	take_all(group, incoming, count, now_ms, false, events);
+}
+
+void halo_kcp_group_borrow(struct halo_kcp_group *group, const struct halo_kcp_incoming *incoming, uint32_t count,
+			   uint32_t now_ms, struct halo_kcp_events *events)
+{
+	halo_kcp_group_settle(group);
+	take_all(group, incoming, count, now_ms, true, events);
+}
+
+void halo_kcp_group_settle(struct halo_kcp_group *group)
+{
+	uint32_t i;
+
+	for (i = 0; i < group->borrowers; i++) {
+		struct halo_kcp *kcp = group->member[group->borrower[i]].kcp;
+
+		if (kcp)
+			halo_session_settle(kcp);
+	}
+	group->borrowers = 0;
 }
 
 static void poll_member(struct halo_kcp_group *group, uint32_t number, uint32_t now_ms, struct halo_kcp_output *output,
@@ -571,5 +621,6 @@ void halo_kcp_group_counters(const struct halo_kcp_group *group, struct halo_kcp
 uint64_t halo_kcp_group_octets(const struct halo_kcp_group *group)
 {
 	return sizeof(*group) + group->pool.octets +
-	       (uint64_t)group->room * (sizeof(*group->member) + sizeof(*group->timer) + sizeof(*group->bucket));
+	       (uint64_t)group->room * (sizeof(*group->member) + sizeof(*group->timer) + sizeof(*group->bucket) +
+					sizeof(*group->borrower));
 }

@@ -118,6 +118,17 @@ static bool push_ack(struct halo_kcp *kcp, uint32_t sn, uint32_t ts)
 	return true;
 }
 
+static void borrow(struct halo_kcp *kcp, uint32_t sn, struct segment *segment, const uint8_t *payload)
+{
+	bool none = kcp->lent_from == kcp->lent_end;
+
+	segment->octets = payload;
+	if (none || after(kcp->lent_from, sn) > 0)
+		kcp->lent_from = sn;
+	if (none || after(sn, kcp->lent_end) >= 0)
+		kcp->lent_end = sn + 1;
+}
+
 /* Keep a segment that is new. False: there was no memory, and it will come again. */
 static bool keep(struct halo_kcp *kcp, const struct header *header, const uint8_t *payload)
 {
@@ -136,7 +147,9 @@ static bool keep(struct halo_kcp *kcp, const struct header *header, const uint8_
 		return false;
 	segment->length = header->len;
 	segment->frg = header->frg;
-	if (header->len)
+	if (kcp->borrows)
+		borrow(kcp, header->sn, segment, payload);
+	else if (header->len)
 		memcpy(segment->payload, payload, header->len);
 	*slot = segment;
 	kcp->held++;

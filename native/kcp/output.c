@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The batch that datagrams leave in. */
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -75,4 +76,30 @@ int halo_output_add(struct halo_kcp_output *output, const uint8_t *octets, uint3
 	}
 	output->datagram[output->count++] = (struct halo_kcp_datagram){octets, length, 0};
 	return 0;
+}
+
+static bool is_inside(const struct halo_kcp_output *output, const uint8_t *octets)
+{
+	return (uintptr_t)octets - (uintptr_t)output->octets < output->used;
+}
+
+void halo_kcp_output_keep(struct halo_kcp_output *output, uint32_t from)
+{
+	uint32_t i;
+
+	for (i = from; i < output->count; i++) {
+		struct halo_kcp_datagram *datagram = &output->datagram[i];
+		uint8_t *octets;
+
+		if (is_inside(output, datagram->octets))
+			continue;
+		octets = halo_output_reserve(output, datagram->length);
+		if (!octets) {
+			output->count = i;
+			return;
+		}
+		memcpy(octets, datagram->octets, datagram->length);
+		datagram->octets = octets;
+		output->used += datagram->length;
+	}
 }

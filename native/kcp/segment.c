@@ -12,6 +12,7 @@ struct segment *halo_pool_allocate(uint32_t class)
 		return NULL;
 	segment->class = class;
 	segment->capacity = capacities[class];
+	segment->octets = segment->payload;
 	return segment;
 }
 

@@ -20,7 +20,7 @@ struct segment {
 	uint32_t capacity;    /* for payload */
 	uint32_t frg;         /* fragments of the message that follow */
 	uint32_t class;
-	uint64_t reserved;
+	const uint8_t *octets;       /* the payload, or where it lies until the session is settled */
 	uint8_t header[HEADER_ROOM]; /* its end */
 	uint8_t payload[];
 };
@@ -53,7 +53,7 @@ static inline uint32_t class_of(uint32_t capacity)
 	return capacity > 1024 ? 5 : bits - 6;
 }
 
-/* NULL: no memory. `length` is not set. */
+/* NULL: no memory. `length` is not set; the payload is its own. */
 static inline struct segment *pool_take(struct pool *pool, uint32_t capacity)
 {
 	uint32_t class = class_of(capacity);
@@ -64,6 +64,7 @@ static inline struct segment *pool_take(struct pool *pool, uint32_t capacity)
 	segment = pool->spare[class];
 	if (!segment)
 		return halo_pool_allocate(class);
+	segment->octets = segment->payload;
 	pool->spare[class] = segment->next;
 	/* The next one was given back long ago. */
 	__builtin_prefetch(segment->next, 1);

@@ -126,7 +126,7 @@ int halo_kcp_change(struct halo_kcp *kcp, const struct halo_kcp_settings *settin
 	    settings->check != kcp->settings.check)
 		return -EINVAL;
 	halo_session_apply(kcp, settings);
-	advance(kcp);
+	halo_kcp_allow(kcp, kcp->allowance);
 	return 0;
 }
 
@@ -169,6 +169,45 @@ void halo_session_use_pool(struct halo_kcp *kcp, struct pool *pool)
 {
 	halo_pool_clear(&kcp->own_pool);
 	kcp->pool = pool ? pool : &kcp->own_pool;
+}
+
+void halo_session_borrow(struct halo_kcp *kcp)
+{
+	kcp->borrows = true;
+}
+
+/* Of the segment behind this one, which is copied next: too short a run for the processor to see it coming. */
+static void prefetch_copy(const struct segment *segment)
+{
+	uint32_t at;
+
+	if (!segment || segment->octets == segment->payload)
+		return;
+	for (at = 0; at < segment->length; at += LINE) {
+		__builtin_prefetch(segment->octets + at);
+		__builtin_prefetch(segment->payload + at, 1);
+	}
+}
+
+void halo_session_settle(struct halo_kcp *kcp)
+{
+	uint32_t sn = after(kcp->read_next, kcp->lent_from) > 0 ? kcp->read_next : kcp->lent_from;
+
+	kcp->borrows = false;
+	if (kcp->lent_from == kcp->lent_end)
+		return;
+	for (; after(kcp->lent_end, sn) > 0; sn++) {
+		struct segment *segment = *in_slot(kcp, sn);
+
+		if (!segment || segment->octets == segment->payload)
+			continue;
+		if (sn + 1 != kcp->lent_end)
+			prefetch_copy(*in_slot(kcp, sn + 1));
+		if (segment->length)
+			memcpy(segment->payload, segment->octets, segment->length);
+		segment->octets = segment->payload;
+	}
+	kcp->lent_from = kcp->lent_end;
 }
 
 static uint32_t slots_for(uint32_t slots, uint32_t wanted)
@@ -257,6 +296,15 @@ static int add_segments(struct halo_kcp *kcp, uint32_t count, uint32_t capacity)
 	return -ENOMEM;
 }
 
+/* It was given back long ago. */
+static void prefetch_payload(const struct segment *segment)
+{
+	uint32_t at;
+
+	for (at = 0; at < segment->capacity && at < PAGE; at += LINE)
+		__builtin_prefetch(segment->payload + at, 1);
+}
+
 static void fill_segments(struct halo_kcp *kcp, uint32_t count, const uint8_t *octets, uint64_t length)
 {
 	uint32_t i;
@@ -264,6 +312,8 @@ static void fill_segments(struct halo_kcp *kcp, uint32_t count, const uint8_t *o
 	for (i = 0; i < count; i++) {
 		struct segment *segment = out_slot(kcp, kcp->send_end + i)->segment;
 
+		if (i + 1 < count)
+			prefetch_payload(out_slot(kcp, kcp->send_end + i + 1)->segment);
 		segment->length = length < kcp->mss ? (uint32_t)length : kcp->mss;
 		segment->frg = (uint8_t)(kcp->settings.stream ? 0 : count - i - 1);
 		if (segment->length)
@@ -338,7 +388,7 @@ static uint32_t read_segment(struct halo_kcp *kcp, uint8_t *octets, uint64_t roo
 
 	__builtin_prefetch(*in_slot(kcp, kcp->read_next + 1));
 	if (length)
-		memcpy(octets, segment->payload + kcp->read_offset, length);
+		memcpy(octets, segment->octets + kcp->read_offset, length);
 	kcp->unread_octets -= length;
 	kcp->read_offset += length;
 	if (length == left) {
@@ -399,6 +449,12 @@ void halo_kcp_probe(struct halo_kcp *kcp)
 {
 	kcp->probe |= PROBE_ASK;
 	kcp->urgent |= URGENT_ALL;
+}
+
+void halo_kcp_allow(struct halo_kcp *kcp, uint32_t segments)
+{
+	kcp->allowance = least(segments, HALO_KCP_MAX_WINDOW - kcp->settings.receive_window);
+	advance(kcp);
 }
 
 uint32_t halo_kcp_waiting(const struct halo_kcp *kcp)

@@ -23,6 +23,8 @@ enum {
 	IDLE_MS = 1000,        /* after which queues give their memory back */
 	REMOTE_WINDOW = 128,   /* before the peer has told its own */
 	FIRST_SLOTS = 8,
+	LINE = 64,   /* octets of a cache's */
+	PAGE = 4096, /* further the processor sees itself */
 };
 
 /* Why a flush does not wait for the next interval. */
@@ -86,6 +88,10 @@ struct halo_kcp {
 	uint32_t held;        /* in the part with gaps */
 	uint32_t read_offset; /* octets of the first segment that were read, in stream mode */
 	uint64_t unread_octets;
+	uint32_t allowance; /* segments that may wait for the application and do not count in the window */
+	bool borrows;       /* payloads stay where they came, until the session is settled */
+	uint32_t lent_from; /* [lent_from, lent_end): those that may lie there */
+	uint32_t lent_end;
 	uint32_t pushed; /* != 0: the peer has written, and newest_ts is the latest time that it said */
 	uint32_t newest_ts;
 
@@ -152,11 +158,23 @@ static inline struct segment **in_slot(const struct halo_kcp *kcp, uint32_t sn)
 	return &kcp->in[sn & (kcp->in_slots - 1)];
 }
 
+/* Of the unread segments, how many do not count; fewer of a peer whose segments are longer than ours may be. */
+static inline uint32_t uncounted(const struct halo_kcp *kcp, uint32_t unread)
+{
+	uint64_t full = (uint64_t)unread * kcp->mss;
+
+	if (kcp->unread_octets <= full)
+		return kcp->allowance;
+	return (uint32_t)(kcp->allowance * full / kcp->unread_octets);
+}
+
 /* Segments that the application may still get before it reads. */
 static inline uint32_t free_window(const struct halo_kcp *kcp)
 {
 	uint32_t unread = kcp->receive_next - kcp->read_next;
 
+	if (kcp->allowance)
+		unread -= least(unread, uncounted(kcp, unread));
 	return unread < kcp->settings.receive_window ? kcp->settings.receive_window - unread : 0;
 }
 
@@ -186,7 +204,7 @@ static inline void release_segment(struct halo_kcp *kcp, struct segment *segment
  */
 static inline void advance(struct halo_kcp *kcp)
 {
-	while (kcp->held && kcp->receive_next - kcp->read_next < kcp->settings.receive_window) {
+	while (kcp->held && free_window(kcp) > 0) {
 		struct segment **slot = in_slot(kcp, kcp->receive_next), *segment = *slot;
 
 		if (!segment)
@@ -205,6 +223,10 @@ static inline void advance(struct halo_kcp *kcp)
 /* Room for sn up to `end`, the end not included. -ENOMEM. */
 int halo_session_grow_out(struct halo_kcp *kcp, uint32_t end);
 int halo_session_grow_in(struct halo_kcp *kcp, uint32_t end);
+/* Leave payloads where they come, until it is settled: what is read before was copied once. */
+void halo_session_borrow(struct halo_kcp *kcp);
+/* Have everything in memory of its own; those who lent it may have theirs. */
+void halo_session_settle(struct halo_kcp *kcp);
 /* From now on segments come from that pool; NULL: its own. */
 void halo_session_use_pool(struct halo_kcp *kcp, struct pool *pool);
 void halo_session_apply(struct halo_kcp *kcp, const struct halo_kcp_settings *settings);

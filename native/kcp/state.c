@@ -120,7 +120,7 @@ static void write_segment(struct writer *writer, const struct segment *segment)
 {
 	write32(writer, segment->length + 1);
 	write32(writer, segment->frg);
-	write_octets(writer, segment->payload, segment->length);
+	write_octets(writer, segment->octets, segment->length);
 }
 
 static void write_segments(struct writer *writer, const struct halo_kcp *kcp)

@@ -355,11 +355,15 @@ static void attack_crowd(uint32_t format)
 	while (done < inputs() / 2) {
 		uint32_t count = gather(&crowd, store, incoming);
 
-		halo_kcp_group_input(crowd.group, incoming, count, crowd.now_ms, &crowd.events);
+		if (random_below(&crowd.seed, 2))
+			halo_kcp_group_borrow(crowd.group, incoming, count, crowd.now_ms, &crowd.events);
+		else
+			halo_kcp_group_input(crowd.group, incoming, count, crowd.now_ms, &crowd.events);
 		look_at_events(&crowd, count);
-		for (i = 0; i < SESSIONS; i++)
+		for (i = random_below(&crowd.seed, 2); i < SESSIONS; i++)
 			while (halo_kcp_group_receive(crowd.group, i, room, sizeof(room), crowd.now_ms) >= 0)
 				;
+		halo_kcp_group_settle(crowd.group);
 		crowd.now_ms += random_below(&crowd.seed, 40);
 		halo_kcp_output_clear(&crowd.output);
 		halo_kcp_group_poll(crowd.group, crowd.now_ms, &crowd.output, &crowd.events);

@@ -550,6 +550,231 @@ static void group_without_memory_is_as_before(void)
 	halo_kcp_group_free(group);
 }
 
+enum { LENT_SESSIONS = 4, LENT_ROUNDS = 3000, LENT_READ = 700, LENT_QUEUE = 20 };
+
+/* One group takes datagrams as they are, the other leaves them where they lie. */
+struct lending {
+	struct halo_kcp_group *from;
+	struct halo_kcp_group *lent;
+	struct halo_kcp_group *own;
+	uint64_t seed;
+	uint64_t octets; /* that were read from both */
+	uint32_t now_ms;
+};
+
+static void open_lending(struct lending *lending, bool stream)
+{
+	struct halo_kcp_group **groups[] = {&lending->from, &lending->lent, &lending->own};
+	struct halo_kcp_settings settings = settings_of(HALO_KCP_HALO);
+	uint32_t i, j;
+
+	settings.stream = stream;
+	for (i = 0; i < 3; i++) {
+		*groups[i] = halo_kcp_group_create(HALO_KCP_HALO, LENT_SESSIONS);
+		for (j = 0; j < LENT_SESSIONS; j++) {
+			struct halo_kcp_peer peer = peer_of(j);
+
+			CHECK_EQUAL(halo_kcp_group_add(*groups[i], halo_kcp_create(j, &settings), &peer, 0, 0), j);
+		}
+	}
+}
+
+/* What the sessions of `from` send now, in any order, and sometimes not all of it. */
+static struct halo_kcp_incoming *write_and_carry(struct lending *lending, uint32_t *count)
+{
+	struct halo_kcp_incoming *incoming;
+	uint8_t text[LENT_READ];
+	uint32_t i, lost;
+
+	memset(text, (int)random_below(&lending->seed, 256), sizeof(text));
+	for (i = 0; i < LENT_SESSIONS; i++)
+		if (halo_kcp_waiting(halo_kcp_group_session(lending->from, i)) < LENT_QUEUE)
+			halo_kcp_group_send(lending->from, i, text, 1 + random_below(&lending->seed, sizeof(text)),
+					    lending->now_ms);
+	clear();
+	halo_kcp_group_poll(lending->from, lending->now_ms, &output, &events);
+	incoming = carry(count);
+	for (i = 0; i < *count; i++) {
+		struct halo_kcp_incoming *other = &incoming[random_below(&lending->seed, *count)], one = incoming[i];
+
+		incoming[i] = *other;
+		*other = one;
+	}
+	for (lost = random_below(&lending->seed, 4) ? 0 : *count / 2; lost > 0; lost--)
+		free((uint8_t *)incoming[--*count].octets);
+	return incoming;
+}
+
+/* Read as much, or as little, from both: it is the same. Returns how many octets. */
+static uint64_t read_both(struct halo_kcp *lent, struct halo_kcp *own, uint64_t room)
+{
+	uint8_t left[LENT_READ], right[LENT_READ];
+	int64_t count = halo_kcp_receive(lent, left, room);
+
+	CHECK_EQUAL(halo_kcp_receive(own, right, room), count);
+	CHECK(count <= 0 || memcmp(left, right, (size_t)count) == 0, "of %" PRId64 " octets some differ", count);
+	return count > 0 ? (uint64_t)count : 0;
+}
+
+/* Take datagrams in, now and then twice, and read some of them before their octets are no more. */
+static void take_and_read(struct lending *lending, struct halo_kcp_incoming *incoming, uint32_t count)
+{
+	uint32_t times = 1 + !random_below(&lending->seed, 8), i;
+
+	for (i = 0; i < times; i++) {
+		clear();
+		halo_kcp_group_input(lending->own, incoming, count, lending->now_ms, &events);
+		clear();
+		halo_kcp_group_borrow(lending->lent, incoming, count, lending->now_ms, &events);
+	}
+	for (i = 0; i < LENT_SESSIONS; i++)
+		if (random_below(&lending->seed, 3))
+			lending->octets += read_both(halo_kcp_group_session(lending->lent, i),
+						     halo_kcp_group_session(lending->own, i),
+						     1 + random_below(&lending->seed, LENT_READ));
+}
+
+/* What both answer is the same, and goes back. */
+static void answer(struct lending *lending)
+{
+	struct halo_kcp_incoming *incoming;
+	uint32_t count, i;
+
+	clear();
+	halo_kcp_group_poll(lending->own, lending->now_ms, &output, &events);
+	incoming = carry(&count);
+	clear();
+	CHECK_EQUAL(halo_kcp_group_poll(lending->lent, lending->now_ms, &output, &events), count);
+	for (i = 0; i < count; i++)
+		CHECK(output.datagram[i].length == incoming[i].length &&
+			      memcmp(output.datagram[i].octets, incoming[i].octets, incoming[i].length) == 0,
+		      "at %u ms datagram %u differs", lending->now_ms, i);
+	clear();
+	halo_kcp_group_input(lending->from, incoming, count, lending->now_ms, &events);
+	drop(incoming, count);
+}
+
+static void borrowing_changes_nothing(void)
+{
+	struct lending lending = {.seed = SEED};
+	uint32_t stream, round;
+
+	for (stream = 0; stream < 2; stream++) {
+		struct halo_kcp *lent = NULL, *own = NULL;
+
+		open_lending(&lending, stream);
+		for (round = 0; round < LENT_ROUNDS; round++) {
+			uint32_t count;
+			struct halo_kcp_incoming *incoming = write_and_carry(&lending, &count);
+
+			take_and_read(&lending, incoming, count);
+			if (round == LENT_ROUNDS - 1) { /* it goes, and has borrowed */
+				lent = halo_kcp_group_remove(lending.lent, 0);
+				own = halo_kcp_group_remove(lending.own, 0);
+			}
+			if (lent || random_below(&lending.seed, 4))
+				halo_kcp_group_settle(lending.lent);
+			else /* it settles what was lent before */
+				halo_kcp_group_borrow(lending.lent, NULL, 0, lending.now_ms, &events);
+			drop(incoming, count);
+			if (!lent)
+				answer(&lending);
+			lending.now_ms += random_below(&lending.seed, 8);
+		}
+		while (read_both(lent, own, LENT_READ))
+			;
+		halo_kcp_free(lent);
+		halo_kcp_free(own);
+		halo_kcp_group_free(lending.from);
+		halo_kcp_group_free(lending.lent);
+		halo_kcp_group_free(lending.own);
+	}
+	CHECK(lending.octets > 100000, "%" PRIu64 " octets were read", lending.octets);
+}
+
+/* A copy outlives the session that it was in. */
+static void kept_output_needs_no_session(void)
+{
+	struct halo_kcp_group *group = halo_kcp_group_create(HALO_KCP_CLASSIC, 2);
+	struct halo_kcp_output kept = {.by_reference = 1};
+	uint8_t text[1000];
+	uint32_t i;
+
+	for (i = 0; i < sizeof(text); i++)
+		text[i] = (uint8_t)(i * 7);
+	add(group, HALO_KCP_CLASSIC, 1, 1, 0);
+	CHECK_EQUAL(halo_kcp_group_send(group, 0, text, sizeof(text), 0), sizeof(text));
+	clear();
+	CHECK(halo_kcp_group_poll(group, 0, &kept, &events) > 4, "%u datagrams", kept.count);
+	CHECK(kept.used < sizeof(text) / 2, "%u octets were copied", kept.used);
+	halo_kcp_output_keep(&kept, 1);
+	halo_kcp_output_keep(&kept, 0);
+	CHECK(kept.used >= sizeof(text), "%u octets are kept", kept.used);
+	halo_kcp_group_free(group);
+	for (i = 0; i < kept.count; i++)
+		CHECK(memcmp(kept.datagram[i].octets + 24, text + i * 176, kept.datagram[i].length - 24) == 0,
+		      "datagram %u is another", i);
+	halo_kcp_output_free(&kept);
+}
+
+/* The window that a session tells is what its last datagram says, in octets 6 and 7. */
+static uint32_t told_window(struct halo_kcp_group *group, uint32_t now_ms)
+{
+	const uint8_t *header;
+
+	clear();
+	CHECK(halo_kcp_group_poll(group, now_ms, &output, &events) > 0, "nothing was told");
+	header = output.datagram[output.count - 1].octets;
+	return header[6] | (uint32_t)header[7] << 8;
+}
+
+static void what_is_allowed_does_not_count(void)
+{
+	struct halo_kcp_group *from = halo_kcp_group_create(HALO_KCP_CLASSIC, 1);
+	struct halo_kcp_group *to = halo_kcp_group_create(HALO_KCP_CLASSIC, 1);
+	struct halo_kcp *kcp;
+	uint32_t i;
+
+	add(from, HALO_KCP_CLASSIC, 1, 0, 0);
+	add(to, HALO_KCP_CLASSIC, 1, 0, 0);
+	kcp = halo_kcp_group_session(to, 0);
+	halo_kcp_allow(kcp, 10);
+	for (i = 0; i < 12; i++)
+		halo_kcp_group_send(from, 0, (const uint8_t *)"x", 1, 0);
+	exchange(from, to, 0);
+	CHECK_EQUAL(told_window(to, 10), 128 - 2);
+	halo_kcp_allow(kcp, 0);
+	halo_kcp_group_probe(to, 0, 20);
+	CHECK_EQUAL(told_window(to, 20), 128 - 12);
+	halo_kcp_allow(kcp, UINT32_MAX);
+	halo_kcp_group_probe(to, 0, 30);
+	CHECK_EQUAL(told_window(to, 30), 128);
+	halo_kcp_group_free(from);
+	halo_kcp_group_free(to);
+}
+
+/* What is allowed is octets, as many segments of ours have. */
+static void less_is_allowed_of_longer_segments(void)
+{
+	struct halo_kcp_group *from = halo_kcp_group_create(HALO_KCP_CLASSIC, 1);
+	struct halo_kcp_group *to = halo_kcp_group_create(HALO_KCP_CLASSIC, 1);
+	struct halo_kcp_settings settings = settings_of(HALO_KCP_CLASSIC);
+	static const uint8_t text[1760]; /* of ours one has 176 */
+	uint32_t i;
+
+	add(from, HALO_KCP_CLASSIC, 1, 0, 0);
+	add(to, HALO_KCP_CLASSIC, 1, 0, 0);
+	settings.mtu = sizeof(text) + 24;
+	CHECK_EQUAL(halo_kcp_change(halo_kcp_group_session(from, 0), &settings), 0);
+	halo_kcp_allow(halo_kcp_group_session(to, 0), 20);
+	for (i = 0; i < 12; i++)
+		CHECK_EQUAL(halo_kcp_group_send(from, 0, text, sizeof(text), 0), sizeof(text));
+	exchange(from, to, 0);
+	CHECK_EQUAL(told_window(to, 10), 128 - (12 - 20 / 10));
+	halo_kcp_group_free(from);
+	halo_kcp_group_free(to);
+}
+
 enum { TIMERS = 500 };
 
 /* The wheel against a list that is searched: nothing early, nothing late, whatever the steps and wherever the clock is. */
@@ -658,6 +883,10 @@ int main(int argc, char **argv)
 		{"poll_comes_back_at_its_limit", poll_comes_back_at_its_limit},
 		{"what_had_no_memory_is_told_later", what_had_no_memory_is_told_later},
 		{"group_without_memory_is_as_before", group_without_memory_is_as_before},
+		{"borrowing_changes_nothing", borrowing_changes_nothing},
+		{"kept_output_needs_no_session", kept_output_needs_no_session},
+		{"what_is_allowed_does_not_count", what_is_allowed_does_not_count},
+		{"less_is_allowed_of_longer_segments", less_is_allowed_of_longer_segments},
 		{"wheel_is_exact", wheel_is_exact},
 		{"empty_wheel_forgets_the_time", empty_wheel_forgets_the_time},
 		{"anything_may_come_in", anything_may_come_in},

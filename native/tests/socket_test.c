@@ -379,6 +379,31 @@ static void checksums(void)
 	rig_close();
 }
 
+static void parked_for_one_socket_is_told(void)
+{
+	int one, other;
+
+	open_plain();
+	one = open_socket(0, PORT, 0, 0, 0);
+	other = open_socket(0, PORT + 1, 0, 0, 0);
+	CHECK_EQUAL(halo_worker_datagrams_socket(rig.worker), -1);
+	make();
+	rig_deliver(&frame, 0, 0);
+	CHECK_EQUAL(deliver(0), 2);
+	CHECK_EQUAL(halo_worker_datagrams_socket(rig.worker), one);
+	release();
+	rig_deliver(&frame, 0, 0);
+	put16(frame.octets + L4 + 2, PORT + 1);
+	put16(frame.octets + L4 + 6, 0);
+	CHECK_EQUAL(deliver(0), 2);
+	CHECK_EQUAL(halo_worker_datagrams_socket(rig.worker), -1);
+	release();
+	CHECK_EQUAL(deliver(0), 1);
+	CHECK_EQUAL(halo_worker_datagrams_socket(rig.worker), other);
+	release();
+	rig_close();
+}
+
 static void a_whole_burst_is_parked(void)
 {
 	uint32_t i;
@@ -692,6 +717,7 @@ int main(int argc, char **argv)
 		{"parked_datagram_says_what_it_is", parked_datagram_says_what_it_is},
 		{"lengths_that_lie", lengths_that_lie},
 		{"checksums", checksums},
+		{"parked_for_one_socket_is_told", parked_for_one_socket_is_told},
 		{"a_whole_burst_is_parked", a_whole_burst_is_parked},
 		{"reply_goes_back_in_its_buffer", reply_goes_back_in_its_buffer},
 		{"reply_to_a_broadcast_comes_from_our_address", reply_to_a_broadcast_comes_from_our_address},

@@ -130,8 +130,9 @@ struct halo_kcp_datagram {
 
 /*
  * What is to be sent; the struct is the caller's, zeros at first, what it points to is the batch's. With `by_reference`
- * a datagram that is one full segment stays where it is, in the session: it must have left before the session is called
- * again, poll apart, or freed. Nothing checks that: what was acknowledged meanwhile may be another segment. Without, datagrams lie one behind the other in `octets`, until halo_kcp_output_clear().
+ * a datagram that is one full segment stays where it is, in the session: it must have left, or been kept, before the
+ * session is called again, poll apart, or freed. Nothing checks that: what was acknowledged meanwhile may be another segment.
+ * Without, datagrams lie one behind the other in `octets`, until halo_kcp_output_clear().
  */
 struct halo_kcp_output {
 	uint8_t *octets;
@@ -145,6 +146,8 @@ struct halo_kcp_output {
 };
 
 void halo_kcp_output_clear(struct halo_kcp_output *output);
+/* Copy datagrams from number `from` on that still lie in sessions; those that there is no memory for are lost. */
+void halo_kcp_output_keep(struct halo_kcp_output *output, uint32_t from);
 void halo_kcp_output_free(struct halo_kcp_output *output);
 
 /* The reference's settings: classic, MTU 1400, windows 32 and 128, interval 100 ms, classic congestion control. */
@@ -180,6 +183,12 @@ uint32_t halo_kcp_poll(struct halo_kcp *kcp, uint32_t now_ms, struct halo_kcp_ou
 uint32_t halo_kcp_next(const struct halo_kcp *kcp, uint32_t now_ms);
 /* Ask the peer for its window with the next poll: it answers, so that one knows that it lives. */
 void halo_kcp_probe(struct halo_kcp *kcp);
+/*
+ * So many segments may wait for the application that do not count in the window: as if it had read them into a buffer of
+ * its own: segments of our own mss, fewer when they are longer. Together with the window no more than HALO_KCP_MAX_WINDOW; not
+ * part of the state that is exported.
+ */
+void halo_kcp_allow(struct halo_kcp *kcp, uint32_t segments);
 /* Segments written that are not yet acknowledged. */
 uint32_t halo_kcp_waiting(const struct halo_kcp *kcp);
 void halo_kcp_counters_read(const struct halo_kcp *kcp, struct halo_kcp_counters *counters);
@@ -283,6 +292,13 @@ int halo_kcp_group_alarm(struct halo_kcp_group *group, uint32_t number, uint32_t
 
 void halo_kcp_group_input(struct halo_kcp_group *group, const struct halo_kcp_incoming *incoming, uint32_t count,
 			  uint32_t now_ms, struct halo_kcp_events *events);
+/*
+ * The same, but payloads stay where they are until halo_kcp_group_settle(): what is read before that is copied once, what
+ * is not is copied then. `incoming` may go at once, its octets not before.
+ */
+void halo_kcp_group_borrow(struct halo_kcp_group *group, const struct halo_kcp_incoming *incoming, uint32_t count,
+			   uint32_t now_ms, struct halo_kcp_events *events);
+void halo_kcp_group_settle(struct halo_kcp_group *group);
 /* Poll the sessions that are due, no others; returns how many datagrams were appended. */
 uint32_t halo_kcp_group_poll(struct halo_kcp_group *group, uint32_t now_ms, struct halo_kcp_output *output,
 			     struct halo_kcp_events *events);

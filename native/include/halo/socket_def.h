@@ -40,6 +40,8 @@ int halo_worker_find_socket(const struct halo_worker *worker, const struct halo_
 /* The parked datagrams, where they always are, and how many the last poll brought. */
 const struct halo_datagram *halo_worker_datagrams(const struct halo_worker *worker);
 uint32_t halo_worker_datagram_count(const struct halo_worker *worker);
+/* The socket that all of them are for; -1: they are for several, or there are none. */
+int64_t halo_worker_datagrams_socket(const struct halo_worker *worker);
 /* End all that are not ended yet: they have been received. */
 void halo_worker_release_datagrams(struct halo_worker *worker);
 /* End datagram i: it is counted as that drop. */

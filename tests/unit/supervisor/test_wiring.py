@@ -16,7 +16,14 @@ from halo_mp.supervisor.announce import announce
 from halo_mp.supervisor.config import Config
 from halo_mp.supervisor.keeper_driver import parse_lost, parse_ready
 from halo_mp.supervisor.regions import Regions
-from halo_mp.supervisor.wiring import driver_configure, interfaces, stack_mac, worker_configure
+from halo_mp.supervisor.wiring import (
+    SHARED_SPIN_NS,
+    SPIN_NS,
+    driver_configure,
+    interfaces,
+    stack_mac,
+    worker_configure,
+)
 from tests.unit.supervisor.tree import build_config
 
 DEVICE_MAC = bytes.fromhex("001122334455")
@@ -144,6 +151,24 @@ def test_worker_configure_names_what_feeds_the_slot() -> None:
     assert (message["slot"], message["ports"], message["privileges"]) == (1, [1], "setuid")
     assert (0, 1) in message["macswap"]
     assert frame.parse_body(frame.emit(message)[4:])["user"] == {"uid": 65534, "gid": 65534}
+
+
+@pytest.mark.parametrize(
+    ("driver", "workers", "spins"),
+    [
+        ("0", "1,2", (SPIN_NS, SPIN_NS)),
+        ("0", "1,1", (SHARED_SPIN_NS, SHARED_SPIN_NS)),
+        ("0", "0,1", (SHARED_SPIN_NS, SPIN_NS)),
+        ("0,1", "1,2", (SHARED_SPIN_NS, SPIN_NS)),
+    ],
+)
+def test_worker_that_shares_its_core_polls_less(
+    driver: str, workers: str, spins: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2})
+    wanted = tap_config("--driver-cores", driver, "--cores", workers)
+    told = [worker_configure(wanted, slot, "keep", None)["spin_ns"] for slot in wanted.slots]
+    assert tuple(told) == spins
 
 
 @pytest.mark.parametrize(
