@@ -230,7 +230,8 @@ def test_two_workers_sockets_talk_to_each_other(
     found = endpoint(remotes[0], f"local_addr=('{OURS[0]}', 0)", more=textwrap.dedent(body))
     assert found == [[True, octets, OURS[1], 7062]] * 20
     after = [running.slot(slot)["worker"]["counters"]["tx_frames"] for slot in (0, 1)]
-    assert after == before
+    sent = [now - then for now, then in zip(after, before, strict=True)]
+    assert max(sent) < 5, "20 datagrams would be more than what a kernel asks for meanwhile, by ARP"
 
 
 def test_shared_socket_gets_what_comes_in_by_its_workers_port(
