@@ -424,6 +424,17 @@ static uint64_t read_message(struct halo_kcp *kcp, uint8_t *octets)
 	return length;
 }
 
+/* Move up what has come. Where there was no window and is one now the peer is told: it would ask only after a while. */
+static void open_receive_window(struct halo_kcp *kcp, bool full)
+{
+	advance(kcp);
+	if (!full || free_window(kcp) == 0)
+		return;
+	kcp->probe |= PROBE_TELL;
+	if (kcp->settings.flush_on_ack)
+		kcp->urgent |= URGENT_ALL;
+}
+
 int64_t halo_kcp_receive(struct halo_kcp *kcp, uint8_t *octets, uint64_t room)
 {
 	int64_t size = halo_kcp_peek(kcp);
@@ -435,12 +446,7 @@ int64_t halo_kcp_receive(struct halo_kcp *kcp, uint8_t *octets, uint64_t room)
 	if (size < 0 && !kcp->settings.stream)
 		return size;
 	length = kcp->settings.stream ? read_stream(kcp, octets, room) : read_message(kcp, octets);
-	advance(kcp);
-	if (full && free_window(kcp) > 0) {
-		kcp->probe |= PROBE_TELL;
-		if (kcp->settings.flush_on_ack)
-			kcp->urgent |= URGENT_ALL;
-	}
+	open_receive_window(kcp, full);
 	kcp->counters.bytes_received += length;
 	return size < 0 ? size : (int64_t)length;
 }
@@ -453,8 +459,10 @@ void halo_kcp_probe(struct halo_kcp *kcp)
 
 void halo_kcp_allow(struct halo_kcp *kcp, uint32_t segments)
 {
+	bool full = free_window(kcp) == 0;
+
 	kcp->allowance = least(segments, HALO_KCP_MAX_WINDOW - kcp->settings.receive_window);
-	advance(kcp);
+	open_receive_window(kcp, full);
 }
 
 uint32_t halo_kcp_waiting(const struct halo_kcp *kcp)

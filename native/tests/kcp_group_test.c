@@ -753,6 +753,41 @@ static void what_is_allowed_does_not_count(void)
 	halo_kcp_group_free(to);
 }
 
+/* Whether what a session polls ends with WINS. */
+static bool tells_window(struct halo_kcp *kcp, uint32_t now_ms)
+{
+	clear();
+	return halo_kcp_poll(kcp, now_ms, &output) > 0 && output.datagram[output.count - 1].octets[4] == 0x54;
+}
+
+/* The peer of a full window asks only after seconds: it hears of one that opens by being allowed, too. */
+static void window_that_opens_by_allowing_is_told(void)
+{
+	struct halo_kcp_group *from = halo_kcp_group_create(HALO_KCP_CLASSIC, 1);
+	struct halo_kcp_group *to = halo_kcp_group_create(HALO_KCP_CLASSIC, 1);
+	struct halo_kcp_settings settings = settings_of(HALO_KCP_CLASSIC);
+	struct halo_kcp *kcp;
+	uint32_t i;
+
+	add(from, HALO_KCP_CLASSIC, 1, 0, 0);
+	add(to, HALO_KCP_CLASSIC, 1, 0, 0);
+	kcp = halo_kcp_group_session(to, 0);
+	settings.receive_window = 4;
+	CHECK_EQUAL(halo_kcp_change(kcp, &settings), 0);
+	for (i = 0; i < 6; i++)
+		halo_kcp_group_send(from, 0, (const uint8_t *)"x", 1, 0);
+	exchange(from, to, 0);
+	CHECK_EQUAL(told_window(to, 10), 0);
+	CHECK(!tells_window(kcp, 1000), "it is full still");
+	halo_kcp_allow(kcp, 1);
+	CHECK(!tells_window(kcp, 2000), "what was held has filled it again");
+	halo_kcp_allow(kcp, 8);
+	CHECK(tells_window(kcp, 3000), "nothing was told");
+	CHECK(!tells_window(kcp, 4000), "told twice");
+	halo_kcp_group_free(from);
+	halo_kcp_group_free(to);
+}
+
 /* What is allowed is octets, as many segments of ours have. */
 static void less_is_allowed_of_longer_segments(void)
 {
@@ -886,6 +921,7 @@ int main(int argc, char **argv)
 		{"borrowing_changes_nothing", borrowing_changes_nothing},
 		{"kept_output_needs_no_session", kept_output_needs_no_session},
 		{"what_is_allowed_does_not_count", what_is_allowed_does_not_count},
+		{"window_that_opens_by_allowing_is_told", window_that_opens_by_allowing_is_told},
 		{"less_is_allowed_of_longer_segments", less_is_allowed_of_longer_segments},
 		{"wheel_is_exact", wheel_is_exact},
 		{"empty_wheel_forgets_the_time", empty_wheel_forgets_the_time},
