@@ -51,11 +51,15 @@ class PullReader(asyncio.StreamReader):
     # ---- private
 
     async def _wait_for_data(self, function: str) -> None:
-        """As asyncio's methods call it, until the buffer has what they want."""
-        if self._pull_more():
-            return
-        await super()._wait_for_data(function)  # type: ignore[misc]
-        self._pull_more()
+        """As asyncio's methods call it, until the buffer has what they want. Who was woken for nothing waits on.
+
+        `read` takes a return without octets for the end.
+        """
+        before = len(self._buffer)
+        while not self._pull_more() and len(self._buffer) == before and not self._eof:
+            if self._exception is not None:
+                raise self._exception
+            await super()._wait_for_data(function)  # type: ignore[misc]
 
     def _pull_more(self) -> bool:
         data = self._pull(self.limit)

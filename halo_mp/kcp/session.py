@@ -245,7 +245,8 @@ class Session:
 
     def allow(self, octets: int) -> None:
         """Let so much wait for the user beside the window."""
-        lib.halo_kcp_allow(self.kcp, -(-octets // self.settings.segment_octets))
+        segments = -(-octets // self.settings.segment_octets)
+        lib.halo_kcp_allow(self.kcp, min(segments, lib.HALO_KCP_MAX_WINDOW))
 
     def peek(self) -> int:
         """Octets of the next message, or of all of a stream that can be read; negative: there is nothing."""

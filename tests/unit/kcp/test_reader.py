@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 import pytest
@@ -44,6 +45,11 @@ async def written(writer: asyncio.StreamWriter, data: bytes) -> None:
     writer.transport.set_write_buffer_limits(0)
     await writer.drain()
     writer.transport.set_write_buffer_limits()
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(LIMIT):
+        writer.write(data)
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -121,6 +127,51 @@ def test_reader_that_has_paused_gets_it_when_it_resumes() -> None:
         assert not reading.done()
         ends.back.transport.resume_reading()  # type: ignore[attr-defined]
         assert await reading == b"later"
+        server.abort()
+
+    run(program)
+
+
+def test_reader_that_is_woken_for_nothing_waits_on() -> None:
+    async def program(loop: NetLoop) -> None:
+        ends, server = await connect()
+        reading = asyncio.create_task(ends.reader.read(10))
+        for _ in range(3):
+            await asyncio.sleep(1)
+            ends.back.transport.pause_reading()  # type: ignore[attr-defined]
+            ends.back.transport.resume_reading()  # type: ignore[attr-defined]
+        await asyncio.sleep(1)
+        assert not reading.done()
+        await written(ends.writer, b"at last")
+        assert await reading == b"at last"
+        server.abort()
+
+    run(program)
+
+
+def test_reader_is_told_that_closing_took_too_long() -> None:
+    async def program(loop: NetLoop) -> None:
+        ends, server = await connect()
+        reading = asyncio.create_task(ends.reader.read(10))
+        await asyncio.sleep(1)
+        loop.net.loss = 1
+        ends.back.write(b"to nobody")
+        ends.back.close()
+        with pytest.raises(kcp.SessionEndedError, match="not delivered"):
+            await reading
+        server.abort()
+        ends.writer.transport.abort()
+
+    run(program)
+
+
+def test_limit_may_be_as_large_as_asyncio_takes_it() -> None:
+    async def program(loop: NetLoop) -> None:
+        server = await kcp.start_server(echo, *SERVER, settings=STREAMS, limit=sys.maxsize)
+        reader, writer = await kcp.open_connection(*SERVER, settings=STREAMS, limit=sys.maxsize)
+        data = loop.net.random.randbytes(300_000)
+        writer.write(data)
+        assert await reader.readexactly(len(data)) == data
         server.abort()
 
     run(program)
