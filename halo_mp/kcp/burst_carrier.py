@@ -97,11 +97,15 @@ class BurstCarrier(AsyncioCarrier):
             self._outgoing_room = 2 * output.count
             self._outgoing = ffi.new("struct halo_outgoing[]", self._outgoing_room)
         self._output, self._next = output, 0
-        self._end = int(lib.halo_kcp_outgoing_fill(self._outgoing, output, group))
-        self._go_on()
-        if self._output is not None:
-            lib.halo_kcp_output_keep(output, self._next)
+        try:
             self._end = int(lib.halo_kcp_outgoing_fill(self._outgoing, output, group))
+            self._go_on()
+            if self._output is not None:
+                lib.halo_kcp_output_keep(output, self._next)
+                self._end = int(lib.halo_kcp_outgoing_fill(self._outgoing, output, group))
+        except BaseException:
+            self._output = None  # what is left may lie in sessions, which go on
+            raise
 
     def close(self) -> None:
         if self._retry is not None:

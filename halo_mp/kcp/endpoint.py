@@ -333,9 +333,7 @@ class Endpoint:
             for _ in range(POLLS):
                 if self.carrier.is_blocked or self._is_closed:
                     break
-                count = lib.halo_kcp_group_poll(self.group, self.now_ms, self._output, self._events)
-                if self._output.count:
-                    self.carrier.send_output(self._output, self.group)
+                count = self._send_due()
                 had_events = self._events.count > 0
                 if had_events:
                     self._handle_events(None)
@@ -343,7 +341,18 @@ class Endpoint:
                     break
         finally:
             self._in_turn = False
-        self._schedule()
+            self._schedule()
+
+    def _send_due(self) -> int:
+        """Return how many datagrams that were. What an exception of the carrier's leaves there is lost."""
+        try:
+            count = int(lib.halo_kcp_group_poll(self.group, self.now_ms, self._output, self._events))
+            if self._output.count:
+                self.carrier.send_output(self._output, self.group)
+        except BaseException:
+            lib.halo_kcp_output_clear(self._output)  # it may lie in sessions, which go on
+            raise
+        return count
 
     def _schedule(self) -> None:
         if self._is_closed or self.carrier.is_blocked:

@@ -9,7 +9,7 @@ import pytest
 
 from halo_mp import kcp
 from halo_mp.kcp import Settings
-from halo_mp.kcp.fec import is_fec
+from halo_mp.kcp.fec import FecEncoder, is_fec
 from halo_mp.kcp.fec_carrier import FecCarrier
 from tests.support.datagram_net import NetLoop, run
 
@@ -59,6 +59,38 @@ def test_every_datagram_fits_the_mtu() -> None:
         lengths = {len(data) for _, _, data in loop.net.log}
         assert max(lengths) == FEC.mtu
         assert all(len(data) == 20 or is_fec(data) for _, _, data in loop.net.log)
+        listener.abort()
+        await listener.wait_closed()
+
+    run(program)
+
+
+def test_output_that_the_carrier_does_not_take_is_lost_and_comes_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encode, lengths = FecEncoder.encode, list[int]()
+
+    def fail_first(encoder: FecEncoder, datagram: bytes, now_ms: int = 0) -> list[bytes]:
+        lengths.append(len(datagram))
+        if len(lengths) == 1:
+            raise MemoryError("no memory for once")
+        return encode(encoder, datagram, now_ms)
+
+    async def program(loop: NetLoop) -> None:
+        listener = await kcp.listen(*SERVER, settings=FEC)
+        client = await kcp.connect(*SERVER, settings=FEC)
+        server = await listener.accept_connection()
+        await client.send(b"first")
+        assert await server.receive() == b"first"
+        await client.drain()
+        await asyncio.sleep(1)
+        monkeypatch.setattr(FecEncoder, "encode", fail_first)
+        client.send_nowait(bytes(4000))
+        assert await server.receive() == bytes(4000)
+        assert sum(length > 500 for length in lengths) == 1 + 3, lengths
+        assert [type(each["exception"]) for each in loop.errors] == [MemoryError]
+        loop.errors.clear()
+        client.abort()
         listener.abort()
         await listener.wait_closed()
 
