@@ -7,7 +7,7 @@ may do what they like, end sessions and the endpoint too; an exception of theirs
 
 Nothing that comes from the network makes more here than: a session, of which there are at most `most_sessions`, each
 from an address that has answered (halo's format) or an application that asked for it (classic); an entry in the bounded
-table of pending handshakes; an entry among the last ENDED sessions.
+table of pending handshakes; an entry among those of `EndedSessions`.
 """
 
 from __future__ import annotations
@@ -15,31 +15,27 @@ from __future__ import annotations
 import asyncio
 import secrets
 import struct
-from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from halo_mp._native import ffi, lib
 from halo_mp.kcp import control, errors
 from halo_mp.kcp.carriers import Carrier
-from halo_mp.kcp.control import ControlKind, ControlPacket, EndReason
+from halo_mp.kcp.control import ControlKind, ControlPacket
 from halo_mp.kcp.counters import Counters, EndpointCounters, read_group_counters
-from halo_mp.kcp.handshake import ClientHandshake, ClientState, PendingTable, opens_classic_session
-from halo_mp.kcp.peers import PEER, Address, Peers, unpack
+from halo_mp.kcp.dialer import Dialer
+from halo_mp.kcp.ended import EndedSessions
+from halo_mp.kcp.handshake import PendingTable, opens_classic_session
+from halo_mp.kcp.peers import PEER, Address, Peers, is_same, unpack
 from halo_mp.kcp.session import READ_OCTETS, Session, SessionState
 from halo_mp.kcp.settings import FORMATS, Settings
 from halo_mp.wire.octets import WireError
 
 MOST_SESSIONS: Final = 16384
-ENDED: Final = 4096
-"""So many ended sessions are remembered: what still comes for them is told why, and makes none anew."""
-ENDED_S: Final = 60.0
-"""So long it makes none in the classic format, where a client that starts anew may have the same port and conv."""
 OUTPUT_DATAGRAMS: Final = 256
 """Polled at a time."""
 POLLS: Final = 16
 """In one turn; then others have theirs."""
-RESETS_PER_S: Final = 1000
 _NO_DEADLINE: Final = int(lib.HALO_KCP_NO_DEADLINE)
 _EVENT: Final = struct.Struct("=IIIi")
 """`struct halo_kcp_event`"""
@@ -49,13 +45,6 @@ assert PEER.size == ffi.sizeof("struct halo_kcp_peer")
 
 Acceptor = Callable[[Session], bool]
 """Gives a new session its user; False: there is no room for another one."""
-
-
-class _Ended(NamedTuple):
-    """A session that was: what who still speaks of it is told, and since when."""
-
-    event: int
-    at: float
 
 
 class Endpoint:
@@ -100,16 +89,13 @@ class Endpoint:
         self._buffer = ffi.new("uint8_t[]", READ_OCTETS)
         self.sessions: dict[int, Session] = {}
         self.pending = PendingTable(self._choose_conv)
-        self._ended: OrderedDict[tuple[Address | None, int], _Ended] = OrderedDict()
+        self._ended = EndedSessions(by_conv=self.has_control)
+        self._dialer = Dialer(loop, send=self.send_control, is_used=self._is_used)
         self._next_id = 0
-        self._shaking: tuple[ClientHandshake, Address, asyncio.Event] | None = None
-        self._refusal: OSError | None = None
-        self._shake_lock = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
         self._due: asyncio.Handle | None = None
         self._in_turn = False
         self._is_closed = False
-        self._reset_second, self._resets = 0, 0
 
     # ---- for sessions and their users
 
@@ -168,11 +154,7 @@ class Endpoint:
         del self.sessions[session.number]
         self.counters.established -= 1
         self._count_end(session)
-        key = (None if self.has_control else session.address, session.conv)
-        self._ended.pop(key, None)  # of an earlier one: the latest stand last
-        self._ended[key] = _Ended(_event_of(session), self.loop.time())
-        while len(self._ended) > ENDED:
-            self._ended.popitem(last=False)
+        self._ended.add(session, self.loop.time())
         self.carrier.forget(session.number)
         if not self.sessions and self.on_idle is not None:
             self.loop.call_soon(self._tell_idle)
@@ -220,22 +202,8 @@ class Endpoint:
 
     async def connect(self, address: Address) -> Session:
         """Have a server make a session (halo's format). Raises TimeoutError, OSError."""
-        async with self._shake_lock:  # a server knows its pending clients by their address alone
-            shake = ClientHandshake(
-                now=self.loop.time(), timeout_s=self.settings.connect_timeout_s, is_used=self._is_used
-            )
-            news = asyncio.Event()
-            self._shaking, self._refusal = (shake, address, news), None
-            try:
-                await self._shake_hands(shake, address, news)
-            finally:
-                self._shaking = None
-        if shake.conv is None:
-            raise TimeoutError(
-                f"no KCP server at {address[0]} port {address[1]} has answered {shake.tries} SYNs in "
-                f"{self.settings.connect_timeout_s:g} s; look at its address, its format, and what is between"
-            )
-        return self.open_session(shake.conv, address, is_client=True)
+        conv = await self._dialer.ask(address, self.settings.connect_timeout_s)
+        return self.open_session(conv, address, is_client=True)
 
     def close(self) -> None:
         """Close the socket; sessions that are left end, without a word to their peers."""
@@ -252,8 +220,7 @@ class Endpoint:
                 handle.cancel()
         self._timer = self._due = None
         self.carrier.close()
-        if self._shaking is not None:
-            self._shaking[2].set()
+        self._dialer.close()
         if not self.closed.done():
             self.closed.set_result(None)
 
@@ -291,9 +258,7 @@ class Endpoint:
         self.counters.errors += 1
         if self._accept is not None or not isinstance(error, ConnectionRefusedError):
             return
-        if self._shaking is not None:
-            self._refusal = error
-            self._shaking[2].set()
+        self._dialer.refuse(error)
         for session in list(self.sessions.values()):
             session.end(errors.refused(error), fin=None)
 
@@ -466,27 +431,20 @@ class Endpoint:
         """Forget it; it may come again."""
         self.counters.refused_full += 1
         session.end(errors.ended_here(), fin=None)
-        self._ended.pop((None if self.has_control else session.address, session.conv), None)
+        self._ended.discard(session)
 
     def _is_welcome(self, conv: int, address: Address, one: Any) -> bool:
         if self.has_control:
             return self.pending.is_expected(address, conv, self.loop.time())
-        ended = self._ended.get((address, conv))
-        if ended is not None and self.loop.time() < ended.at + ENDED_S:
+        if self._ended.is_recent(conv, address, self.loop.time()):
             return False
         return opens_classic_session(ffi.buffer(one.octets, one.length)[:])
 
     def _reset(self, conv: int, address: Address) -> None:
-        """Tell who speaks of a session that is none why: we may have been started anew, or our FIN was lost."""
-        second = int(self.loop.time())
-        if second != self._reset_second:
-            self._reset_second, self._resets = second, 0
-        if not self.has_control or self._resets >= RESETS_PER_S:
+        """Tell who speaks of a session that is none why."""
+        if not self.has_control or (event := self._ended.reason(conv, self.loop.time())) is None:
             return
-        self._resets += 1
         self.counters.resets_out += 1
-        ended = self._ended.get((None, conv))
-        event = int(EndReason.NOT_FOUND_SESSION) if ended is None else ended.event
         self.send_control(ControlPacket(ControlKind.FIN, conv, event), address)
 
     # ---- control packets
@@ -517,13 +475,7 @@ class Endpoint:
             self.send_control(answer, address)
 
     def _take_est(self, packet: ControlPacket, address: Address) -> None:
-        if self._shaking is None:
-            self.counters.ests_ignored += 1
-            return
-        shake, server, news = self._shaking
-        if shake.receive(packet, from_server=_is_same(address, server)):
-            news.set()
-        else:
+        if not self._dialer.take_est(packet, address):
             self.counters.ests_ignored += 1
 
     def _take_fin(self, packet: ControlPacket, address: Address) -> None:
@@ -542,7 +494,7 @@ class Endpoint:
         """Only servers answer, and only peers of sessions: two of them can not keep each other busy."""
         session = self._session_of(packet.conv, address)
         if session is None and self._accept is None and packet.conv == 0:
-            session = next((each for each in self.sessions.values() if _is_same(each.address, address)), None)
+            session = next((each for each in self.sessions.values() if is_same(each.address, address)), None)
         if session is None:
             self.counters.pings_ignored += 1
             if self._accept is not None and packet.conv:
@@ -557,26 +509,9 @@ class Endpoint:
         """Return the session of that conv whose peer is there."""
         number = int(lib.halo_kcp_group_find(self.group, conv, ffi.NULL))
         session = self.sessions.get(number)
-        return session if session is not None and _is_same(session.address, address) else None
+        return session if session is not None and is_same(session.address, address) else None
 
     # ---- private
-
-    async def _shake_hands(self, shake: ClientHandshake, address: Address, news: asyncio.Event) -> None:
-        while shake.state is ClientState.CONNECTING and not self._is_closed:
-            if (packet := shake.poll(self.loop.time())) is not None:
-                self.send_control(packet, address)
-            deadline = shake.next_deadline()
-            if deadline is None:
-                return
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await news.wait()
-            except TimeoutError:
-                continue
-            if self._refusal is not None:
-                raise errors.refused(self._refusal)
-        if self._is_closed:
-            raise errors.ended_here()
 
     def _is_used(self, conv: int) -> bool:
         return int(lib.halo_kcp_group_find(self.group, conv, ffi.NULL)) >= 0
@@ -586,7 +521,7 @@ class Endpoint:
         while True:
             self._next_id = self._next_id % 0xFFFFFFFF + 1
             conv = secrets.randbits(32) << 32 | self._next_id
-            if not self._is_used(conv) and (None, conv) not in self._ended:
+            if not self._is_used(conv) and not self._ended.has_conv(conv):
                 return conv
 
     def _count_end(self, session: Session) -> None:
@@ -606,19 +541,6 @@ class Endpoint:
     def _tell_idle(self) -> None:
         if not self.sessions and self.on_idle is not None:
             self.on_idle()
-
-
-def _is_same(one: Address, other: Address) -> bool:
-    """Whether two addresses are one; a flow label is no part of them."""
-    return one[:2] == other[:2] and one[3:] == other[3:]
-
-
-def _event_of(session: Session) -> int:
-    """What somebody who still speaks of an ended session is told."""
-    error = session.error
-    if error is not None and error.graceful:
-        return int(EndReason.CLIENT_CLOSE if session.is_client else EndReason.SERVER_SHUTDOWN)
-    return int(EndReason.NOT_FOUND_SESSION)
 
 
 _WHY_NOT: Final = {17: "there is one of that conv", 28: "there are as many sessions as may be"}

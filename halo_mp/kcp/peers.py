@@ -44,3 +44,8 @@ def unpack(octets: bytes) -> Address:
     if family == _IPV6:
         return socket.inet_ntop(socket.AF_INET6, address), port, 0, scope
     return socket.inet_ntop(socket.AF_INET, address[:4]), port
+
+
+def is_same(one: Address, other: Address) -> bool:
+    """Whether two addresses are one; a flow label is no part of them."""
+    return one[:2] == other[:2] and one[3:] == other[3:]
