@@ -43,6 +43,12 @@ class Tap:
         entry = (self.ours, "lladdr", self.mac.hex(":"), "dev", self.interface, "nud", "permanent")
         self.namespace.run("ip", "neigh", "replace", *entry)
 
+    def introduce(self) -> None:
+        """Let kernel and stack know each other: neither asks before it sends, so what is due comes at once."""
+        self.pin()
+        who = frames.arp_packet(1, sender_mac=self.station.mac, sender=self.kernel, target=self.ours)
+        self.send(self.frame(who, ethertype=frames.ARP, dst=frames.BROADCAST))
+
     def tally(self) -> Tally:
         """Return the counters, at rest."""
         return tally(self.instance)

@@ -240,9 +240,7 @@ def name_of(case: Case) -> str:
 @pytest.fixture(autouse=True)
 def _quiet(tap: Tap) -> Iterator[None]:
     """Kernel and stack know each other and ask for nothing meanwhile; the kernel gets an answer afterwards."""
-    tap.pin()
-    who = frames.arp_packet(1, sender_mac=tap.station.mac, sender=KERNEL, target=OURS)
-    tap.send(tap.frame(who, ethertype=frames.ARP, dst=frames.BROADCAST))
+    tap.introduce()
     yield
     tap.namespace.pinged(tap.ours, count=1)
 
