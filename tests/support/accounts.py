@@ -61,16 +61,23 @@ def arrived(instance: Instance, earlier: Tally, *slots: int) -> int:
 
 
 def balanced(instance: Instance, *slots: int) -> list[SlotSnapshot]:
-    """Wait until nothing is under way in these slots; fail with what does not balance then."""
+    """Wait until nothing is under way in these slots; fail with what does not balance then.
+
+    A worker's counters are read before its driver's: twice the same, nothing has moved between the two.
+    """
     deadline = time.monotonic() + _SETTLE_TIMEOUT_S
+    before: list[tuple[object, ...]] = []
     while True:
         snapshots = [instance.slot(number) for number in slots or (0,)]
         problems = [problem for snapshot in snapshots for problem in imbalances(snapshot)]
-        if not problems:
+        moved = [_moved(snapshot) for snapshot in snapshots]
+        if not problems and moved == before:
             return snapshots
+        before = moved
         if time.monotonic() > deadline:
-            raise AssertionError("\n".join([*problems, *map(str, snapshots)]))
-        time.sleep(0.01)
+            raise AssertionError("\n".join([*(problems or ["frames keep coming"]), *map(str, snapshots)]))
+        if problems:
+            time.sleep(0.01)
 
 
 def buffers(instance: Instance, *slots: int) -> int:
@@ -104,6 +111,13 @@ def imbalances(snapshot: SlotSnapshot) -> Iterator[str]:
         yield f"slot {snapshot['slot']}: {worker['held']} held, {snapshot['rx_fill']}+{snapshot['tx_fill']} in rings"
     if driver["outstanding"] != snapshot["spare_fill"]:
         yield f"slot {snapshot['slot']}: {driver['outstanding']} buffers outstanding, {snapshot['spare_fill']} spare"
+
+
+def _moved(snapshot: SlotSnapshot) -> tuple[object, ...]:
+    """Return what changes with each frame that comes, goes or ends."""
+    worker, driver = snapshot["worker"], snapshot["driver"]
+    counted = [worker["counters"][name] for name in ("rx_frames", "tx_frames", "originated", "consumed")]
+    return *counted, *worker["drops"].values(), driver["counters"]["tx_descriptors"]
 
 
 def _sum(snapshots: list[SlotSnapshot]) -> Tally:
