@@ -15,7 +15,7 @@ from tests.interop.conftest import is_announcement, is_arp_reply
 from tests.support import frames
 from tests.support.accounts import balanced, tally, tally_after
 from tests.support.instance import Instance
-from tests.support.namespace import Namespace, connect
+from tests.support.namespace import Namespace, connect, wait_until
 from tests.support.station import Heard, Station, socket_in
 
 OURS, PEER = "10.9.0.1", "10.9.0.2"
@@ -191,5 +191,7 @@ def test_two_driver_cores_share_a_port_with_one_transmit_queue(namespace: Namesp
         assert (second.driver["tx_sent"], second.driver["tx_passed"]) == (0, second.worker["tx_frames"])
         with instance.region("ports", RegionKind.PORTS) as region:
             lcores = [region.pointer.lcore[number] for number in (0, 1)]
-            assert lcores[0].passed_in == lcores[0].passed_sent == second.driver["tx_passed"]
+            passed = second.driver["tx_passed"]
+            wait_until(lambda: lcores[0].passed_sent == passed, what="the passed frames' way out")
+            assert lcores[0].passed_in == passed
             assert (lcores[0].passed_dropped, lcores[1].passed_in) == (0, 0)
